@@ -1,0 +1,1 @@
+//! gateway adapters over the client: access-log files, rules, replay

@@ -1,0 +1,1 @@
+//! the pure half of entitlement: resolution over history

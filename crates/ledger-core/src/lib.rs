@@ -1,0 +1,1 @@
+//! the pure half of the ledger: rating, draw order, expiry, debts

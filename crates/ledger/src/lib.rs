@@ -1,0 +1,1 @@
+//! owns token lots, expiry, charges, debts and the journal in Postgres

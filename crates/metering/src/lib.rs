@@ -1,0 +1,1 @@
+//! takes high-volume usage by streaming gRPC, aggregates it in Redis, settles it into the ledger

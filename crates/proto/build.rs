@@ -1,0 +1,26 @@
+//! Compiles the contracts under `proto/` without protoc: protox parses, tonic-prost-build generates.
+
+use std::{error::Error, path::PathBuf};
+
+const FILES: [&str; 7] = [
+    "drawdown/entitlement/v1/hierarchy.proto",
+    "drawdown/entitlement/v1/resolution.proto",
+    "drawdown/ledger/v1/catalog.proto",
+    "drawdown/ledger/v1/settlement.proto",
+    "drawdown/ledger/v1/token.proto",
+    "drawdown/metering/v1/ingest.proto",
+    "drawdown/metering/v1/usage.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
+    println!("cargo::rerun-if-changed={}", root.display());
+    let mut compiler = protox::Compiler::new([&root])?;
+    compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.binpb"), compiler.encode_file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .bytes(".drawdown.metering.v1.LaneFrame.body")
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

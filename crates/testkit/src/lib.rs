@@ -1,0 +1,1 @@
+//! for tests only: a database per test, a manual clock, typed actors

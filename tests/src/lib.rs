@@ -1,0 +1,1 @@
+//! The harness: all services in one process, or as real processes.
