@@ -150,18 +150,18 @@ mod tests {
     #[test]
     fn an_id_prints_its_kind_and_reads_back() {
         let id = TeamId::from_uuid(Uuid::from_u128(0x0190_a1b2_c3d4_7e5f_8a9b_0c1d_2e3f_4a5b));
-        assert_eq!(id.to_string(), "team_01j2gv5gynfsfrn6rc3mq3yjjv");
-        assert_eq!("team_01j2gv5gynfsfrn6rc3mq3yjjv".parse(), Ok(id));
+        assert_eq!(id.to_string(), "team_01j2gv5gymfsfrn6rc3mq3yjjv");
+        assert_eq!("team_01j2gv5gymfsfrn6rc3mq3yjjv".parse(), Ok(id));
     }
 
     #[test]
     fn other_kinds_and_bad_digits_are_refused() {
         for text in [
-            "app_01j2gv5gynfsfrn6rc3mq3yjjv",
-            "team_01j2gv5gynfsfrn6rc3mq3yjj",
-            "team_81j2gv5gynfsfrn6rc3mq3yjjv",
+            "app_01j2gv5gymfsfrn6rc3mq3yjjv",
+            "team_01j2gv5gymfsfrn6rc3mq3yjj",
+            "team_81j2gv5gymfsfrn6rc3mq3yjjv",
             "team_01J2GV5GYNFSFRN6RC3MQ3YJJV",
-            "team-01j2gv5gynfsfrn6rc3mq3yjjv",
+            "team-01j2gv5gymfsfrn6rc3mq3yjjv",
             "",
         ] {
             assert!(text.parse::<TeamId>().is_err(), "{text}");
