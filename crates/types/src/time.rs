@@ -22,8 +22,8 @@ impl Timestamp {
     pub const EPOCH: Self = Self(0);
     /// 0001-01-01T00:00:00Z.
     pub const MIN: Self = Self(-62_135_596_800_000_000);
-    /// 9999-12-30T22:00:00.999999Z: the last instant that a calendar can place in every time zone.
-    pub const MAX: Self = Self(253_402_207_200_999_999);
+    /// 9999-12-30T21:59:59.999999Z: the last instant that a calendar can place in every time zone.
+    pub const MAX: Self = Self(253_402_207_199_999_999);
 
     /// From microseconds since the epoch.
     ///
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn the_bounds_hold() {
         assert_eq!("0001-01-01T00:00:00Z".parse(), Ok(Timestamp::MIN));
-        assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T22:00:00.999999Z");
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T21:59:59.999999Z");
         assert_eq!(Timestamp::from_micros(Timestamp::MAX.as_micros() + 1), Err(TimeError::OutOfRange));
         assert_eq!(Timestamp::MAX.checked_add(Duration::from_micros(1)), None);
         assert_eq!(Timestamp::MIN.checked_sub(Duration::from_micros(1)), None);
