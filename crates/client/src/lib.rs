@@ -1,1 +1,15 @@
-//! the caller's side: channels, deadlines, retries, and the Producer with its durable log
+//! The caller's side of Drawdown: channels with deadlines and retries, and typed clients.
+//!
+//! Doctrine: services meet in `drawdown-proto` and reach each other through this crate only. A channel
+//! never blocks where it is made (it connects when the first call needs it), every unary call carries a
+//! deadline and the trace context of the span it is made in, and nothing here waits or queues without
+//! a named limit.
+#![deny(missing_docs)]
+
+pub mod channel;
+pub mod clients;
+pub mod retry;
+
+pub use channel::{Channel, ChannelError, ChannelOptions, OptionProblem, connect};
+pub use clients::{entitlement, ledger, metering};
+pub use retry::{RetryOptions, is_transient, reason_of, retry};

@@ -1,0 +1,96 @@
+//! Generated clients over a [`Channel`], each with the same message limit in both directions.
+//!
+//! A limit set in one place: a client made elsewhere would fall back to 4 MiB and refuse the batches
+//! that its peer may send.
+
+/// Clients of the ledger.
+pub mod ledger {
+    use drawdown_proto::ledger::v1::{
+        catalog_service_client::CatalogServiceClient, settlement_service_client::SettlementServiceClient,
+        token_service_client::TokenServiceClient,
+    };
+
+    use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
+
+    /// Lots, balances, charges, journal.
+    #[must_use]
+    pub fn token(channel: &Channel) -> TokenServiceClient<Transport> {
+        TokenServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Meters and rate cards.
+    #[must_use]
+    pub fn catalog(channel: &Channel) -> CatalogServiceClient<Transport> {
+        CatalogServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Batches, cursors, producers.
+    #[must_use]
+    pub fn settlement(channel: &Channel) -> SettlementServiceClient<Transport> {
+        SettlementServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// Clients of entitlement.
+pub mod entitlement {
+    use drawdown_proto::entitlement::v1::{
+        hierarchy_service_client::HierarchyServiceClient, resolution_service_client::ResolutionServiceClient,
+    };
+
+    use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
+
+    /// Accounts, teams, users, apps, credentials.
+    #[must_use]
+    pub fn hierarchy(channel: &Channel) -> HierarchyServiceClient<Transport> {
+        HierarchyServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Who pays for a client id at an instant.
+    #[must_use]
+    pub fn resolution(channel: &Channel) -> ResolutionServiceClient<Transport> {
+        ResolutionServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// Clients of metering.
+pub mod metering {
+    use drawdown_proto::metering::v1::{
+        ingest_service_client::IngestServiceClient, usage_service_client::UsageServiceClient,
+    };
+
+    use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
+
+    /// `OpenProducer`, under the channel's deadline.
+    #[must_use]
+    pub fn producers(channel: &Channel) -> IngestServiceClient<Transport> {
+        IngestServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The stream of frames, without a deadline.
+    #[must_use]
+    pub fn ingest(channel: &Channel) -> IngestServiceClient<Transport> {
+        IngestServiceClient::new(channel.streaming())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Usage that is not settled yet, and the state of the shards.
+    #[must_use]
+    pub fn usage(channel: &Channel) -> UsageServiceClient<Transport> {
+        UsageServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
