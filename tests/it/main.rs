@@ -1,0 +1,3 @@
+//! One integration binary: everything here runs against real servers and real processes.
+
+mod fixture;
