@@ -1,1 +1,15 @@
-//! the pure half of metering: frames, lanes and chains, aggregation, blobs, settlement plans
+//! The pure half of metering: frames, lanes and chains, aggregation, blobs, settlement plans.
+//!
+//! Doctrine: no I/O, no clock, no randomness, no service types; whatever comes from outside is
+//! checked here once and refused with a stable [`reason`] before it can reach Redis, because one
+//! damaged blob replays a whole shard. Nothing here panics, whatever the bytes. The protocol these
+//! modules implement was explored exhaustively as a model: a rule is changed there first.
+#![deny(missing_docs, clippy::arithmetic_side_effects)]
+
+pub mod chain;
+pub mod fault;
+pub mod frame;
+pub mod reason;
+pub mod series;
+pub mod shard;
+mod wire;

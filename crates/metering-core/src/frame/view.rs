@@ -1,0 +1,446 @@
+//! Reading frames.
+
+use std::ops::RangeInclusive;
+
+use drawdown_types::Timestamp;
+
+use crate::{
+    chain,
+    fault::{FieldFault, FrameFault},
+    frame::number,
+    reason,
+    series::{SeriesKey, SeriesNumber, SeriesParts},
+    shard::SEQUENCE_MAX,
+    wire::{Field, Reader, unzigzag},
+};
+
+/// What one frame may have.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameLimits {
+    /// Most bytes.
+    pub bytes_max: usize,
+    /// Most events.
+    pub events_max: u32,
+}
+
+impl Default for FrameLimits {
+    /// 1 MiB and 65,536 events.
+    fn default() -> Self {
+        Self { bytes_max: 1 << 20, events_max: 1 << 16 }
+    }
+}
+
+/// A series that a frame defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its number in the producer's log.
+    pub number: SeriesNumber,
+    /// The series.
+    pub key: SeriesKey,
+}
+
+/// A checked frame over borrowed bytes.
+#[derive(Clone, Debug)]
+pub struct FrameView<'a> {
+    body: &'a [u8],
+    header: Header,
+    definitions: Vec<Definition>,
+    columns: Columns<'a>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Header {
+    map_version: u32,
+    shard: u32,
+    first_sequence: u64,
+    events: u32,
+    received_at_ms: i64,
+    base_time_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Columns<'a> {
+    series: &'a [u8],
+    quantities: &'a [u8],
+    time_deltas: &'a [u8],
+}
+
+#[derive(Default)]
+struct Raw<'a> {
+    header: Header,
+    has_lane: bool,
+    definitions: Vec<&'a [u8]>,
+    columns: Columns<'a>,
+}
+
+impl<'a> FrameView<'a> {
+    /// Reads and checks a frame. One pass over the header and two cheap ones over each column.
+    ///
+    /// # Errors
+    /// `FRAME_EMPTY`, `FRAME_TOO_LARGE`, `FRAME_MALFORMED` or `SERIES_INVALID`, with every offending field.
+    pub fn parse(body: &'a [u8], limits: &FrameLimits) -> Result<Self, FrameFault> {
+        if body.len() > limits.bytes_max {
+            let description = format!("has {} bytes, at most {} are allowed", body.len(), limits.bytes_max);
+            return Err(FrameFault::one(reason::FRAME_TOO_LARGE, "body", description));
+        }
+        let raw = Raw::read(body).map_err(|fault| FrameFault::new(reason::FRAME_MALFORMED, vec![fault]))?;
+        let events = raw.header.events;
+        if events == 0 {
+            return Err(FrameFault::one(reason::FRAME_EMPTY, "event_count", "is 0, at least 1 is needed"));
+        }
+        if events > limits.events_max {
+            let description = format!("is {events}, at most {} are allowed", limits.events_max);
+            return Err(FrameFault::one(reason::FRAME_TOO_LARGE, "event_count", description));
+        }
+        let faults = raw.faults();
+        if !faults.is_empty() {
+            return Err(FrameFault::new(reason::FRAME_MALFORMED, faults));
+        }
+        let definitions = definitions(&raw.definitions)?;
+        Ok(Self { body, header: raw.header, definitions, columns: raw.columns })
+    }
+
+    /// The bytes, as hashed and kept.
+    #[must_use]
+    pub const fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The map version of the lane it extends.
+    #[must_use]
+    pub const fn map_version(&self) -> u32 {
+        self.header.map_version
+    }
+
+    /// The shard of the lane it extends.
+    #[must_use]
+    pub const fn shard(&self) -> u32 {
+        self.header.shard
+    }
+
+    /// Number of events, at least 1.
+    #[must_use]
+    pub const fn events(&self) -> u32 {
+        self.header.events
+    }
+
+    /// Sequences of its events.
+    #[must_use]
+    pub fn sequences(&self) -> RangeInclusive<u64> {
+        let first = self.header.first_sequence;
+        first..=first.saturating_add(u64::from(self.header.events)).saturating_sub(1)
+    }
+
+    /// When the events became durable in the producer's log, in ms since the epoch.
+    #[must_use]
+    pub const fn received_at_ms(&self) -> i64 {
+        self.header.received_at_ms
+    }
+
+    /// The series it defines, in the order they came.
+    #[must_use]
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// The lane's chain after this frame.
+    #[must_use]
+    pub fn chain_after(&self, chain_before: u64) -> u64 {
+        chain::next(chain_before, self.body)
+    }
+
+    /// Visits the series number of each event.
+    #[inline]
+    pub fn for_each_series(&self, mut visit: impl FnMut(u32)) {
+        let mut series = Packed(self.columns.series);
+        for _ in 0..self.header.events {
+            visit(series.next_u32());
+        }
+    }
+
+    /// Visits each event: series number, quantity, event time in ms since the epoch.
+    #[inline]
+    pub fn for_each(&self, visit: impl FnMut(u32, u64, i64)) {
+        let Columns { quantities, time_deltas, .. } = self.columns;
+        match (quantities.is_empty(), time_deltas.is_empty()) {
+            (true, true) => self.walk(Same(1), Same(0), visit),
+            (true, false) => self.walk(Same(1), Packed(time_deltas), visit),
+            (false, true) => self.walk(Packed(quantities), Same(0), visit),
+            (false, false) => self.walk(Packed(quantities), Packed(time_deltas), visit),
+        }
+    }
+
+    #[inline]
+    fn walk(
+        &self,
+        mut quantities: impl Column,
+        mut time_deltas: impl Column,
+        mut visit: impl FnMut(u32, u64, i64),
+    ) {
+        let mut series = Packed(self.columns.series);
+        let mut time_ms = self.header.base_time_ms;
+        for _ in 0..self.header.events {
+            time_ms = time_ms.wrapping_add(unzigzag(time_deltas.next()));
+            visit(series.next_u32(), quantities.next(), time_ms);
+        }
+    }
+}
+
+trait Column {
+    fn next(&mut self) -> u64;
+}
+
+/// A column that was left out.
+struct Same(u64);
+
+/// Varints that were checked before: reading never fails, and would answer 0 if it did.
+struct Packed<'a>(&'a [u8]);
+
+impl Column for Same {
+    #[inline]
+    fn next(&mut self) -> u64 {
+        self.0
+    }
+}
+
+impl Column for Packed<'_> {
+    #[inline]
+    fn next(&mut self) -> u64 {
+        match self.0 {
+            [first, rest @ ..] if *first < 0x80 => {
+                self.0 = rest;
+                u64::from(*first)
+            }
+            [first, second, rest @ ..] if *second < 0x80 => {
+                self.0 = rest;
+                u64::from(*first & 0x7f) | u64::from(*second) << 7
+            }
+            _ => self.next_long(),
+        }
+    }
+}
+
+impl Packed<'_> {
+    #[inline]
+    fn next_u32(&mut self) -> u32 {
+        u32::try_from(self.next()).unwrap_or_default()
+    }
+
+    #[inline(never)]
+    fn next_long(&mut self) -> u64 {
+        let mut value: u64 = 0;
+        for (at, byte) in self.0.iter().enumerate() {
+            let shift = u32::try_from(at.saturating_mul(7)).unwrap_or(u32::MAX);
+            value |= u64::from(*byte & 0x7f).checked_shl(shift).unwrap_or_default();
+            if *byte < 0x80 {
+                self.0 = self.0.get(at.saturating_add(1)..).unwrap_or_default();
+                break;
+            }
+        }
+        value
+    }
+}
+
+impl<'a> Raw<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, FieldFault> {
+        let mut raw = Self::default();
+        let mut reader = Reader::new(body);
+        while !reader.is_empty() {
+            let at = body.len().saturating_sub(reader.len());
+            let broken = || FieldFault::new("body", format!("is no protobuf field at byte {at}"));
+            let (number, field) = reader.field().ok_or_else(broken)?;
+            raw.take(number, field)?;
+        }
+        Ok(raw)
+    }
+
+    fn take(&mut self, number: u32, field: Field<'a>) -> Result<(), FieldFault> {
+        let header = &mut self.header;
+        match (number, field) {
+            (number::FRAME_LANE, Field::Bytes(bytes)) => {
+                self.has_lane = true;
+                read_lane(bytes, header).ok_or_else(|| FieldFault::new("lane", "is no lane"))?;
+            }
+            (number::FRAME_FIRST_SEQUENCE, Field::Varint(value)) => header.first_sequence = value,
+            (number::FRAME_EVENT_COUNT, Field::Varint(value)) => {
+                header.events = u32::try_from(value)
+                    .map_err(|_| FieldFault::new("event_count", "does not fit 32 bits"))?;
+            }
+            (number::FRAME_RECEIVED_AT, Field::Varint(value)) => header.received_at_ms = value.cast_signed(),
+            (number::FRAME_DEFINITIONS, Field::Bytes(bytes)) => self.definitions.push(bytes),
+            (number::FRAME_BASE_TIME, Field::Varint(value)) => header.base_time_ms = value.cast_signed(),
+            (number::FRAME_SERIES, Field::Bytes(bytes)) => {
+                put_column(&mut self.columns.series, bytes, "series")?;
+            }
+            (number::FRAME_QUANTITIES, Field::Bytes(bytes)) => {
+                put_column(&mut self.columns.quantities, bytes, "quantities")?;
+            }
+            (number::FRAME_TIME_DELTAS, Field::Bytes(bytes)) => {
+                put_column(&mut self.columns.time_deltas, bytes, "time_deltas_ms")?;
+            }
+            (number::FRAME_LANE..=number::FRAME_TIME_DELTAS, _) => {
+                return Err(FieldFault::new(
+                    FRAME_FIELDS.get(usize::try_from(number).unwrap_or_default()).copied().unwrap_or("body"),
+                    "has another wire type than the contract's; columns are packed",
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn faults(&self) -> Vec<FieldFault> {
+        let mut faults = Vec::new();
+        let header = &self.header;
+        if !self.has_lane {
+            faults.push(FieldFault::new("lane", "is missing"));
+        }
+        let last = header.first_sequence.saturating_add(u64::from(header.events)).saturating_sub(1);
+        if header.first_sequence == 0 || last > SEQUENCE_MAX {
+            faults.push(FieldFault::new(
+                "first_sequence",
+                format!("is {}; sequences run from 1 to {SEQUENCE_MAX}", header.first_sequence),
+            ));
+        }
+        if Timestamp::from_millis(header.received_at_ms).is_err() {
+            faults.push(FieldFault::new("received_at_unix_ms", "is outside the years 0001 to 9999"));
+        }
+        let Columns { series, quantities, time_deltas } = self.columns;
+        check_column("series", series, header.events, u64::from(u32::MAX), &mut faults);
+        if !quantities.is_empty() {
+            check_column("quantities", quantities, header.events, u64::MAX, &mut faults);
+        }
+        if !time_deltas.is_empty() {
+            check_column("time_deltas_ms", time_deltas, header.events, u64::MAX, &mut faults);
+        }
+        faults
+    }
+}
+
+const FRAME_FIELDS: [&str; 10] = [
+    "body",
+    "lane",
+    "first_sequence",
+    "event_count",
+    "received_at_unix_ms",
+    "definitions",
+    "base_time_unix_ms",
+    "series",
+    "quantities",
+    "time_deltas_ms",
+];
+
+fn put_column<'a>(column: &mut &'a [u8], bytes: &'a [u8], field: &str) -> Result<(), FieldFault> {
+    if !column.is_empty() {
+        return Err(FieldFault::new(field, "is written twice; a column is one packed field"));
+    }
+    *column = bytes;
+    Ok(())
+}
+
+fn read_lane(bytes: &[u8], header: &mut Header) -> Option<()> {
+    let mut reader = Reader::new(bytes);
+    while !reader.is_empty() {
+        match reader.field()? {
+            (number::LANE_MAP_VERSION, Field::Varint(value)) => {
+                header.map_version = u32::try_from(value).ok()?;
+            }
+            (number::LANE_SHARD, Field::Varint(value)) => header.shard = u32::try_from(value).ok()?,
+            (number::LANE_MAP_VERSION | number::LANE_SHARD, _) => return None,
+            _ => {}
+        }
+    }
+    Some(())
+}
+
+/// Afterwards the column holds exactly `events` varints of at most `max`.
+fn check_column(field: &str, column: &[u8], events: u32, max: u64, faults: &mut Vec<FieldFault>) {
+    // The bytes that end a varint; compiles to vector instructions.
+    let ends = column.iter().filter(|byte| **byte < 0x80).count();
+    if column.last().is_some_and(|byte| *byte >= 0x80) {
+        faults.push(FieldFault::new(field, "ends inside an entry"));
+    } else if usize::try_from(events).is_ok_and(|events| events != ends) {
+        faults.push(FieldFault::new(field, format!("has {ends} entries for {events} events")));
+    } else if ends != column.len() {
+        let mut reader = Reader::new(column);
+        let mut at: u32 = 0;
+        while !reader.is_empty() {
+            if reader.varint().is_none_or(|value| value > max) {
+                faults.push(FieldFault::new(format!("{field}[{at}]"), format!("is no number up to {max}")));
+                return;
+            }
+            at = at.saturating_add(1);
+        }
+    }
+}
+
+fn definitions(raw: &[&[u8]]) -> Result<Vec<Definition>, FrameFault> {
+    let mut definitions = Vec::with_capacity(raw.len());
+    let mut faults = Vec::new();
+    for (at, bytes) in raw.iter().enumerate() {
+        match definition(bytes, &format!("definitions[{at}]")) {
+            Ok(definition) => definitions.push(definition),
+            Err(found) => faults.extend(found),
+        }
+    }
+    if faults.is_empty() { Ok(definitions) } else { Err(FrameFault::new(reason::SERIES_INVALID, faults)) }
+}
+
+fn definition(bytes: &[u8], path: &str) -> Result<Definition, Vec<FieldFault>> {
+    let malformed = || vec![FieldFault::new(path, "is no definition of a series")];
+    let mut series = SeriesParts::default();
+    let mut number: u64 = 0;
+    let mut reader = Reader::new(bytes);
+    while !reader.is_empty() {
+        match reader.field().ok_or_else(malformed)? {
+            (number::DEFINITION_NUMBER, Field::Varint(value)) => number = value,
+            (number::DEFINITION_SERIES, Field::Bytes(bytes)) => {
+                read_series(bytes, &mut series).ok_or_else(malformed)?;
+            }
+            (number::DEFINITION_NUMBER | number::DEFINITION_SERIES, _) => return Err(malformed()),
+            _ => {}
+        }
+    }
+    let mut faults = Vec::new();
+    let number = u32::try_from(number).ok().and_then(SeriesNumber::new);
+    if number.is_none() {
+        faults.push(FieldFault::new(format!("{path}.number"), format!("is not between 1 and {}", u32::MAX)));
+    }
+    match SeriesKey::from_parts(&series, &format!("{path}.series")) {
+        Ok(key) => number.map(|number| Definition { number, key }).ok_or(faults),
+        Err(found) => {
+            faults.extend(found);
+            Err(faults)
+        }
+    }
+}
+
+fn read_series<'a>(bytes: &'a [u8], parts: &mut SeriesParts<'a>) -> Option<()> {
+    let mut reader = Reader::new(bytes);
+    while !reader.is_empty() {
+        match reader.field()? {
+            (number::SERIES_CLIENT_ID, Field::Bytes(bytes)) => parts.client_id = bytes,
+            (number::SERIES_METER, Field::Bytes(bytes)) => parts.meter = bytes,
+            (number::SERIES_OUTCOME, Field::Varint(value)) => parts.outcome = value,
+            (number::SERIES_DIMENSIONS, Field::Bytes(bytes)) => parts.dimensions.push(read_dimension(bytes)?),
+            (number::SERIES_HOLD_ID, Field::Bytes(bytes)) => parts.hold_id = bytes,
+            (number::SERIES_CLIENT_ID..=number::SERIES_HOLD_ID, _) => return None,
+            _ => {}
+        }
+    }
+    Some(())
+}
+
+fn read_dimension(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut name, mut value) = (&[][..], &[][..]);
+    let mut reader = Reader::new(bytes);
+    while !reader.is_empty() {
+        match reader.field()? {
+            (number::DIMENSION_NAME, Field::Bytes(bytes)) => name = bytes,
+            (number::DIMENSION_VALUE, Field::Bytes(bytes)) => value = bytes,
+            (number::DIMENSION_NAME | number::DIMENSION_VALUE, _) => return None,
+            _ => {}
+        }
+    }
+    Some((name, value))
+}
