@@ -1,1 +1,19 @@
-//! the pure half of entitlement: resolution over history
+//! The pure half of entitlement: who pays for a client id at a window, and what an admin act writes.
+//!
+//! Doctrine: no clock, no I/O, no database. [`Directory`] answers questions from histories that
+//! somebody else loaded; the functions of [`plan`] take the facts of one admin act and return the
+//! rows to write, a question to ask first, or the reason of the refusal. All of it is total:
+//! no input panics.
+#![deny(missing_docs)]
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::float_arithmetic))]
+
+mod directory;
+mod history;
+pub mod plan;
+mod rules;
+mod trial;
+
+pub use directory::{Account, App, BilledTo, Client, ContractKind, Directory, Resolution, TeamLink};
+pub use history::{Change, Conflict, History, Link};
+pub use rules::Rules;
+pub use trial::{Trial, TrialTerms};

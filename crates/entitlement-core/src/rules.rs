@@ -1,0 +1,60 @@
+//! The settings that the rules of this crate take, and the edges that follow from them.
+
+use std::time::Duration;
+
+use drawdown_types::{Timestamp, WindowSize};
+
+/// Settings of an installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The size of every window.
+    pub window: WindowSize,
+    /// How long after its commit a change may take effect at the earliest (D51).
+    pub lead: Duration,
+    /// How long a trial lasts, before it is rounded up to an edge (D50).
+    pub trial: Duration,
+    /// How far ahead a change may be scheduled. A scheduled link cannot be taken back, so a slip of
+    /// the pen must not block an app for a lifetime.
+    pub schedule_ahead_max: Duration,
+    /// How many credentials an app may have.
+    pub credentials_per_app_max: u32,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        const DAY_SECS: u64 = 86_400;
+        Self {
+            window: WindowSize::MINUTE,
+            lead: Duration::from_secs(5),
+            trial: Duration::from_secs(90_u64.saturating_mul(DAY_SECS)),
+            schedule_ahead_max: Duration::from_secs(400_u64.saturating_mul(DAY_SECS)),
+            credentials_per_app_max: 100,
+        }
+    }
+}
+
+impl Rules {
+    /// The first edge at which a change committed at `now` may take effect (D51).
+    #[must_use]
+    pub fn first_edge_after(&self, now: Timestamp) -> Timestamp {
+        self.window.ceil(now.checked_add(self.lead).unwrap_or(Timestamp::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_waits_for_the_first_edge_at_least_five_seconds_on() {
+        let rules = Rules::default();
+        for (now, edge) in [
+            ("2026-01-01T12:00:00Z", "2026-01-01T12:01:00Z"),
+            ("2026-01-01T12:00:54.999999Z", "2026-01-01T12:01:00Z"),
+            ("2026-01-01T12:00:55Z", "2026-01-01T12:01:00Z"),
+            ("2026-01-01T12:00:55.000001Z", "2026-01-01T12:02:00Z"),
+        ] {
+            assert_eq!(rules.first_edge_after(now.parse().unwrap()), edge.parse().unwrap(), "{now}");
+        }
+    }
+}
