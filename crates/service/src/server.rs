@@ -1,0 +1,326 @@
+//! The server around the gRPC services of one process part.
+//!
+//! Ports are bound by [`Server::bind`], before anything is served, so that the address is known (port 0
+//! works) and a taken port fails the start. The layers around each call, from the outside in:
+//!
+//! 1. trace: a span under the caller's W3C context, and the request id (taken over or made);
+//! 2. observe: duration by method and code, calls in hand. Outside of what refuses, so that it counts refusals;
+//! 3. panic: a panicking handler answers INTERNAL. Outside of admission, so that its permit goes back;
+//! 4. admission: at most so many calls at once, the rest is shed at once with OVERLOADED and a hint;
+//! 5. deadline: the lower of the caller's `grpc-timeout` and the service's own limit.
+//!
+//! Admission and deadline are about the time up to the head of the answer: for a unary call that is all of
+//! it, for a stream only its start. Streams end by themselves when `ctx.shutdown` is cancelled.
+//! Drain: health says not serving, nothing new is taken, calls in hand get the drain time, then they are cut.
+
+mod health;
+mod layers;
+mod methods;
+pub mod request_id;
+mod scrape;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tonic::{
+    body::Body,
+    server::NamedService,
+    service::RoutesBuilder,
+    transport::server::{Router, TcpIncoming},
+};
+use tower::layer::util::Stack;
+
+pub use health::Health;
+
+use self::layers::{Admission, Around, Deadline, Observe, Panic, Trace};
+use crate::{
+    Addresses, Context,
+    config::{Count, ListenAddress, Millis, Problem, Problems},
+};
+
+/// HTTP/2 allows at most this much in flight.
+const WINDOW_BYTES_MAX: usize = (1 << 31) - 1;
+
+/// The section `[<service>.server]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerOptions {
+    /// Where gRPC listens.
+    pub listen: ListenAddress,
+    /// Where `/metrics` and `/healthz` listen.
+    pub metrics_listen: ListenAddress,
+    /// The longest a unary call may take, in ms; a caller's own deadline may only be earlier.
+    pub call_time_max_ms: Millis,
+    /// Calls in hand at once; the rest is refused with OVERLOADED.
+    pub calls_max: Count,
+    /// The largest message taken, in bytes.
+    pub message_bytes_max: Count,
+    /// Streams (calls) of one connection at once.
+    pub connection_streams_max: Count,
+    /// A silent connection is asked for a sign of life this often, in ms.
+    pub keepalive_interval_ms: Millis,
+    /// A connection without a sign of life for this long after being asked is closed, in ms.
+    pub keepalive_timeout_ms: Millis,
+    /// Bytes in flight of one stream.
+    pub stream_window_bytes: Count,
+    /// Bytes in flight of one connection.
+    pub connection_window_bytes: Count,
+    /// How long calls in hand may take after the signal to stop, in ms.
+    pub drain_ms: Millis,
+}
+
+/// Checked [`ServerOptions`].
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where gRPC listens.
+    pub listen: SocketAddr,
+    /// Where `/metrics` and `/healthz` listen.
+    pub metrics_listen: SocketAddr,
+    /// The longest a unary call may take.
+    pub call_time_max: Duration,
+    /// Calls in hand at once.
+    pub calls_max: usize,
+    /// The largest message taken, in bytes: give it to `max_decoding_message_size` of each service.
+    pub message_bytes_max: usize,
+    /// Streams of one connection at once.
+    pub connection_streams_max: u32,
+    /// How often a silent connection is asked for a sign of life.
+    pub keepalive_interval: Duration,
+    /// How long an answer to that may take.
+    pub keepalive_timeout: Duration,
+    /// Bytes in flight of one stream.
+    pub stream_window_bytes: u32,
+    /// Bytes in flight of one connection.
+    pub connection_window_bytes: u32,
+    /// How long calls in hand may take after the signal to stop.
+    pub drain: Duration,
+}
+
+/// Why a server does not start or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A port can not be bound.
+    #[error("can not listen at {address}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The contracts can not be served by reflection.
+    #[error("can not serve the contracts by reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The transport failed.
+    #[error("gRPC server failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// A bound server that does not serve yet.
+pub struct Server {
+    config: ServerConfig,
+    context: Context,
+    grpc: TcpListener,
+    metrics: TcpListener,
+    addresses: Addresses,
+    routes: RoutesBuilder,
+    health: Health,
+    names: Vec<&'static str>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            listen: ListenAddress::ANY_LOOPBACK,
+            metrics_listen: ListenAddress::ANY_LOOPBACK,
+            call_time_max_ms: Millis::from_millis(30_000),
+            calls_max: Count::of(1024),
+            message_bytes_max: Count::of(16 << 20),
+            connection_streams_max: Count::of(1024),
+            keepalive_interval_ms: Millis::from_millis(20_000),
+            keepalive_timeout_ms: Millis::from_millis(10_000),
+            stream_window_bytes: Count::of(4 << 20),
+            connection_window_bytes: Count::of(16 << 20),
+            drain_ms: Millis::from_millis(10_000),
+        }
+    }
+}
+
+impl ServerOptions {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// Every problem, by the path inside the section.
+    pub fn validate(self) -> Result<ServerConfig, Vec<Problem>> {
+        let mut problems = Problems::new();
+        for (field, bytes) in [
+            ("stream_window_bytes", self.stream_window_bytes),
+            ("connection_window_bytes", self.connection_window_bytes),
+        ] {
+            let fits = (65_535..=WINDOW_BYTES_MAX).contains(&bytes.get());
+            problems.ensure(fits, field, "is not between 65535 and 2147483647");
+        }
+        let (listen, metrics_listen) = (self.listen.address(), self.metrics_listen.address());
+        problems.ensure(
+            listen != metrics_listen || listen.port() == 0,
+            "metrics_listen",
+            "is the address of listen as well",
+        );
+        problems.finish(Some(ServerConfig {
+            listen,
+            metrics_listen,
+            call_time_max: self.call_time_max_ms.duration(),
+            calls_max: self.calls_max.get().min(tokio::sync::Semaphore::MAX_PERMITS),
+            message_bytes_max: self.message_bytes_max.get(),
+            connection_streams_max: self.connection_streams_max.get_u32(),
+            keepalive_interval: self.keepalive_interval_ms.duration(),
+            keepalive_timeout: self.keepalive_timeout_ms.duration(),
+            stream_window_bytes: self.stream_window_bytes.get_u32(),
+            connection_window_bytes: self.connection_window_bytes.get_u32(),
+            drain: self.drain_ms.duration(),
+        }))
+    }
+}
+
+impl Server {
+    /// Binds both ports; serves nothing yet.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`].
+    pub async fn bind(config: &ServerConfig, context: &Context) -> Result<Self, ServerError> {
+        let (grpc, grpc_address) = listen(config.listen).await?;
+        let (metrics, metrics_address) = listen(config.metrics_listen).await?;
+        Ok(Self {
+            config: config.clone(),
+            context: context.clone(),
+            grpc,
+            metrics,
+            addresses: Addresses { grpc: grpc_address, metrics: metrics_address },
+            routes: RoutesBuilder::default(),
+            health: Health::new(),
+            names: Vec::new(),
+        })
+    }
+
+    /// Where it will be reached.
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The handle by which a service says that it can not serve for a while.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Adds a gRPC service. Its limit on messages is its own: give it `message_bytes_max`.
+    #[must_use]
+    pub fn add_service<S>(mut self, service: S) -> Self
+    where
+        S: tower::Service<Request<Body>, Response = Response<Body>, Error = std::convert::Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.names.push(S::NAME);
+        self.routes.add_service(service);
+        self
+    }
+
+    /// Serves until the context's signal to stop, then drains.
+    ///
+    /// # Errors
+    /// [`ServerError::Reflection`] and [`ServerError::Transport`].
+    pub async fn serve(mut self) -> Result<(), ServerError> {
+        self.add_platform_services().await?;
+        let Addresses { grpc, metrics } = self.addresses;
+        let service = self.context.telemetry.service();
+        tracing::info!(service, grpc.address = %grpc, metrics.address = %metrics, "serving");
+        let stopped = self.context.shutdown.clone();
+        let pages = scrape::serve(
+            self.metrics,
+            self.context.telemetry.clone(),
+            self.health.clone(),
+            stopped.clone(),
+            self.config.drain,
+        );
+        let router = router(&self.config, &self.context, self.routes);
+        let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
+        let health = self.health.clone();
+        let signal = stopped.clone();
+        let calls = router.serve_with_incoming_shutdown(incoming, async move {
+            signal.cancelled().await;
+            health.drain().await;
+        });
+        self.context.announce(self.addresses);
+        let cut = async {
+            stopped.cancelled().await;
+            tokio::time::sleep(self.config.drain).await;
+        };
+        let served = tokio::select! {
+            (served, ()) = async { tokio::join!(calls, pages) } => served,
+            () = cut => {
+                tracing::warn!(service, drain_ms = %self.config.drain.as_millis(), "calls in hand were cut");
+                Ok(())
+            }
+        };
+        tracing::info!(service, "stopped");
+        served.map_err(ServerError::from)
+    }
+
+    async fn add_platform_services(&mut self) -> Result<(), ServerError> {
+        let contracts = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(drawdown_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        self.routes.add_service(contracts().build_v1()?);
+        self.routes.add_service(contracts().build_v1alpha()?);
+        self.routes.add_service(self.health.service());
+        self.health.start(&self.names).await;
+        Ok(())
+    }
+}
+
+type Layers = Stack<
+    Around<Deadline>,
+    Stack<
+        Around<Admission>,
+        Stack<Around<Panic>, Stack<Around<Observe>, Stack<Around<Trace>, tower::layer::util::Identity>>>,
+    >,
+>;
+
+fn router(config: &ServerConfig, context: &Context, routes: RoutesBuilder) -> Router<Layers> {
+    let methods = Arc::new(methods::known());
+    let meter = context.telemetry.meter();
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(config.keepalive_interval))
+        .http2_keepalive_timeout(Some(config.keepalive_timeout))
+        .initial_stream_window_size(config.stream_window_bytes)
+        .initial_connection_window_size(config.connection_window_bytes)
+        .max_concurrent_streams(config.connection_streams_max)
+        .layer(Around::by(Trace))
+        .layer(Around::by(Observe::new(&meter, methods)))
+        .layer(Around::by(Panic))
+        .layer(Around::by(Admission::new(config.calls_max, &meter)))
+        .layer(Around::by(Deadline::at_most(config.call_time_max)))
+        .add_routes(routes.routes())
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let bind = async {
+        let listener = TcpListener::bind(address).await?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    bind.await.map_err(|source| ServerError::Bind { address, source })
+}
+
+#[cfg(test)]
+mod tests;
