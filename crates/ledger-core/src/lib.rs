@@ -1,1 +1,46 @@
-//! the pure half of the ledger: rating, draw order, expiry, debts
+//! The pure half of the ledger: what usage costs, which lot pays, what expires, what is owed.
+//!
+//! Doctrine. The caller (the ledger's store) loads whole teams, calls one function, and writes the
+//! rows of the [`Plan`] it gets back; nothing here waits, reads a clock or touches a database. The
+//! same functions serve the writer and the reader (on a copy, [`balance_at`] and [`lots_at`]), so
+//! that they cannot disagree.
+//!
+//! - One call is one transaction at one instant (D40). Teams are first rolled forward to it; each
+//!   due step (lots that close, lots that start) is a transaction of its own at its own instant.
+//! - State changes only through a journal row, written by one private function; the balance is the
+//!   sum of its rows at every moment.
+//! - Everything takes arrays. Cost of a batch: O(lines · log lines + lots · log lots + rows), plus
+//!   a look at each live lot that is not valid at a line's window.
+//! - Amounts are computed in `i128` and stored as checked `i64` (D53). Usage that would not fit
+//!   leaves the batch as `overflow`; a batch never fails because of what a line holds.
+//! - Public enums are exhaustive on purpose: a new kind must be seen by every place that matches.
+//!
+//! `D<n>` are the domain's rules.
+#![deny(missing_docs, clippy::arithmetic_side_effects, clippy::float_arithmetic)]
+
+mod batch;
+mod calendar;
+mod command;
+mod journal;
+mod lot;
+mod plan;
+mod posting;
+mod price;
+mod rating;
+mod roll;
+mod settings;
+mod team;
+
+pub use batch::{
+    Attribution, Batch, Charge, FoldError, Line, Payer, Rated, Unattributable, Unattributed, Usage,
+    fold_batch,
+};
+pub use command::{Grant, GrantError, LOT_MAX_TOKENS, Purchase, PurchaseError, grant, purchase};
+pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};
+pub use lot::{Lot, LotState, PoolKind, draw_order};
+pub use plan::Plan;
+pub use price::{CardVersion, ContractKind, NewVersion, Price, PriceBook, PublishFault, Terms, TermsError};
+pub use rating::{Cycle, UsageKey, UsageState, price_of, usage_keys};
+pub use roll::{next_due, roll_forward};
+pub use settings::{PoolOrder, PoolOrderError, Settings};
+pub use team::{Balance, BalanceView, LotView, ReadError, Team, balance_at, lots_at};

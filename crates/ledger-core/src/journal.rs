@@ -1,0 +1,191 @@
+//! The journal: one row moves one positive amount from one book to another, so an unbalanced entry
+//! cannot be written. Rows are only ever added.
+
+use std::str::FromStr;
+
+use drawdown_types::{AccountId, ChargeId, LotId, MicroTokens, PriceId, TeamId, Timestamp};
+
+use crate::lot::LotState;
+
+/// A stored name that no value has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {what}")]
+pub struct UnknownName {
+    /// What was looked for.
+    pub what: &'static str,
+    /// What was given, at most 64 characters of it.
+    pub text: String,
+}
+
+impl UnknownName {
+    pub(crate) fn find<T: Copy>(
+        what: &'static str,
+        text: &str,
+        all: &[T],
+        name: impl Fn(T) -> &'static str,
+    ) -> Result<T, Self> {
+        let found = all.iter().copied().find(|candidate| name(*candidate) == text);
+        found.ok_or_else(|| Self { what, text: text.chars().take(64).collect() })
+    }
+}
+
+/// A book of a team. A row takes its amount from the debit book and adds it to the credit book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Book {
+    /// Where tokens come from.
+    Issued,
+    /// What is left in lots that are not closed.
+    Lot,
+    /// Reserved by holds.
+    Held,
+    /// Used.
+    Consumed,
+    /// Forfeited.
+    Expired,
+    /// Owed: below zero by what is open.
+    Uncharged,
+    /// Moved to or from other teams of the account.
+    Moved,
+    /// Taken back.
+    Void,
+}
+
+impl Book {
+    /// Every book.
+    pub const ALL: [Self; 8] = [
+        Self::Issued,
+        Self::Lot,
+        Self::Held,
+        Self::Consumed,
+        Self::Expired,
+        Self::Uncharged,
+        Self::Moved,
+        Self::Void,
+    ];
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Lot => "lot",
+            Self::Held => "held",
+            Self::Consumed => "consumed",
+            Self::Expired => "expired",
+            Self::Uncharged => "uncharged",
+            Self::Moved => "moved",
+            Self::Void => "void",
+        }
+    }
+}
+
+impl FromStr for Book {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        UnknownName::find("book", text, &Self::ALL, Self::as_str)
+    }
+}
+
+/// What a row records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A bought lot: issued → lot.
+    Purchase,
+    /// A granted lot: issued → lot.
+    Grant,
+    /// A lot pays usage: lot → consumed.
+    Charge,
+    /// Usage that no lot covered: uncharged → consumed. It opens an interval of the running debt.
+    Uncharged,
+    /// A lot pays debt: lot → uncharged. It covers an interval of the running debt.
+    Netting,
+    /// A lot closes: lot → expired.
+    Expiry,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Purchase, Self::Grant, Self::Charge, Self::Uncharged, Self::Netting, Self::Expiry];
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Purchase => "purchase",
+            Self::Grant => "grant",
+            Self::Charge => "charge",
+            Self::Uncharged => "uncharged",
+            Self::Netting => "netting",
+            Self::Expiry => "expiry",
+        }
+    }
+
+    /// The debit and the credit book of rows of this kind.
+    #[must_use]
+    pub const fn books(self) -> (Book, Book) {
+        match self {
+            Self::Purchase | Self::Grant => (Book::Issued, Book::Lot),
+            Self::Charge => (Book::Lot, Book::Consumed),
+            Self::Uncharged => (Book::Uncharged, Book::Consumed),
+            Self::Netting => (Book::Lot, Book::Uncharged),
+            Self::Expiry => (Book::Lot, Book::Expired),
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        UnknownName::find("kind of journal row", text, &Self::ALL, Self::as_str)
+    }
+}
+
+/// A part `[from, to)` of a team's running debt: the sum of everything that was ever uncharged, in
+/// posting order. Which lot paid which item is a comparison of such intervals (D7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DebtInterval {
+    /// Where it begins.
+    pub from: MicroTokens,
+    /// Where it ends; greater than `from`.
+    pub to: MicroTokens,
+}
+
+/// One row of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalRow {
+    /// The billed account.
+    pub account_id: AccountId,
+    /// Whose journal.
+    pub team_id: TeamId,
+    /// Gapless per team, from 1.
+    pub seq: i64,
+    /// The number of its transaction, per team, from 1. A due step has its own (D40).
+    pub transaction: i64,
+    /// What happened.
+    pub kind: Kind,
+    /// The book that gives.
+    pub debit: Book,
+    /// The book that takes; never the one that gives.
+    pub credit: Book,
+    /// Above zero.
+    pub amount: MicroTokens,
+    /// The lot, where one is a side.
+    pub lot_id: Option<LotId>,
+    /// What that lot was at that instant, after the row.
+    pub lot_state: Option<LotState>,
+    /// The charge that caused the row; none for netting, whose items follow from the interval.
+    pub charge_id: Option<ChargeId>,
+    /// The price of that charge.
+    pub price_id: Option<PriceId>,
+    /// The interval of the running debt that the row opens or pays; as long as the amount.
+    pub debt: Option<DebtInterval>,
+    /// Start of the window of the usage.
+    pub window: Option<Timestamp>,
+    /// The instant of its transaction (D40).
+    pub posted_at: Timestamp,
+    /// When it takes effect: the window of usage, the expiry of a lot, its original purchase.
+    pub effective_at: Timestamp,
+}

@@ -1,0 +1,154 @@
+//! Lots: batches of tokens with their own start and end, and the order in which they are drawn.
+//!
+//! The state of a lot is never stored but for its close: scheduled, open and closing follow from
+//! the instant, so an expiry needs no job to be true (D3).
+
+use std::{cmp::Ordering, str::FromStr};
+
+use drawdown_types::{AccountId, LotId, MicroTokens, TeamId, Timestamp};
+
+use crate::{journal::UnknownName, settings::PoolOrder};
+
+/// Where a lot comes from, which decides when it is drawn (D4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolKind {
+    /// Tokens granted free.
+    Free,
+    /// Enterprise agreement.
+    Enterprise,
+    /// Cloud credits.
+    Credit,
+    /// A promotion.
+    Promotional,
+    /// Bought.
+    Flex,
+}
+
+impl PoolKind {
+    /// Every kind, in the default order of the draw.
+    pub const ALL: [Self; 5] = [Self::Free, Self::Enterprise, Self::Credit, Self::Promotional, Self::Flex];
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Enterprise => "enterprise",
+            Self::Credit => "credit",
+            Self::Promotional => "promotional",
+            Self::Flex => "flex",
+        }
+    }
+}
+
+impl FromStr for PoolKind {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        UnknownName::find("pool kind", text, &Self::ALL, Self::as_str)
+    }
+}
+
+/// What a lot is at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LotState {
+    /// Not started yet.
+    Scheduled,
+    /// May be drawn.
+    Open,
+    /// Expired; still pays for usage inside its validity that is settled late (D3).
+    Closing,
+    /// Done; what was left is journaled as expired.
+    Closed,
+}
+
+impl LotState {
+    /// Every state, in the order of a lot's life.
+    pub const ALL: [Self; 4] = [Self::Scheduled, Self::Open, Self::Closing, Self::Closed];
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Open => "open",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl FromStr for LotState {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        UnknownName::find("lot state", text, &Self::ALL, Self::as_str)
+    }
+}
+
+/// A batch of tokens, as stored. At every moment granted = remaining + consumed + expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lot {
+    /// Its name.
+    pub lot_id: LotId,
+    /// The billed account.
+    pub account_id: AccountId,
+    /// Whose tokens they are.
+    pub team_id: TeamId,
+    /// Where it comes from.
+    pub pool_kind: PoolKind,
+    /// Original size; never changes.
+    pub granted: MicroTokens,
+    /// What is left.
+    pub remaining: MicroTokens,
+    /// What it paid: charges and debts.
+    pub consumed: MicroTokens,
+    /// What it forfeited when it closed.
+    pub expired: MicroTokens,
+    /// When it was bought or granted (its original instant where it was set up, D61).
+    pub purchased_at: Timestamp,
+    /// First instant at which it may be drawn; an edge.
+    pub starts_at: Timestamp,
+    /// The first window whose usage it may pay other than as debt (D9); an edge, never before the start.
+    pub valid_from: Timestamp,
+    /// First instant at which it may not be drawn; an edge.
+    pub expires_at: Timestamp,
+    /// When it may close: expiry plus the lateness limit.
+    pub closes_at: Timestamp,
+    /// When it closed (posting instant); absent until then.
+    pub closed_at: Option<Timestamp>,
+}
+
+impl Lot {
+    /// What it is at `at`.
+    #[must_use]
+    pub fn state_at(&self, at: Timestamp) -> LotState {
+        if self.closed_at.is_some() {
+            LotState::Closed
+        } else if at < self.starts_at {
+            LotState::Scheduled
+        } else if at < self.expires_at {
+            LotState::Open
+        } else {
+            LotState::Closing
+        }
+    }
+
+    /// It may pay usage of the window that starts at `window`, other than as debt (D9).
+    #[must_use]
+    pub fn is_valid_for(&self, window: Timestamp) -> bool {
+        self.valid_from <= window && window < self.expires_at
+    }
+}
+
+/// The order in which the lots of a team are drawn (D4): pool kind, then earliest expiry, then
+/// smaller original size, then purchase time, then lot id. It never depends on what is left, so an
+/// array that is sorted once stays sorted.
+#[must_use]
+pub fn draw_order(pools: &PoolOrder, a: &Lot, b: &Lot) -> Ordering {
+    (pools.rank(a.pool_kind).cmp(&pools.rank(b.pool_kind)))
+        .then_with(|| a.expires_at.cmp(&b.expires_at))
+        .then_with(|| a.granted.cmp(&b.granted))
+        .then_with(|| a.purchased_at.cmp(&b.purchased_at))
+        .then_with(|| a.lot_id.cmp(&b.lot_id))
+}

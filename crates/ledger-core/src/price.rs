@@ -1,0 +1,306 @@
+//! Rate cards: versions by effective date and contract kind, and the price in force at a window.
+//!
+//! A price is a rational, micro-tokens per so many base units (D13). Versions of a card are only
+//! appended, in order of time, so publishing never changes what was in force (D12). A price keeps
+//! its id for as long as the terms of its meter stay the same without a gap (D47); the id is part
+//! of the key of the usage state, so an unchanged price goes on with its state.
+
+use std::{collections::HashMap, str::FromStr, time::Duration};
+
+use drawdown_types::{MeterSlug, PriceId, RateCardId, Slug, Timestamp, WindowSize};
+
+use crate::journal::UnknownName;
+
+/// The kind of contract of an account; it picks the price (D57).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ContractKind {
+    /// Buys tokens as it goes.
+    Flex,
+    /// Enterprise agreement.
+    Enterprise,
+}
+
+impl ContractKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Flex, Self::Enterprise];
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Enterprise => "enterprise",
+        }
+    }
+}
+
+impl FromStr for ContractKind {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        UnknownName::find("contract kind", text, &Self::ALL, Self::as_str)
+    }
+}
+
+/// What a meter costs: `micros` micro-tokens per `per_units` base units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Terms {
+    micros: i64,
+    per_units: i64,
+    failed_is_free: bool,
+}
+
+/// Terms that mean nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TermsError {
+    /// A price below zero.
+    #[error("a price of {0} micro-tokens is negative")]
+    NegativeMicros(i64),
+    /// A price for less than one unit.
+    #[error("a price per {0} units; at least 1 is needed")]
+    NoUnits(i64),
+}
+
+impl Terms {
+    /// `micros` micro-tokens per `per_units` base units; failed jobs are free if the card says so (D18).
+    ///
+    /// # Errors
+    /// [`TermsError`], naming what is wrong.
+    pub const fn new(micros: i64, per_units: i64, failed_is_free: bool) -> Result<Self, TermsError> {
+        if micros < 0 {
+            Err(TermsError::NegativeMicros(micros))
+        } else if per_units < 1 {
+            Err(TermsError::NoUnits(per_units))
+        } else {
+            Ok(Self { micros, per_units, failed_is_free })
+        }
+    }
+
+    /// Micro-tokens, at least 0.
+    #[must_use]
+    pub const fn micros(self) -> i64 {
+        self.micros
+    }
+
+    /// The base units that they buy, at least 1.
+    #[must_use]
+    pub const fn per_units(self) -> i64 {
+        self.per_units
+    }
+
+    /// A failed job costs nothing.
+    #[must_use]
+    pub const fn failed_is_free(self) -> bool {
+        self.failed_is_free
+    }
+}
+
+/// The price of one meter in one version of a card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// The meter.
+    pub meter: MeterSlug,
+    /// Its name, kept while the terms stay the same (D47).
+    pub price_id: PriceId,
+    /// What it costs.
+    pub terms: Terms,
+}
+
+/// One version of a rate card, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardVersion {
+    /// Its id.
+    pub rate_card_id: RateCardId,
+    /// The card's name; versions of one name and contract kind follow one another.
+    pub name: Slug,
+    /// Whom it is for.
+    pub contract_kind: ContractKind,
+    /// First instant; an edge. It ends where the next version begins.
+    pub effective_from: Timestamp,
+    /// Its prices, each meter once.
+    pub prices: Vec<Price>,
+}
+
+/// A version to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVersion {
+    /// Its id.
+    pub rate_card_id: RateCardId,
+    /// The card's name.
+    pub name: Slug,
+    /// Whom it is for.
+    pub contract_kind: ContractKind,
+    /// First instant; rounded up to an edge.
+    pub effective_from: Timestamp,
+    /// What its meters cost. A meter that an earlier version had and this one lacks has no price
+    /// from here on.
+    pub prices: Vec<(MeterSlug, Terms)>,
+}
+
+/// Why a version is not published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishFault {
+    /// The version does not come after the last one of its name.
+    #[error("effective from {at}, not after {latest}, the version before it")]
+    NotAfterLatest {
+        /// When it would begin.
+        at: Timestamp,
+        /// When the last one begins.
+        latest: Timestamp,
+    },
+    /// The version begins too early (D51).
+    #[error("effective from {at}, before {earliest}, the earliest edge that is possible")]
+    TooEarly {
+        /// When it would begin.
+        at: Timestamp,
+        /// When it may begin.
+        earliest: Timestamp,
+    },
+    /// A meter appears twice.
+    #[error("meter {0} has two prices")]
+    DuplicateMeter(MeterSlug),
+    /// A meter is priced by another card of the same contract kind at the same time.
+    #[error("meter {meter} is priced by card {name} at that time")]
+    PricedElsewhere {
+        /// The meter.
+        meter: MeterSlug,
+        /// The other card.
+        name: Slug,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Span {
+    from: Timestamp,
+    /// `None` where the meter has no price from `from` on.
+    price: Option<(PriceId, Terms)>,
+}
+
+/// All versions of all cards, indexed for rating. Lookup: two hashes and a binary search.
+#[derive(Clone, Debug, Default)]
+pub struct PriceBook {
+    versions: Vec<CardVersion>,
+    timelines: HashMap<ContractKind, HashMap<MeterSlug, Vec<Span>>>,
+}
+
+impl PriceBook {
+    /// From the stored versions, in any order.
+    #[must_use]
+    pub fn new(versions: impl IntoIterator<Item = CardVersion>) -> Self {
+        let mut versions: Vec<_> = versions.into_iter().collect();
+        versions.sort_by(|a, b| (a.effective_from, &a.name).cmp(&(b.effective_from, &b.name)));
+        let mut book = Self { versions, timelines: HashMap::new() };
+        for index in 0..book.versions.len() {
+            book.index_version(index);
+        }
+        book
+    }
+
+    /// Appends spans; versions come in order of time. A drop gives way to a price that another card
+    /// sets at the same edge, so a meter may pass from card to card whatever the order of their names.
+    fn index_version(&mut self, index: usize) {
+        let Some(version) = self.versions.get(index) else { return };
+        let before = self.versions.get(..index).unwrap_or_default();
+        let previous = before
+            .iter()
+            .rfind(|other| other.name == version.name && other.contract_kind == version.contract_kind);
+        let timelines = self.timelines.entry(version.contract_kind).or_default();
+        for dropped in previous.iter().flat_map(|card| &card.prices) {
+            if version.prices.iter().all(|price| price.meter != dropped.meter)
+                && let Some(spans) = timelines.get_mut(&dropped.meter)
+                && spans.last().is_some_and(|last| last.from < version.effective_from)
+            {
+                spans.push(Span { from: version.effective_from, price: None });
+            }
+        }
+        for price in &version.prices {
+            let span = Span { from: version.effective_from, price: Some((price.price_id, price.terms)) };
+            timelines.entry(price.meter.clone()).or_default().push(span);
+        }
+    }
+
+    /// Every version, by instant, then name.
+    #[must_use]
+    pub fn versions(&self) -> &[CardVersion] {
+        &self.versions
+    }
+
+    /// The price in force for usage of the window that starts at `window`.
+    #[must_use]
+    pub fn in_force(
+        &self,
+        kind: ContractKind,
+        meter: &MeterSlug,
+        window: Timestamp,
+    ) -> Option<(PriceId, Terms)> {
+        let spans = self.timelines.get(&kind)?.get(meter)?;
+        let after = spans.partition_point(|span| span.from <= window);
+        spans.get(after.checked_sub(1)?)?.price
+    }
+
+    /// The version to store for `new`. With `earliest` (absent in a set-up, D61) it may not begin
+    /// before that instant.
+    ///
+    /// # Errors
+    /// Every [`PublishFault`] at once.
+    pub fn publish(
+        &self,
+        new: NewVersion,
+        earliest: Option<Timestamp>,
+        size: WindowSize,
+        mut new_price_id: impl FnMut() -> PriceId,
+    ) -> Result<CardVersion, Vec<PublishFault>> {
+        let at = size.ceil(new.effective_from);
+        let faults = self.faults(&new, at, earliest);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let kept = |meter: &MeterSlug, terms: Terms| {
+            let just_before = at.checked_sub(Duration::from_micros(1))?;
+            let before = self.in_force(new.contract_kind, meter, just_before);
+            before.filter(|(_, was)| *was == terms).map(|(price_id, _)| price_id)
+        };
+        let prices = new.prices.into_iter().map(|(meter, terms)| {
+            let price_id = kept(&meter, terms).unwrap_or_else(&mut new_price_id);
+            Price { meter, price_id, terms }
+        });
+        Ok(CardVersion {
+            rate_card_id: new.rate_card_id,
+            prices: prices.collect(),
+            name: new.name,
+            contract_kind: new.contract_kind,
+            effective_from: at,
+        })
+    }
+
+    fn faults(&self, new: &NewVersion, at: Timestamp, earliest: Option<Timestamp>) -> Vec<PublishFault> {
+        let mut faults = Vec::new();
+        if let Some(earliest) = earliest.filter(|earliest| at < *earliest) {
+            faults.push(PublishFault::TooEarly { at, earliest });
+        }
+        let kind: Vec<_> =
+            self.versions.iter().filter(|card| card.contract_kind == new.contract_kind).collect();
+        let latest = kind.iter().filter(|card| card.name == new.name).map(|card| card.effective_from).max();
+        if let Some(latest) = latest.filter(|latest| at <= *latest) {
+            faults.push(PublishFault::NotAfterLatest { at, latest });
+        }
+        for (index, (meter, _)) in new.prices.iter().enumerate() {
+            if new.prices.iter().take(index).any(|(other, _)| other == meter) {
+                faults.push(PublishFault::DuplicateMeter(meter.clone()));
+            }
+            let prices_it = |card: &CardVersion| card.prices.iter().any(|price| price.meter == *meter);
+            let clash = kind.iter().find(|card| {
+                let ended = kind.iter().any(|later| {
+                    later.name == card.name
+                        && later.effective_from > card.effective_from
+                        && later.effective_from <= at
+                });
+                card.name != new.name && prices_it(card) && !ended
+            });
+            if let Some(card) = clash {
+                faults.push(PublishFault::PricedElsewhere { meter: meter.clone(), name: card.name.clone() });
+            }
+        }
+        faults
+    }
+}

@@ -1,0 +1,76 @@
+//! Rolling a team forward: what was due is posted in order of time, each step as a transaction at
+//! its own instant, as if a job had run on time (D40). At one instant lots close before lots start.
+//!
+//! An expiry is no step: a lot leaves the balance by the instant alone. A step is a lot that closes
+//! (its rest is journaled as expired) or a lot that starts while the team owes (it pays at once).
+
+use std::cmp::{max, min};
+
+use drawdown_types::{MicroTokens, Timestamp};
+
+use crate::{plan::Plan, posting::Posting, settings::Settings, team::Team};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Close,
+    Start,
+}
+
+/// Rolls `teams` forward to `to`. Lots close at their `closes_at`, but only once everything
+/// received before it is settled: `settled_until` (D55). The due steps of a team that lie before its
+/// last posting are posted at that instant.
+pub fn roll_forward(
+    teams: &mut [Team],
+    to: Timestamp,
+    settled_until: Timestamp,
+    settings: &Settings,
+) -> Plan {
+    let mut plan = Plan::default();
+    for team in teams {
+        let mut posting = Posting::new(team, &mut plan, settings);
+        bring_forward(&mut posting, to, settled_until);
+        posting.finish();
+    }
+    plan
+}
+
+pub(crate) fn bring_forward(posting: &mut Posting<'_>, to: Timestamp, settled_until: Timestamp) {
+    let closable = min(to, settled_until);
+    for (at, step) in steps(posting.team(), to, closable) {
+        posting.begin(at);
+        match step {
+            Step::Close => posting.close(|lot| lot.closes_at <= min(at, closable)),
+            Step::Start => posting.net(),
+        }
+        posting.end();
+    }
+}
+
+/// What is due, in order of time, at one instant closes before starts. Lots that start at one
+/// instant are one step: together they pay in draw order (D42).
+fn steps(team: &Team, to: Timestamp, closable: Timestamp) -> Vec<(Timestamp, Step)> {
+    let last = team.balance.posted_at.unwrap_or(Timestamp::MIN);
+    let owes = team.balance.uncharged() > MicroTokens::ZERO;
+    let mut steps = Vec::new();
+    for lot in team.lots.iter().filter(|lot| lot.closed_at.is_none()) {
+        if lot.closes_at <= closable {
+            steps.push((max(lot.closes_at, last), Step::Close));
+        }
+        // What started at or before the last posting has paid then.
+        if owes && last < lot.starts_at && lot.starts_at <= to && lot.remaining > MicroTokens::ZERO {
+            steps.push((lot.starts_at, Step::Start));
+        }
+    }
+    steps.sort_unstable();
+    steps.dedup();
+    steps
+}
+
+/// When a job should roll `team` forward next: the earliest close of a lot, or the start of a lot
+/// that will pay debt. Nothing waits for that job to be true.
+#[must_use]
+pub fn next_due(team: &Team) -> Option<Timestamp> {
+    let end = team.lots.iter().map(|lot| lot.closes_at).max()?;
+    let end = team.lots.iter().map(|lot| lot.starts_at).fold(end, max);
+    steps(team, end, end).first().map(|(at, _)| *at)
+}

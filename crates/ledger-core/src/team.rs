@@ -1,0 +1,205 @@
+//! A team as loaded, and what a reader sees of it at an instant.
+//!
+//! Readers run the writer's own rolling forward on a copy, so nothing waits for a job to be true:
+//! a lot that expires at the instant asked for is not available in the answer (D3, D40).
+//!
+//! `settled_until` is an instant before which everything received is settled; a lot does not close
+//! sooner (D55). A caller that does not know one passes the instant itself.
+
+use drawdown_types::{AccountId, MicroTokens, TeamId, Timestamp};
+
+use crate::{
+    lot::{Lot, LotState, draw_order},
+    roll::roll_forward,
+    settings::Settings,
+};
+
+/// The balance row of a team: the sums of its books. Σ books = 0: lot + consumed + expired =
+/// issued + uncharged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// The billed account.
+    pub account_id: AccountId,
+    /// The team.
+    pub team_id: TeamId,
+    /// Everything bought and granted; it never shrinks.
+    pub issued: MicroTokens,
+    /// Book `lot`: what is left in scheduled, open and closing lots.
+    pub lot: MicroTokens,
+    /// Everything used, paid or not.
+    pub consumed: MicroTokens,
+    /// Forfeited by lots that closed.
+    pub expired: MicroTokens,
+    /// The end of the running debt: everything that was ever uncharged.
+    pub debt_opened: MicroTokens,
+    /// How far the running debt is paid. Open debt is the interval from here to `debt_opened`.
+    pub debt_paid: MicroTokens,
+    /// The last journal sequence.
+    pub version: i64,
+    /// The last transaction number.
+    pub transactions: i64,
+    /// The instant of the last transaction.
+    pub posted_at: Option<Timestamp>,
+    /// The instant of the first transaction that ended below zero, until one ends at or above (D48).
+    pub negative_since: Option<Timestamp>,
+}
+
+impl Balance {
+    /// Of a team that nothing was posted to.
+    #[must_use]
+    pub const fn new(account_id: AccountId, team_id: TeamId) -> Self {
+        Self {
+            account_id,
+            team_id,
+            issued: MicroTokens::ZERO,
+            lot: MicroTokens::ZERO,
+            consumed: MicroTokens::ZERO,
+            expired: MicroTokens::ZERO,
+            debt_opened: MicroTokens::ZERO,
+            debt_paid: MicroTokens::ZERO,
+            version: 0,
+            transactions: 0,
+            posted_at: None,
+            negative_since: None,
+        }
+    }
+
+    /// Open debt.
+    #[must_use]
+    pub fn uncharged(&self) -> MicroTokens {
+        self.debt_opened.checked_sub(self.debt_paid).unwrap_or_default()
+    }
+}
+
+/// A team with its balance and its lots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Team {
+    /// The balance row.
+    pub balance: Balance,
+    /// Every lot that is not closed; closed ones do no harm. In any order.
+    pub lots: Vec<Lot>,
+}
+
+impl Team {
+    /// A team that nothing was posted to.
+    #[must_use]
+    pub const fn new(account_id: AccountId, team_id: TeamId) -> Self {
+        Self { balance: Balance::new(account_id, team_id), lots: Vec::new() }
+    }
+}
+
+/// A balance at an instant (D52).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BalanceView {
+    /// The instant.
+    pub at: Timestamp,
+    /// available − uncharged.
+    pub balance: MicroTokens,
+    /// Left in open lots.
+    pub available: MicroTokens,
+    /// Left in lots that did not start yet.
+    pub scheduled: MicroTokens,
+    /// Left in lots that are expired but not closed.
+    pub closing: MicroTokens,
+    /// Open debt.
+    pub uncharged: MicroTokens,
+    /// Original size of the open lots: what `available` is a part of (20 % left, D52).
+    pub granted_of_open: MicroTokens,
+    /// The row behind it, rolled forward: used, issued, expired, the grace clock.
+    pub row: Balance,
+}
+
+/// A lot at an instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LotView {
+    /// The lot, rolled forward.
+    pub lot: Lot,
+    /// What it is then.
+    pub state: LotState,
+}
+
+/// Why there is no answer for an instant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Something was posted later than the instant asked for.
+    #[error("{at} lies before {posted_at}, the last posting of the team")]
+    BeforeLastPosting {
+        /// What was asked for.
+        at: Timestamp,
+        /// The last posting.
+        posted_at: Timestamp,
+    },
+}
+
+/// The balance of `team` at `at`, whether or not any job ran.
+///
+/// # Errors
+/// [`ReadError::BeforeLastPosting`].
+pub fn balance_at(
+    team: &Team,
+    at: Timestamp,
+    settled_until: Timestamp,
+    settings: &Settings,
+) -> Result<BalanceView, ReadError> {
+    let team = rolled(team, at, settled_until, settings)?;
+    Ok(view(&team, at))
+}
+
+fn rolled(
+    team: &Team,
+    at: Timestamp,
+    settled_until: Timestamp,
+    settings: &Settings,
+) -> Result<Team, ReadError> {
+    if let Some(posted_at) = team.balance.posted_at.filter(|posted_at| at < *posted_at) {
+        return Err(ReadError::BeforeLastPosting { at, posted_at });
+    }
+    let mut teams = [team.clone()];
+    roll_forward(&mut teams, at, settled_until, settings);
+    let [team] = teams;
+    Ok(team)
+}
+
+fn view(team: &Team, at: Timestamp) -> BalanceView {
+    let left_in =
+        |state| sum(team.lots.iter().filter(|lot| lot.state_at(at) == state).map(|lot| lot.remaining));
+    let available = left_in(LotState::Open);
+    let uncharged = team.balance.uncharged();
+    BalanceView {
+        at,
+        balance: available.checked_sub(uncharged).unwrap_or_default(),
+        available,
+        scheduled: left_in(LotState::Scheduled),
+        closing: left_in(LotState::Closing),
+        uncharged,
+        granted_of_open: sum(team
+            .lots
+            .iter()
+            .filter(|lot| lot.state_at(at) == LotState::Open)
+            .map(|lot| lot.granted)),
+        row: team.balance.clone(),
+    }
+}
+
+/// Parts of `issued`, which is a checked `i64`: the sum always fits.
+fn sum(amounts: impl Iterator<Item = MicroTokens>) -> MicroTokens {
+    MicroTokens::from_micros(amounts.fold(0, |sum, amount| sum.saturating_add(amount.as_micros())))
+}
+
+/// The lots of `team` at `at`, in draw order, closed ones last, whether or not any job ran.
+///
+/// # Errors
+/// [`ReadError::BeforeLastPosting`].
+pub fn lots_at(
+    team: &Team,
+    at: Timestamp,
+    settled_until: Timestamp,
+    settings: &Settings,
+) -> Result<Vec<LotView>, ReadError> {
+    let mut lots = rolled(team, at, settled_until, settings)?.lots;
+    lots.sort_by(|a, b| {
+        let closed = |lot: &Lot| lot.closed_at.is_some();
+        closed(a).cmp(&closed(b)).then_with(|| draw_order(&settings.pool_order, a, b))
+    });
+    Ok(lots.into_iter().map(|lot| LotView { state: lot.state_at(at), lot }).collect())
+}
