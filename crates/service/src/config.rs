@@ -172,10 +172,8 @@ pub fn load<T: DeserializeOwned>(defaults: &str, sources: &Sources, section: &st
 
 fn path_of(error: &figment::Error) -> Vec<String> {
     let mut path = error.path.clone();
-    match &error.kind {
-        Kind::UnknownField(name, _) => path.push(name.clone()),
-        Kind::MissingField(name) => path.push(name.to_string()),
-        _ => {}
+    if let Kind::MissingField(name) = &error.kind {
+        path.push(name.to_string());
     }
     path
 }
@@ -185,6 +183,9 @@ fn describe(kind: &Kind) -> String {
         Kind::UnknownField(_, known) => format!("is no known setting; known here: {}", known.join(", ")),
         Kind::MissingField(_) => "has to be set".to_owned(),
         Kind::UnknownVariant(name, known) => format!("{name:?} is none of {}", known.join(", ")),
+        Kind::InvalidType(found, expected) if expected.starts_with("struct ") => {
+            format!("has to be a section, not {found}")
+        }
         other => other.to_string(),
     }
 }

@@ -4,8 +4,9 @@
 //! own instruments even where several services share a process. Logs and traces belong to the process:
 //! the first [`Telemetry::start`] (or [`start_process`]) sets them up, later ones find them there.
 //!
-//! Names of instruments are dotted and lower case (`ledger.post.duration`), units are UCUM (`s`, `By`,
-//! `{event}`), so that the scrape page has the base units Prometheus asks for. Every instrument needs a
+//! Names of instruments are dotted and lower case, with the service first and without the product:
+//! `ledger.post.duration` with unit `s` is `drawdown_ledger_post_duration_seconds` on the scrape page, a
+//! counter gets `_total`. Units are UCUM and base units (`s`, `By`), or none. Every instrument needs a
 //! description. A hot loop sums locally and records once.
 
 mod process;
@@ -144,6 +145,7 @@ impl Telemetry {
         // Scope and target labels would be the same on every line of the page: the scrape job names the service.
         let reader = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
+            .with_namespace("drawdown")
             .without_target_info()
             .scope_info_enabled(false)
             .build()?;

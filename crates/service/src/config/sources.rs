@@ -101,8 +101,17 @@ fn parse(path: &Path, text: &str) -> Result<Dict, ConfigError> {
     let figment = Figment::from(Toml::string(text)).select(Profile::Default);
     figment.extract::<Dict>().map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
-        detail: error.kind.to_string().trim().to_owned(),
+        detail: in_one_line(&error.kind.to_string()),
     })
+}
+
+/// Where and why, without the drawing between them.
+fn in_one_line(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    match (lines.next(), lines.next_back()) {
+        (Some(place), Some(cause)) => format!("{place}: {cause}"),
+        (only, _) => only.unwrap_or_default().to_owned(),
+    }
 }
 
 fn insert(given: &mut Dict, path: &[String], value: Value) {

@@ -53,20 +53,26 @@ fn every_problem_is_told_at_once() {
         &[("DRAWDOWN_LEDGER__SERVER__DRAIN_MS", "soon"), ("DRAWDOWN_LEDGER__SERVER__X__Y", "1")],
     )
     .unwrap_err();
-    insta::assert_snapshot!(problems.join("\n"), @"");
+    insta::assert_snapshot!(problems.join("\n"), @r#"
+    ledger.limit: 0 is not a whole number from 1 on
+    ledger.nmae: is no known setting; known here: name, limit, server
+    ledger.server.drain_ms: invalid type: found string "soon", expected u64
+    ledger.server.listen: "here" is not an address and port such as 127.0.0.1:7401
+    ledger.server.x: is no known setting; known here: listen, drain_ms
+    "#);
 }
 
 #[test]
 fn a_value_in_place_of_a_section_is_told() {
-    insta::assert_snapshot!(check("ledger = 1", &[]).unwrap_err().join("\n"), @"");
-    insta::assert_snapshot!(check("[ledger]\nserver = 1", &[]).unwrap_err().join("\n"), @"");
+    insta::assert_snapshot!(check("ledger = 1", &[]).unwrap_err().join("\n"), @"ledger: has to be a section: [ledger]");
+    insta::assert_snapshot!(check("[ledger]\nserver = 1", &[]).unwrap_err().join("\n"), @"ledger.server: has to be a section, not signed int `1`");
 }
 
 #[test]
 fn a_broken_file_is_told() {
-    insta::assert_snapshot!(check("[ledger\n", &[]).unwrap_err().join("\n"), @"");
+    insta::assert_snapshot!(check("[ledger\n", &[]).unwrap_err().join("\n"), @"FILE: TOML parse error at line 1, column 8: expected `.`, `]`");
     let missing = Sources::new(Some(std::path::Path::new("/nowhere/drawdown.toml")), []).unwrap_err();
-    insta::assert_snapshot!(missing.problems()[0], @"");
+    insta::assert_snapshot!(missing.problems()[0], @"can not read /nowhere/drawdown.toml: No such file or directory (os error 2)");
 }
 
 #[test]

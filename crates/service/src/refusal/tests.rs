@@ -48,7 +48,7 @@ fn a_violation_may_name_the_reason() {
     insta::assert_snapshot!(render(&refusal.into()), @r"
     InvalidArgument: tokens: 99 is below the minimum of 100
     reason PURCHASE_BELOW_MINIMUM of drawdown []
-    field tokens: 99 is below the minimum of 100
+    field tokens: 99 is below the minimum of 100 PURCHASE_BELOW_MINIMUM
     ");
 }
 

@@ -16,7 +16,21 @@ fn the_scrape_page_has_help_units_and_suffixes() {
         .with_description("time a posting takes")
         .build()
         .record(0.25, &[]);
-    insta::assert_snapshot!(telemetry.scrape().unwrap(), @"");
+    insta::assert_snapshot!(telemetry.scrape().unwrap(), @r#"
+    # HELP drawdown_build_info 1, with the version of this binary as a label
+    # TYPE drawdown_build_info gauge
+    drawdown_build_info{version="0.1.0"} 1
+    # HELP drawdown_ledger_post_duration_seconds time a posting takes
+    # TYPE drawdown_ledger_post_duration_seconds histogram
+    drawdown_ledger_post_duration_seconds_bucket{le="0.1"} 0
+    drawdown_ledger_post_duration_seconds_bucket{le="1"} 1
+    drawdown_ledger_post_duration_seconds_bucket{le="+Inf"} 1
+    drawdown_ledger_post_duration_seconds_sum 0.25
+    drawdown_ledger_post_duration_seconds_count 1
+    # HELP drawdown_ledger_posted_events_total events posted
+    # TYPE drawdown_ledger_posted_events_total counter
+    drawdown_ledger_posted_events_total{kind="sum"} 3
+    "#);
 }
 
 #[test]
