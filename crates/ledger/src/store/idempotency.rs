@@ -1,0 +1,79 @@
+//! Answers by request id, kept in the transaction of their effect.
+//!
+//! An answer is written last. Two calls with one id at the same moment both do the work, the second
+//! waits at the unique key for the first to end, and its whole transaction is undone: one effect.
+
+use drawdown_types::Timestamp;
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgPool};
+
+use super::Instant;
+use crate::error::Error;
+
+/// Names a request and its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    method: &'static str,
+    request_id: String,
+    hash: [u8; 32],
+}
+
+/// What is known of a request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    New,
+    /// This very request: its answer.
+    Answered(Vec<u8>),
+    /// Another request.
+    Taken,
+}
+
+impl RequestKey {
+    /// The key of a call of `method` with the encoded `content`.
+    #[must_use]
+    pub fn new(method: &'static str, request_id: &str, content: &[u8]) -> Self {
+        let hash = Sha256::new_with_prefix(method).chain_update([0]).chain_update(content).finalize();
+        Self { method, request_id: request_id.to_owned(), hash: hash.into() }
+    }
+}
+
+/// What is known of the request id of `key`.
+pub async fn find(pool: &PgPool, key: &RequestKey) -> Result<Known, Error> {
+    let row = sqlx::query!(
+        "select request_hash, response from ledger.idempotency where request_id = $1",
+        key.request_id,
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(match row {
+        None => Known::New,
+        Some(row) if row.request_hash == key.hash => Known::Answered(row.response),
+        Some(_) => Known::Taken,
+    })
+}
+
+/// Keeps the answer; false where the request id was taken meanwhile, and the transaction is lost.
+pub async fn remember_in_tx(
+    tx: &mut PgConnection,
+    key: &RequestKey,
+    response: &[u8],
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let inserted = sqlx::query!(
+        "insert into ledger.idempotency (request_id, method, request_hash, response, created_at)
+         values ($1, $2, $3, $4, $5)",
+        key.request_id,
+        key.method,
+        &key.hash,
+        response,
+        Instant(now) as _,
+    )
+    .execute(tx)
+    .await;
+    match inserted {
+        Ok(_) => Ok(true),
+        Err(error) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

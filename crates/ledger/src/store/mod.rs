@@ -1,0 +1,27 @@
+//! SQL only: rows in, rows out, no rules. Functions named `*_in_tx` run in the caller's transaction and
+//! hold its locks; the others are reads of one statement, each of one instant.
+//!
+//! Lock order of every writer, so that writers wait for each other and never deadlock:
+//! cursor of the shard → catalogue row → balances by team id → everything else, which a balance or a
+//! cursor guards. Rows without such a guard (newest usage of a client id) come last, sorted.
+
+pub mod audit;
+pub mod catalog;
+pub mod idempotency;
+mod instant;
+pub mod pool;
+pub mod reads;
+pub mod settlement;
+pub mod shards;
+pub mod teams;
+pub mod write;
+
+pub use instant::Instant;
+pub use pool::PoolConfig;
+
+use drawdown_types::Timestamp;
+
+/// Instants of an optional column.
+pub(crate) fn instants(values: impl IntoIterator<Item = Option<Timestamp>>) -> Vec<Option<Instant>> {
+    values.into_iter().map(|value| value.map(Instant)).collect()
+}

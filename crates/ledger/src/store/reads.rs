@@ -1,0 +1,176 @@
+//! Reads for people and reports: one statement each, paged by position, never by offset.
+
+use drawdown_ledger_core::Lot;
+use drawdown_types::{AccountId, LotId, MicroTokens, TeamId, Timestamp};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{Instant, teams::pool_kind};
+use crate::error::Error;
+
+/// All lots of a team, closed ones too, each with its note.
+pub async fn lots(pool: &PgPool, team: TeamId) -> Result<Vec<(Lot, String)>, Error> {
+    let rows = sqlx::query!(
+        "select account_id, lot_id, pool_kind, granted_micros, remaining_micros, consumed_micros, expired_micros,
+                purchased_at, starts_at, valid_from, expires_at, closes_at, closed_at, note
+         from ledger.lot where team_id = $1
+           and account_id = (select account_id from ledger.balance where team_id = $1)",
+        team.as_uuid(),
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let lot = Lot {
+                lot_id: LotId::from_uuid(row.lot_id),
+                account_id: AccountId::from_uuid(row.account_id),
+                team_id: team,
+                pool_kind: pool_kind(&row.pool_kind)?,
+                granted: MicroTokens::from_micros(row.granted_micros),
+                remaining: MicroTokens::from_micros(row.remaining_micros),
+                consumed: MicroTokens::from_micros(row.consumed_micros),
+                expired: MicroTokens::from_micros(row.expired_micros),
+                purchased_at: row.purchased_at.0,
+                starts_at: row.starts_at.0,
+                valid_from: row.valid_from.0,
+                expires_at: row.expires_at.0,
+                closes_at: row.closes_at.0,
+                closed_at: row.closed_at.map(Timestamp::from),
+            };
+            Ok((lot, row.note))
+        })
+        .collect()
+}
+
+/// A charge as stored.
+#[derive(Clone, Debug)]
+pub struct ChargeRead {
+    /// Posting order in the team.
+    pub seq: i64,
+    /// Its name.
+    pub charge_id: Uuid,
+    /// The app.
+    pub app_id: Uuid,
+    /// The client id as metered.
+    pub client_id: String,
+    /// The meter's slug.
+    pub meter: String,
+    /// The metered job failed.
+    pub failed: bool,
+    /// Start of the window.
+    pub window_start: Instant,
+    /// Events.
+    pub events: i64,
+    /// Quantity in the meter's base unit.
+    pub quantity: i64,
+    /// Price, paid or not.
+    pub amount_micros: i64,
+    /// What no lot covered when it was posted.
+    pub uncharged_micros: i64,
+    /// The price, where it has one.
+    pub price_id: Option<Uuid>,
+    /// When it was posted.
+    pub posted_at: Instant,
+    /// The first of its journal rows; 0 where it has none.
+    pub journal_seq: i64,
+}
+
+/// Charges of a team after `after`, in posting order, at most `limit`.
+pub async fn charges(pool: &PgPool, team: TeamId, after: i64, limit: i64) -> Result<Vec<ChargeRead>, Error> {
+    let rows = sqlx::query_as!(
+        ChargeRead,
+        "select seq, charge_id, app_id, client_id, meter, failed, window_start, events, quantity, amount_micros,
+                uncharged_micros, price_id, posted_at, journal_seq
+         from ledger.charge
+         where account_id = (select account_id from ledger.balance where team_id = $1)
+           and team_id = $1 and seq > $2
+         order by seq limit $3",
+        team.as_uuid(),
+        after,
+        limit,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows)
+}
+
+/// A journal row as stored.
+#[derive(Clone, Debug)]
+pub struct JournalRead {
+    /// Gapless per team.
+    pub seq: i64,
+    /// What happened.
+    pub kind: String,
+    /// The book that gives.
+    pub debit_book: String,
+    /// The book that takes.
+    pub credit_book: String,
+    /// Above zero.
+    pub amount_micros: i64,
+    /// The lot, where one is a side.
+    pub lot_id: Option<Uuid>,
+    /// The charge, where one is the cause.
+    pub charge_id: Option<Uuid>,
+    /// Start of the interval of the running debt.
+    pub debt_from_micros: i64,
+    /// Its end.
+    pub debt_to_micros: i64,
+    /// When it was posted.
+    pub posted_at: Instant,
+    /// When it takes effect.
+    pub effective_at: Instant,
+}
+
+/// Journal rows of a team after `after`, at most `limit`.
+pub async fn journal(pool: &PgPool, team: TeamId, after: i64, limit: i64) -> Result<Vec<JournalRead>, Error> {
+    let rows = sqlx::query_as!(
+        JournalRead,
+        "select seq, kind, debit_book, credit_book, amount_micros, lot_id, charge_id, debt_from_micros,
+                debt_to_micros, posted_at, effective_at
+         from ledger.journal
+         where account_id = (select account_id from ledger.balance where team_id = $1)
+           and team_id = $1 and seq > $2
+         order by seq limit $3",
+        team.as_uuid(),
+        after,
+        limit,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows)
+}
+
+/// Unattributed usage as stored.
+#[derive(Clone, Debug)]
+pub struct UnattributedRead {
+    /// Its place in the list.
+    pub entry: i64,
+    /// The client id as metered.
+    pub client_id: String,
+    /// The meter's slug.
+    pub meter: String,
+    /// Start of the window.
+    pub window_start: Instant,
+    /// Why no team is charged.
+    pub reason: String,
+    /// Events.
+    pub events: i64,
+    /// Quantity in the meter's base unit.
+    pub quantity: i64,
+    /// When it was posted.
+    pub posted_at: Instant,
+}
+
+/// Unattributed usage after entry `after`, at most `limit`.
+pub async fn unattributed(pool: &PgPool, after: i64, limit: i64) -> Result<Vec<UnattributedRead>, Error> {
+    let rows = sqlx::query_as!(
+        UnattributedRead,
+        "select entry, client_id, meter, window_start, reason, events, quantity, posted_at
+         from ledger.unattributed where entry > $1 order by entry limit $2",
+        after,
+        limit,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows)
+}

@@ -1,0 +1,276 @@
+//! What the gate reads and what a settled batch leaves behind. Everything here runs while the cursor of
+//! the shard is locked: nobody else moves the lanes or the number.
+
+use std::collections::HashMap;
+
+use drawdown_ledger_core::Unattributable;
+use drawdown_types::{AccountId, AppId, BatchId, ProducerId, TeamId, Timestamp};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{
+    Instant,
+    shards::{Cursor, LaneKey},
+};
+use crate::error::Error;
+
+/// The locked cursor of a shard and the version of the catalogue, which stays as it is until the
+/// transaction ends: whoever publishes a price waits for the postings that read the old ones.
+pub async fn lock_in_tx(tx: &mut PgConnection, shard: i32) -> Result<Option<(Cursor, i64)>, Error> {
+    let row = sqlx::query!(
+        "select c.generation, c.last_batch, k.version
+         from ledger.shard_cursor c cross join ledger.catalogue k
+         where c.shard = $1
+         for update of c for share of k",
+        shard,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(|row| {
+        let cursor = Cursor { shard, generation: row.generation.cast_unsigned(), last_batch: row.last_batch };
+        (cursor, row.version)
+    }))
+}
+
+/// A batch as it was settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its digest.
+    pub digest: Vec<u8>,
+    /// When it was posted.
+    pub posted_at: Timestamp,
+    /// Charges written.
+    pub charges: i64,
+    /// Lines left unattributed.
+    pub unattributed: i64,
+    /// Σ price of its charges, in micro-tokens.
+    pub amount_micros: i64,
+}
+
+/// Where a lane stands for the gate. A lane of a known producer that never settled anything stands at 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneStand {
+    /// The last settled sequence.
+    pub settled: i64,
+    /// The chain after it.
+    pub chain: u64,
+}
+
+/// What the gate compares a batch with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The batch of that number, if it is settled.
+    pub receipt: Option<Receipt>,
+    /// The lanes asked for whose producers are known.
+    pub lanes: HashMap<LaneKey, LaneStand>,
+}
+
+/// Reads what the gate compares batch `number` of `shard` with: after the lock, by its own statement.
+pub async fn facts_in_tx(
+    tx: &mut PgConnection,
+    shard: i32,
+    number: i64,
+    lanes: &[LaneKey],
+) -> Result<Facts, Error> {
+    let producers: Vec<Uuid> = lanes.iter().map(|lane| lane.producer_id.as_uuid()).collect();
+    let maps: Vec<i32> = lanes.iter().map(|lane| lane.map_version).collect();
+    let rows = sqlx::query!(
+        r#"select b.digest as "digest?", b.posted_at as "posted_at?", b.charges as "charges?",
+                  b.unattributed as "unattributed?", b.amount_micros as "amount_micros?",
+                  l.producer_id as "producer_id?", l.map_version as "map_version?",
+                  l.settled as "settled?", l.chain as "chain?"
+           from (values (true)) as one
+           left join ledger.settlement_batch b on b.shard = $1 and b.number = $2
+           left join (
+               select p.producer_id, w.map_version, coalesce(s.settled, 0) as settled, coalesce(s.chain, 0) as chain
+               from unnest($3::uuid[], $4::int[]) as w (producer_id, map_version)
+               join ledger.producer p on p.producer_id = w.producer_id
+               left join ledger.lane_settled s
+                 on s.shard = $1 and s.producer_id = w.producer_id and s.map_version = w.map_version
+           ) l on true"#,
+        shard,
+        number,
+        &producers,
+        &maps,
+    )
+    .fetch_all(tx)
+    .await?;
+    let mut facts = Facts::default();
+    for row in rows {
+        if let (Some(digest), Some(posted_at), Some(charges), Some(unattributed), Some(amount_micros)) =
+            (row.digest, row.posted_at, row.charges, row.unattributed, row.amount_micros)
+        {
+            let posted_at = posted_at.0;
+            facts.receipt = Some(Receipt { digest, posted_at, charges, unattributed, amount_micros });
+        }
+        if let (Some(producer_id), Some(map_version), Some(settled), Some(chain)) =
+            (row.producer_id, row.map_version, row.settled, row.chain)
+        {
+            let key = LaneKey { producer_id: ProducerId::from_uuid(producer_id), map_version };
+            facts.lanes.insert(key, LaneStand { settled, chain: chain.cast_unsigned() });
+        }
+    }
+    Ok(facts)
+}
+
+/// The range of one lane that a batch settles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneRange {
+    /// The lane.
+    pub key: LaneKey,
+    /// The epoch under which it was applied: kept, never compared.
+    pub epoch: i64,
+    /// First sequence.
+    pub from: i64,
+    /// Last sequence.
+    pub to: i64,
+    /// The chain before the first.
+    pub chain_before: u64,
+    /// The chain after the last.
+    pub chain_after: u64,
+}
+
+/// A line that no team is charged for.
+#[derive(Clone, Debug)]
+pub struct UnattributedRow<'a> {
+    /// The client id as metered.
+    pub client_id: &'a str,
+    /// The meter's slug.
+    pub meter: &'a str,
+    /// The metered job failed.
+    pub failed: bool,
+    /// Start of the window.
+    pub window: Timestamp,
+    /// Start of the window in which it was received.
+    pub received_window: Timestamp,
+    /// Dimensions as a JSON object.
+    pub dimensions: &'a str,
+    /// Events.
+    pub events: i64,
+    /// Quantity in the meter's base unit.
+    pub quantity: i64,
+    /// Why.
+    pub reason: Unattributable,
+    /// Who would have paid, where that is known.
+    pub payer: Option<(AccountId, TeamId, AppId)>,
+}
+
+/// What makes a batch settled.
+#[derive(Debug)]
+pub struct SettledRows<'a> {
+    /// Its name.
+    pub batch_id: BatchId,
+    /// The shard.
+    pub shard: i32,
+    /// Its number.
+    pub number: i64,
+    /// The generation it was sealed under.
+    pub generation: u64,
+    /// Its digest.
+    pub digest: &'a [u8],
+    /// The instant of its transaction.
+    pub posted_at: Timestamp,
+    /// The lane ranges.
+    pub lanes: &'a [LaneRange],
+    /// Lines.
+    pub lines: i64,
+    /// Events in lines.
+    pub events: i64,
+    /// Events refused by metering.
+    pub refused: i64,
+    /// Those by reason, as a JSON object.
+    pub refused_by_reason: &'a str,
+    /// Charges written.
+    pub charges: i64,
+    /// Σ price of its charges, in micro-tokens.
+    pub amount_micros: i64,
+    /// What no lot covered of it.
+    pub uncharged_micros: i64,
+    /// Lines that no team is charged for.
+    pub unattributed: &'a [UnattributedRow<'a>],
+    /// Newest window of each client id, each once.
+    pub clients: &'a [(&'a str, Timestamp)],
+}
+
+fn col<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+/// Writes the batch row, its ranges and its unattributed lines, and moves lanes and cursor: last, after
+/// the money, in the same transaction.
+pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Result<(), Error> {
+    let (lanes, clients, left) = (rows.lanes, rows.clients, rows.unattributed);
+    let left_count = i64::try_from(left.len()).unwrap_or(i64::MAX);
+    sqlx::query_file!(
+        "sql/settle.sql",
+        rows.shard,
+        rows.number,
+        rows.generation.cast_signed(),
+        rows.digest,
+        Instant(rows.posted_at) as _,
+        rows.lines,
+        rows.events,
+        rows.refused,
+        rows.refused_by_reason,
+        rows.charges,
+        left_count,
+        rows.amount_micros,
+        rows.uncharged_micros,
+        &col(lanes, |l| l.key.producer_id.as_uuid()),
+        &col(lanes, |l| l.key.map_version),
+        &col(lanes, |l| l.epoch),
+        &col(lanes, |l| l.from),
+        &col(lanes, |l| l.to),
+        &col(lanes, |l| l.chain_before.cast_signed()),
+        &col(lanes, |l| l.chain_after.cast_signed()),
+        rows.batch_id.as_uuid(),
+        col(clients, |(client, _)| *client) as _,
+        col(clients, |(_, window)| Instant(*window)) as _,
+        col(left, |u| u.client_id) as _,
+        col(left, |u| u.meter) as _,
+        &col(left, |u| u.failed),
+        col(left, |u| Instant(u.window)) as _,
+        col(left, |u| Instant(u.received_window)) as _,
+        col(left, |u| u.dimensions) as _,
+        &col(left, |u| u.events),
+        &col(left, |u| u.quantity),
+        col(left, |u| u.reason.as_str()) as _,
+        col(left, |u| u.payer.map(|(account, ..)| account.as_uuid())) as _,
+        col(left, |u| u.payer.map(|(_, team, _)| team.as_uuid())) as _,
+        col(left, |u| u.payer.map(|(.., app)| app.as_uuid())) as _,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Whether usage at or after `from` is settled: of some client ids, of a team, or (with neither) at all.
+pub async fn has_settled_usage(
+    pool: &PgPool,
+    clients: &[String],
+    team: Option<TeamId>,
+    from: Timestamp,
+) -> Result<bool, Error> {
+    let settled = sqlx::query_scalar!(
+        r#"select exists (select 1 from ledger.client_usage where client_id = any($1) and last_window >= $3)
+               or exists (select 1 from ledger.balance where team_id = $2 and last_window >= $3) as "settled!""#,
+        clients,
+        team.map(|team| team.as_uuid()),
+        Instant(from) as _,
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(settled)
+}
+
+/// Whether any usage of windows at or after `from` is settled. The catalogue is locked, so no posting
+/// is under way.
+pub async fn any_usage_in_tx(tx: &mut PgConnection, from: Timestamp) -> Result<bool, Error> {
+    let settled = sqlx::query_scalar!(
+        r#"select exists (select 1 from ledger.client_usage where last_window >= $1) as "settled!""#,
+        Instant(from) as _,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(settled)
+}

@@ -1,0 +1,269 @@
+//! Cursors, lanes and producers: what the gate checks against (exactly-once.md, "Specification").
+//!
+//! Lock order of every writer here: cursor rows by shard, then producers, then lanes. A posting holds
+//! its cursor row from its first statement on, so whoever holds it may read the lanes of the shard and
+//! trust them until the commit. 64-bit generations and chains are stored as `bigint` of the same bits.
+
+use drawdown_types::{ProducerId, Timestamp};
+use sqlx::{PgConnection, PgPool};
+
+use super::Instant;
+use crate::error::Error;
+
+/// What the gate knows of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The shard.
+    pub shard: i32,
+    /// The generation.
+    pub generation: u64,
+    /// The last settled batch; 0 before the first.
+    pub last_batch: i64,
+}
+
+/// A lane of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// Whose log.
+    pub producer_id: ProducerId,
+    /// The map version it was written under.
+    pub map_version: i32,
+}
+
+/// Where a lane stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// The shard.
+    pub shard: i32,
+    /// Which lane of it.
+    pub key: LaneKey,
+    /// The registered epoch of its producer.
+    pub epoch: i64,
+    /// The last settled sequence.
+    pub settled: i64,
+    /// The chain after it.
+    pub chain: u64,
+}
+
+/// Gives every shard named a cursor, if it has none; `generations` are tried for those.
+pub async fn ensure_cursors(
+    pool: &PgPool,
+    shards: &[i32],
+    generations: &[u64],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let generations: Vec<i64> = generations.iter().map(|bits| bits.cast_signed()).collect();
+    sqlx::query!(
+        "insert into ledger.shard_cursor (shard, generation, changed_at)
+         select shard, generation, $3 from unnest($1::int[], $2::bigint[]) as new (shard, generation)
+         order by shard
+         on conflict (shard) do nothing",
+        shards,
+        &generations,
+        Instant(now) as _,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Cursors and lanes of some shards, all of one instant: two statements could tell of a batch whose
+/// lanes have moved but whose number has not.
+pub async fn cursors(pool: &PgPool, shards: &[i32]) -> Result<(Vec<Cursor>, Vec<Lane>), Error> {
+    let rows = sqlx::query!(
+        r#"select c.shard, c.generation, c.last_batch,
+                  l.producer_id as "producer_id?", l.map_version as "map_version?",
+                  p.epoch as "epoch?", l.settled as "settled?", l.chain as "chain?"
+           from ledger.shard_cursor c
+           left join (ledger.lane_settled l join ledger.producer p using (producer_id)) on l.shard = c.shard
+           where c.shard = any($1)
+           order by c.shard, l.producer_id, l.map_version"#,
+        shards,
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut cursors: Vec<Cursor> = Vec::with_capacity(shards.len());
+    let mut lanes = Vec::with_capacity(rows.len());
+    for row in rows {
+        if cursors.last().is_none_or(|last| last.shard != row.shard) {
+            cursors.push(Cursor {
+                shard: row.shard,
+                generation: row.generation.cast_unsigned(),
+                last_batch: row.last_batch,
+            });
+        }
+        if let (Some(producer_id), Some(map_version), Some(epoch), Some(settled), Some(chain)) =
+            (row.producer_id, row.map_version, row.epoch, row.settled, row.chain)
+        {
+            let key = LaneKey { producer_id: ProducerId::from_uuid(producer_id), map_version };
+            lanes.push(Lane { shard: row.shard, key, epoch, settled, chain: chain.cast_unsigned() });
+        }
+    }
+    Ok((cursors, lanes))
+}
+
+/// Locks the cursor of a shard: the first lock of every posting and reset. Nothing else may be read in
+/// this statement: rows that a lock waits for are fresh, the rest of the statement's snapshot is not.
+pub async fn lock_cursor_in_tx(tx: &mut PgConnection, shard: i32) -> Result<Option<Cursor>, Error> {
+    let row = sqlx::query!(
+        "select generation, last_batch from ledger.shard_cursor where shard = $1 for update",
+        shard,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(|row| Cursor { shard, generation: row.generation.cast_unsigned(), last_batch: row.last_batch }))
+}
+
+/// Gives a locked shard another generation.
+pub async fn set_generation_in_tx(
+    tx: &mut PgConnection,
+    shard: i32,
+    generation: u64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update ledger.shard_cursor set generation = $2, changed_at = $3 where shard = $1",
+        shard,
+        generation.cast_signed(),
+        Instant(now) as _,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Locks the cursors of all shards, by shard, and tells which there are.
+pub async fn lock_all_cursors_in_tx(tx: &mut PgConnection) -> Result<Vec<i32>, Error> {
+    let shards =
+        sqlx::query_scalar!("select shard from ledger.shard_cursor order by shard for update").fetch_all(tx).await?;
+    Ok(shards)
+}
+
+// === producers ===
+
+/// Registers a producer.
+pub async fn insert_producer_in_tx(
+    tx: &mut PgConnection,
+    id: ProducerId,
+    name: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into ledger.producer (producer_id, name, created_at) values ($1, $2, $3)",
+        id.as_uuid(),
+        name,
+        Instant(now) as _,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Raises the epoch of a producer above both what is stored and what its log knows; `None` where the
+/// producer is unknown.
+pub async fn raise_epoch_in_tx(
+    tx: &mut PgConnection,
+    id: ProducerId,
+    log_epoch: i64,
+    now: Timestamp,
+) -> Result<Option<i64>, Error> {
+    let epoch = sqlx::query_scalar!(
+        "update ledger.producer set epoch = greatest(epoch, $2) + 1, opened_at = $3
+         where producer_id = $1 returning epoch",
+        id.as_uuid(),
+        log_epoch,
+        Instant(now) as _,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(epoch)
+}
+
+/// All lanes of a producer.
+pub async fn lanes_of_producer_in_tx(tx: &mut PgConnection, id: ProducerId) -> Result<Vec<Lane>, Error> {
+    let rows = sqlx::query!(
+        "select l.shard, l.map_version, p.epoch, l.settled, l.chain
+         from ledger.lane_settled l join ledger.producer p using (producer_id)
+         where l.producer_id = $1 order by l.map_version, l.shard",
+        id.as_uuid(),
+    )
+    .fetch_all(tx)
+    .await?;
+    let lane = |shard, map_version, epoch, settled, chain: i64| Lane {
+        shard,
+        key: LaneKey { producer_id: id, map_version },
+        epoch,
+        settled,
+        chain: chain.cast_unsigned(),
+    };
+    Ok(rows.into_iter().map(|r| lane(r.shard, r.map_version, r.epoch, r.settled, r.chain)).collect())
+}
+
+/// One lane as a locked cursor guards it; a lane of a known producer that never settled anything stands
+/// at 0. `None` where the producer is unknown.
+pub async fn lane_in_tx(tx: &mut PgConnection, shard: i32, key: LaneKey) -> Result<Option<Lane>, Error> {
+    let row = sqlx::query!(
+        r#"select p.epoch, coalesce(l.settled, 0) as "settled!", coalesce(l.chain, 0) as "chain!"
+           from ledger.producer p
+           left join ledger.lane_settled l
+             on l.producer_id = p.producer_id and l.shard = $1 and l.map_version = $3
+           where p.producer_id = $2"#,
+        shard,
+        key.producer_id.as_uuid(),
+        key.map_version,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(|row| Lane {
+        shard,
+        key,
+        epoch: row.epoch,
+        settled: row.settled,
+        chain: row.chain.cast_unsigned(),
+    }))
+}
+
+/// A range that no one has any more.
+#[derive(Clone, Debug)]
+pub struct LostRange {
+    /// The shard.
+    pub shard: i32,
+    /// The lane.
+    pub key: LaneKey,
+    /// The registered epoch.
+    pub epoch: i64,
+    /// First sequence lost.
+    pub from: i64,
+    /// Last sequence lost.
+    pub to: i64,
+    /// The chain before the first.
+    pub chain_before: u64,
+    /// The chain after the last.
+    pub chain_after: u64,
+}
+
+/// Notes a lost range and moves its lane past it. The cursor of the shard is locked.
+pub async fn name_lost_in_tx(tx: &mut PgConnection, lost: &LostRange, now: Timestamp) -> Result<(), Error> {
+    sqlx::query!(
+        "with named as (
+             insert into ledger.lost_range
+                 (producer_id, map_version, shard, from_sequence, to_sequence, epoch, chain_before, chain_after, named_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9))
+         insert into ledger.lane_settled (shard, producer_id, map_version, settled, chain)
+         values ($3, $1, $2, $5, $8)
+         on conflict (shard, producer_id, map_version) do update
+             set settled = excluded.settled, chain = excluded.chain",
+        lost.key.producer_id.as_uuid(),
+        lost.key.map_version,
+        lost.shard,
+        lost.from,
+        lost.to,
+        lost.epoch,
+        lost.chain_before.cast_signed(),
+        lost.chain_after.cast_signed(),
+        Instant(now) as _,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Writes what the core planned: one statement of data-modifying CTEs over arrays, whatever the number
+//! of rows. A posting with more charges than a sub-batch writes the rest by further statements of the
+//! same transaction; the balances, lots and states go with the last.
+
+use std::collections::HashMap;
+
+use drawdown_ledger_core::{Balance, Charge, JournalRow, Lot, Plan, Rated};
+use drawdown_types::{AccountId, AppId, HoldId, OrderId, TeamId, Timestamp};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Instant, instants};
+use crate::error::Error;
+
+/// A charge with what the plan does not repeat from its line.
+#[derive(Clone, Copy, Debug)]
+pub struct ChargeRow<'a> {
+    /// The charge.
+    pub charge: &'a Charge,
+    /// The billed account.
+    pub account_id: AccountId,
+    /// Posting order in the team.
+    pub seq: i64,
+    /// The app.
+    pub app_id: AppId,
+    /// The client id as metered.
+    pub client_id: &'a str,
+    /// The meter's slug.
+    pub meter: &'a str,
+    /// The metered job failed.
+    pub failed: bool,
+    /// Start of the window.
+    pub window: Timestamp,
+    /// Dimensions as a JSON object.
+    pub dimensions: &'a str,
+    /// The hold it was made under.
+    pub hold_id: Option<HoldId>,
+    /// Events.
+    pub events: i64,
+}
+
+/// What a balance row says beside its books.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TeamUsage {
+    /// The last charge sequence.
+    pub charges: i64,
+    /// Newest window charged.
+    pub last_window: Option<Timestamp>,
+}
+
+/// What a new lot says beside its amounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LotNote {
+    /// The order it was bought by.
+    pub order_id: Option<OrderId>,
+    /// A note from whoever made it.
+    pub note: String,
+}
+
+/// Everything one transaction writes.
+#[derive(Debug)]
+pub struct PlanRows<'a> {
+    /// The shard and number of the batch that the charges are of.
+    pub batch: (i32, i64),
+    /// New charges.
+    pub charges: &'a [ChargeRow<'a>],
+    /// The plan: its journal, lots and states.
+    pub plan: &'a Plan,
+    /// Every team that the plan or a charge touches, as it is afterwards.
+    pub balances: &'a [(&'a Balance, TeamUsage)],
+    /// Of the new lot, where there is one.
+    pub note: &'a LotNote,
+    /// Most charges that one statement writes.
+    pub sub_batch: usize,
+}
+
+/// Writes all rows; one statement for each sub-batch of charges, at least one.
+pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(), Error> {
+    let statements = rows.charges.len().div_ceil(rows.sub_batch.max(1)).max(1);
+    let journal_chunk = rows.plan.journal.len().div_ceil(statements).max(1);
+    let mut charges = rows.charges.chunks(rows.sub_batch.max(1));
+    let mut journal = rows.plan.journal.chunks(journal_chunk);
+    for statement in 1..=statements {
+        let ending = (statement == statements).then_some(rows);
+        write_chunk(
+            tx,
+            rows.batch,
+            charges.next().unwrap_or_default(),
+            journal.next().unwrap_or_default(),
+            &Ending::of(ending),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// What goes with the last statement only; nothing before it.
+struct Ending<'a> {
+    lots: &'a [Lot],
+    notes: Vec<&'a str>,
+    orders: Vec<Option<Uuid>>,
+    states: &'a [drawdown_ledger_core::UsageState],
+    state_accounts: Vec<Uuid>,
+    balances: &'a [(&'a Balance, TeamUsage)],
+}
+
+// === impl Ending ===
+
+impl<'a> Ending<'a> {
+    fn of(rows: Option<&'a PlanRows<'a>>) -> Self {
+        let Some(PlanRows { plan, balances, note, .. }) = rows else {
+            return Self {
+                lots: &[],
+                notes: Vec::new(),
+                orders: Vec::new(),
+                states: &[],
+                state_accounts: Vec::new(),
+                balances: &[],
+            };
+        };
+        let accounts: HashMap<TeamId, Uuid> =
+            balances.iter().map(|(row, _)| (row.team_id, row.account_id.as_uuid())).collect();
+        // A lot that exists keeps what it was made with: these two columns are read for a new one only.
+        let flex = |lot: &Lot| lot.pool_kind == drawdown_ledger_core::PoolKind::Flex;
+        let order = note.order_id.map_or_else(Uuid::nil, OrderId::as_uuid);
+        Self {
+            lots: &plan.lots,
+            notes: plan.lots.iter().map(|_| note.note.as_str()).collect(),
+            orders: plan.lots.iter().map(|lot| flex(lot).then_some(order)).collect(),
+            states: &plan.states,
+            state_accounts: plan
+                .states
+                .iter()
+                .map(|state| accounts.get(&state.key.team_id).copied().unwrap_or_default())
+                .collect(),
+            balances,
+        }
+    }
+}
+
+/// A column: one value of each row.
+fn col<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+const fn zero_rated(rated: Rated) -> Option<&'static str> {
+    match rated {
+        Rated::Priced(_) => None,
+        Rated::Trial => Some("trial"),
+        Rated::FailedFree => Some("failed"),
+        Rated::Unpriced => Some("unpriced"),
+    }
+}
+
+async fn write_chunk(
+    tx: &mut PgConnection,
+    (shard, batch): (i32, i64),
+    charges: &[ChargeRow<'_>],
+    journal: &[JournalRow],
+    end: &Ending<'_>,
+) -> Result<(), Error> {
+    let (lots, states, balances) = (end.lots, end.states, end.balances);
+    sqlx::query_file!(
+        "sql/write_plan.sql",
+        shard,
+        batch,
+        &col(charges, |c| c.account_id.as_uuid()),
+        &col(charges, |c| c.charge.team_id.as_uuid()),
+        &col(charges, |c| c.seq),
+        col(charges, |c| Instant(c.charge.posted_at)) as _,
+        &col(charges, |c| c.charge.charge_id.as_uuid()),
+        &col(charges, |c| c.app_id.as_uuid()),
+        col(charges, |c| c.client_id) as _,
+        col(charges, |c| c.meter) as _,
+        &col(charges, |c| c.failed),
+        col(charges, |c| Instant(c.window)) as _,
+        col(charges, |c| c.dimensions) as _,
+        col(charges, |c| c.hold_id.map(HoldId::as_uuid)) as _,
+        &col(charges, |c| c.events),
+        &col(charges, |c| c.charge.quantity.as_units()),
+        &col(charges, |c| c.charge.amount.as_micros()),
+        &col(charges, |c| c.charge.uncharged.as_micros()),
+        col(charges, |c| c.charge.rated.price_id().map(|id| id.as_uuid())) as _,
+        col(charges, |c| zero_rated(c.charge.rated)) as _,
+        &col(charges, |c| c.charge.journal_seq.unwrap_or_default()),
+        &col(journal, |j| j.account_id.as_uuid()),
+        &col(journal, |j| j.team_id.as_uuid()),
+        &col(journal, |j| j.seq),
+        col(journal, |j| Instant(j.posted_at)) as _,
+        &col(journal, |j| j.transaction),
+        col(journal, |j| j.kind.as_str()) as _,
+        col(journal, |j| j.debit.as_str()) as _,
+        col(journal, |j| j.credit.as_str()) as _,
+        &col(journal, |j| j.amount.as_micros()),
+        col(journal, |j| j.lot_id.map(|id| id.as_uuid())) as _,
+        col(journal, |j| j.charge_id.map(|id| id.as_uuid())) as _,
+        col(journal, |j| j.price_id.map(|id| id.as_uuid())) as _,
+        instants(journal.iter().map(|j| j.window)) as _,
+        &col(journal, |j| j.debt.map_or(0, |debt| debt.from.as_micros())),
+        &col(journal, |j| j.debt.map_or(0, |debt| debt.to.as_micros())),
+        col(journal, |j| j.lot_state.map(|state| state.as_str())) as _,
+        col(journal, |j| Instant(j.effective_at)) as _,
+        &col(lots, |l| l.account_id.as_uuid()),
+        &col(lots, |l| l.team_id.as_uuid()),
+        &col(lots, |l| l.lot_id.as_uuid()),
+        col(lots, |l| l.pool_kind.as_str()) as _,
+        &col(lots, |l| l.granted.as_micros()),
+        &col(lots, |l| l.remaining.as_micros()),
+        &col(lots, |l| l.consumed.as_micros()),
+        &col(lots, |l| l.expired.as_micros()),
+        col(lots, |l| Instant(l.purchased_at)) as _,
+        col(lots, |l| Instant(l.starts_at)) as _,
+        col(lots, |l| Instant(l.valid_from)) as _,
+        col(lots, |l| Instant(l.expires_at)) as _,
+        col(lots, |l| Instant(l.closes_at)) as _,
+        instants(lots.iter().map(|l| l.closed_at)) as _,
+        &end.orders[..] as _,
+        &end.notes[..] as _,
+        &end.state_accounts,
+        &col(states, |s| s.key.team_id.as_uuid()),
+        &col(states, |s| s.key.price_id.as_uuid()),
+        col(states, |s| Instant(s.key.cycle.start())) as _,
+        col(states, |s| s.meter.as_str()) as _,
+        &col(states, |s| s.quantity.as_units()),
+        &col(balances, |(b, _)| b.team_id.as_uuid()),
+        &col(balances, |(b, _)| b.lot.as_micros()),
+        &col(balances, |(b, _)| b.consumed.as_micros()),
+        &col(balances, |(b, _)| b.expired.as_micros()),
+        &col(balances, |(b, _)| b.issued.as_micros()),
+        &col(balances, |(b, _)| b.debt_opened.as_micros()),
+        &col(balances, |(b, _)| b.debt_paid.as_micros()),
+        &col(balances, |(b, _)| b.version),
+        &col(balances, |(b, _)| b.transactions),
+        &col(balances, |(_, usage)| usage.charges),
+        instants(balances.iter().map(|(b, _)| b.negative_since)) as _,
+        instants(balances.iter().map(|(b, _)| b.posted_at)) as _,
+        instants(balances.iter().map(|(_, usage)| usage.last_window)) as _,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
