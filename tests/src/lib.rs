@@ -1,8 +1,11 @@
 //! The harness of Drawdown: real processes on private servers, the platform that demo and tests set
 //! up, a recount by other code, and a naive model of lots.
 
+pub mod figures;
 pub mod lot_model;
+pub mod null_server;
 pub mod platform;
+pub mod process;
 pub mod recount;
 pub mod report;
 pub mod scenario;
