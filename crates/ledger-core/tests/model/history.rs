@@ -1,0 +1,200 @@
+//! Random histories: what may happen to two teams, and how each step is put to both ledgers.
+
+use proptest::prelude::*;
+
+/// A point in time, relative to what the ledger holds when the step is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum When {
+    /// Microseconds from now.
+    FromNow(i64),
+    /// A full hour, counted from the one that now is in: few of them, so that lots often tie.
+    Hour(i64),
+    /// The `which`-th start, expiry or close of a lot, `nudge` microseconds off.
+    Boundary { which: usize, nudge: i64 },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct LineSeed {
+    pub(crate) team: Option<usize>,
+    pub(crate) app: u64,
+    pub(crate) meter: usize,
+    pub(crate) failed: bool,
+    pub(crate) trial: bool,
+    pub(crate) series: u8,
+    pub(crate) window: When,
+    /// Windows between the end of the window and its receipt; 0 to the limit and one more.
+    pub(crate) lag: Lag,
+    pub(crate) quantity: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lag {
+    None,
+    Windows(i64),
+    Limit { windows_more: i64 },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    /// The clock moves, usually forward.
+    Clock(When),
+    /// A job rolls a team forward.
+    Job {
+        team: usize,
+    },
+    Purchase {
+        team: usize,
+        tokens: i64,
+        original: Option<When>,
+    },
+    Grant {
+        team: usize,
+        pool: usize,
+        amount: i64,
+        start: Option<When>,
+        expiry: When,
+        set_up: bool,
+    },
+    /// A new version of a rate card; `change` picks the meters whose rate differs.
+    Publish {
+        kind: usize,
+        from: When,
+        change: [u8; METERS.len()],
+    },
+    Batch {
+        lines: Vec<LineSeed>,
+        split: bool,
+    },
+    /// A read ahead of now, or behind it.
+    Read {
+        team: usize,
+        at: When,
+    },
+    /// Settlement stands still, or goes on.
+    Settlement {
+        stands: bool,
+    },
+}
+
+pub(crate) const METERS: [&str; 5] = ["call", "photo", "job", "whale", "unknown"];
+pub(crate) const POOLS: [&str; 5] = ["free", "enterprise", "credit", "promotional", "flex"];
+pub(crate) const KINDS: [&str; 2] = ["flex", "enterprise"];
+pub(crate) const TEAMS: usize = 2;
+pub(crate) const HOUR: i64 = 3_600_000_000;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) window_secs: u32,
+    pub(crate) lateness_windows: i64,
+    pub(crate) pools: Vec<usize>,
+    pub(crate) start: i64,
+}
+
+pub(crate) fn setup() -> impl Strategy<Value = Setup> {
+    let starts = [
+        // Two hours before 29 February; before the end of a year; before an ordinary month's end.
+        1_709_157_600_000_000i64,
+        1_735_682_400_000_000,
+        1_748_728_800_000_000,
+    ];
+    (
+        prop_oneof![Just(60u32), Just(900), Just(1)],
+        prop_oneof![Just(0i64), Just(3), Just(20)],
+        Just((0..POOLS.len()).collect::<Vec<_>>()).prop_shuffle(),
+        prop::sample::select(starts.to_vec()),
+        0i64..90_000_000,
+    )
+        .prop_map(|(window_secs, lateness_windows, pools, start, odd)| Setup {
+            window_secs,
+            lateness_windows,
+            pools,
+            start: start + odd,
+        })
+}
+
+fn when(reach: i64) -> impl Strategy<Value = When> {
+    let nudge = prop_oneof![3 => Just(0i64), 1 => Just(-1i64), 1 => Just(1i64)];
+    prop_oneof![
+        3 => (-reach..reach).prop_map(When::FromNow),
+        1 => Just(When::FromNow(0)),
+        3 => (-2i64..4).prop_map(When::Hour),
+        2 => (any::<usize>(), nudge).prop_map(|(which, nudge)| When::Boundary { which, nudge }),
+    ]
+}
+
+fn line() -> impl Strategy<Value = LineSeed> {
+    let lag = prop_oneof![
+        4 => Just(Lag::None),
+        4 => (0i64..6).prop_map(Lag::Windows),
+        1 => (-1i64..2).prop_map(|windows_more| Lag::Limit { windows_more }),
+    ];
+    let who = (
+        prop_oneof![1 => Just(None), 24 => (0..TEAMS).prop_map(Some)],
+        0u64..3,
+        prop_oneof![4 => Just(0usize), 4 => Just(1), 4 => Just(2), 2 => Just(3), 1 => Just(4)],
+    );
+    let how = (prop::bool::weighted(0.15), prop::bool::weighted(0.08), 0u8..2);
+    let quantity = prop_oneof![2 => Just(0i64), 20 => 1i64..40, 4 => 1i64..800, 1 => Just(1i64 << 48)];
+    (who, how, when(2 * HOUR), lag, quantity).prop_map(|(who, how, window, lag, quantity)| LineSeed {
+        team: who.0,
+        app: who.1,
+        meter: who.2,
+        failed: how.0,
+        trial: how.1,
+        series: how.2,
+        window,
+        lag,
+        quantity,
+    })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let clock = prop_oneof![
+        4 => when(HOUR).prop_map(Op::Clock),
+        4 => (any::<usize>(), -1i64..2).prop_map(|(which, nudge)| Op::Clock(When::Boundary { which, nudge })),
+        1 => (0i64..40).prop_map(|hours| Op::Clock(When::Hour(hours))),
+        1 => (0i64..400 * 24 * HOUR).prop_map(|by| Op::Clock(When::FromNow(by))),
+    ];
+    let tokens = prop_oneof![6 => 100i64..102, 1 => Just(99i64), 1 => Just(1_000_000_001i64)];
+    let purchase = (0..TEAMS, tokens, prop::option::weighted(0.3, when(30 * HOUR)))
+        .prop_map(|(team, tokens, original)| Op::Purchase { team, tokens, original });
+    // Few sizes and few expiries, so that lots often tie in the draw order.
+    let amount = prop_oneof![
+        8 => prop::sample::select(vec![1i64, 20_000, 20_000, 1_000_000, 1_000_000, 10_000_000]),
+        4 => 1i64..3_000_000,
+        1 => Just(0i64)
+    ];
+    let grant = (
+        (0..TEAMS, 0..POOLS.len(), amount),
+        prop::option::weighted(0.6, when(3 * HOUR)),
+        when(3 * HOUR),
+        prop::bool::weighted(0.25),
+    )
+        .prop_map(|((team, pool, amount), start, expiry, set_up)| Op::Grant {
+            team,
+            pool,
+            amount,
+            start,
+            expiry,
+            set_up,
+        });
+    let publish =
+        (0..KINDS.len(), when(HOUR), prop::array::uniform5(prop_oneof![2 => Just(0u8), 1 => 0u8..4]))
+            .prop_map(|(kind, from, change)| Op::Publish { kind, from, change });
+    let batch = (prop::collection::vec(line(), 1..14), prop::bool::weighted(0.3))
+        .prop_map(|(lines, split)| Op::Batch { lines, split });
+    prop_oneof![
+        6 => clock,
+        1 => (0..TEAMS).prop_map(|team| Op::Job { team }),
+        2 => purchase,
+        6 => grant,
+        1 => publish,
+        8 => batch,
+        3 => (0..TEAMS, when(3 * HOUR)).prop_map(|(team, at)| Op::Read { team, at }),
+        1 => any::<bool>().prop_map(|stands| Op::Settlement { stands }),
+    ]
+}
+
+pub(crate) fn history() -> impl Strategy<Value = (Setup, Vec<Op>)> {
+    (setup(), prop::collection::vec(op(), 1..45))
+}
