@@ -151,7 +151,7 @@ impl Problems {
 /// Every value that does not fit, by its dotted path.
 pub fn load<T: DeserializeOwned>(defaults: &str, sources: &Sources, section: &str) -> Result<T, ConfigError> {
     let defaults = Figment::from(Toml::string(defaults));
-    let mut given = sources.section(section)?;
+    let sources::Given { values: mut given, mut texts } = sources.section(section)?;
     let mut problems = Vec::new();
     loop {
         let figment = defaults.clone().merge(figment::providers::Serialized::defaults(&given));
@@ -161,6 +161,12 @@ pub fn load<T: DeserializeOwned>(defaults: &str, sources: &Sources, section: &st
             Err(error) => error,
         };
         let path = path_of(&error);
+        if is_text_wanted(&error.kind)
+            && let Some(text) = texts.remove(&path)
+        {
+            sources::insert(&mut given, &path, Value::from(text));
+            continue;
+        }
         problems.push(Problem::new(format!("{section}.{}", path.join(".")), describe(&error.kind)));
         // A value that was not given but is wrong comes from the defaults: reading on would not end.
         if problems.len() >= PROBLEMS_MAX || !remove(&mut given, &path) {
@@ -176,6 +182,11 @@ fn path_of(error: &figment::Error) -> Vec<String> {
         path.push(name.to_string());
     }
     path
+}
+
+/// A number from the environment where a text is asked for is the text.
+fn is_text_wanted(kind: &Kind) -> bool {
+    matches!(kind, Kind::InvalidType(_, expected) if expected.contains("string"))
 }
 
 fn describe(kind: &Kind) -> String {

@@ -19,6 +19,15 @@ pub struct Sources {
     file: Option<PathBuf>,
     content: Dict,
     environment: BTreeMap<String, String>,
+    overrides: Vec<(String, Vec<String>, String)>,
+}
+
+/// What is given for one section.
+pub(super) struct Given {
+    /// The values, typed as far as they can be without knowing what is asked for.
+    pub(super) values: Dict,
+    /// What came as text, by its path.
+    pub(super) texts: BTreeMap<Vec<String>, String>,
 }
 
 impl Sources {
@@ -56,7 +65,7 @@ impl Sources {
             }
         };
         let environment = variables.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
-        Ok(Self { file: file.map(Path::to_owned), content, environment })
+        Ok(Self { file: file.map(Path::to_owned), content, environment, overrides: Vec::new() })
     }
 
     /// The file these come from.
@@ -74,9 +83,30 @@ impl Sources {
             .collect()
     }
 
-    /// What is given for one section: the file's table with the environment over it.
-    pub(super) fn section(&self, section: &str) -> Result<Dict, ConfigError> {
-        let mut given = match self.content.get(section) {
+    /// Sets a value over the file and the environment: for what a command line or a sandbox decides.
+    #[must_use]
+    pub fn with(mut self, section: &str, path: &str, value: impl Into<String>) -> Self {
+        let path = path.split('.').map(str::to_owned).collect();
+        self.overrides.push((section.to_owned(), path, value.into()));
+        self
+    }
+
+    /// Whether a value is given by file or environment.
+    #[must_use]
+    pub fn has(&self, section: &str, path: &str) -> bool {
+        let Ok(given) = self.section(section) else { return false };
+        let mut keys = path.split('.');
+        let first = keys.next().and_then(|key| given.values.get(key));
+        keys.try_fold(first, |value, key| match value {
+            Some(Value::Dict(_, inner)) => Some(inner.get(key)),
+            _ => None,
+        })
+        .is_some_and(|value| value.is_some())
+    }
+
+    /// The file's table with the environment over it, and over that what was set by [`Sources::with`].
+    pub(super) fn section(&self, section: &str) -> Result<Given, ConfigError> {
+        let mut values = match self.content.get(section) {
             None => Dict::new(),
             Some(Value::Dict(_, table)) => table.clone(),
             Some(_) => {
@@ -85,16 +115,37 @@ impl Sources {
             }
         };
         let prefix = format!("{ENV_PREFIX}{}__", section.to_ascii_uppercase());
-        for (name, text) in &self.environment {
-            if let Some(path) = name.strip_prefix(&prefix) {
-                let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-                // Whatever reads as a number, a truth value or a list is one; all else is text.
-                let value = text.parse::<Value>().unwrap_or_else(|never| match never {});
-                insert(&mut given, &path, value);
-            }
+        let environment = self.environment.iter().filter_map(|(name, text)| {
+            let path = name.strip_prefix(&prefix)?.split("__").map(str::to_ascii_lowercase).collect();
+            Some((path, text))
+        });
+        let overrides = self
+            .overrides
+            .iter()
+            .filter(|(of, ..)| of == section)
+            .map(|(_, path, text)| (path.clone(), text));
+        let texts: BTreeMap<Vec<String>, String> =
+            environment.chain(overrides).map(|(path, text)| (path, text.clone())).collect();
+        for (path, text) in &texts {
+            insert(&mut values, path, typed(text));
         }
-        Ok(given)
+        Ok(Given { values, texts })
     }
+}
+
+/// Whole numbers, truth values and lists are read as such; a secret that happens to begin like a number
+/// (`007`, `1e9`) stays text.
+fn typed(text: &str) -> Value {
+    let value = text.parse::<Value>().unwrap_or_else(|never| match never {});
+    let kept = match &value {
+        Value::Num(_, number) => {
+            number.to_u128().is_some_and(|n| n.to_string() == text)
+                || number.to_i128().is_some_and(|n| n.to_string() == text)
+        }
+        Value::Bool(..) | Value::Array(..) | Value::Dict(..) => true,
+        _ => false,
+    };
+    if kept { value } else { Value::from(text) }
 }
 
 fn parse(path: &Path, text: &str) -> Result<Dict, ConfigError> {
@@ -114,7 +165,7 @@ fn in_one_line(message: &str) -> String {
     }
 }
 
-fn insert(given: &mut Dict, path: &[String], value: Value) {
+pub(super) fn insert(given: &mut Dict, path: &[String], value: Value) {
     match path {
         [] => {}
         [last] => {

@@ -47,6 +47,26 @@ fn file_and_environment_lie_over_the_defaults() {
 }
 
 #[test]
+fn text_from_the_environment_stays_text() {
+    for text in
+        ["007", "1e9", "5", "-1", "true", "0x1f", "a=b", "12345678901234567890123456789012345678901234567890"]
+    {
+        let loaded = check("", &[("DRAWDOWN_LEDGER__NAME", text)]);
+        assert_eq!(loaded.map(|section| section.name), Ok(text.to_owned()));
+    }
+}
+
+#[test]
+fn what_is_set_lies_over_everything() {
+    let variables = [("DRAWDOWN_LEDGER__SERVER__DRAIN_MS".to_owned(), "7".to_owned())];
+    let sources = Sources::new(None, variables).unwrap();
+    assert!(sources.has("ledger", "server.drain_ms") && !sources.has("ledger", "server.listen"));
+    let sources = sources.with("ledger", "server.drain_ms", "9");
+    let loaded: Section = load(DEFAULTS, &sources, "ledger").unwrap();
+    assert_eq!(loaded.server.drain_ms, Millis::from_millis(9));
+}
+
+#[test]
 fn every_problem_is_told_at_once() {
     let problems = check(
         "[ledger]\nlimit = 0\nnmae = \"b\"\n[ledger.server]\nlisten = \"here\"",
