@@ -19,7 +19,10 @@ mod probe;
 mod process;
 mod redis;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use error::Error;
 pub use find::Source;
@@ -76,8 +79,6 @@ fn sources(value: &str) -> Result<Vec<Source>, Error> {
 pub struct Sandbox {
     postgres: Postgres,
     redis: Redis,
-    // after the servers: fields are dropped in this order, and the folder goes last
-    place: Place,
 }
 
 impl Sandbox {
@@ -86,17 +87,20 @@ impl Sandbox {
     /// # Errors
     /// Where no server is found or one does not become ready; what was started until then is stopped.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let place = Place::open(options.data_dir.as_deref())?;
-        let redis = match options.redis_url {
-            Some(url) => Redis::given(url)?,
-            None => Redis::start_in(&place, &options.sources)?,
+        let Options { data_dir, postgres_url, redis_url, sources } = options;
+        // given servers need no folder
+        let own = postgres_url.is_none() || redis_url.is_none();
+        let place = own.then(|| Place::open(data_dir.as_deref())).transpose()?.map(Arc::new);
+        let redis = match (redis_url, &place) {
+            (None, Some(place)) => Redis::start_in(Arc::clone(place), &sources)?,
+            (given, _) => Redis::given(given.unwrap_or_default())?,
         };
-        let postgres = match options.postgres_url {
-            Some(url) => Postgres::given(url),
-            None => Postgres::start_in(&place, &options.sources),
+        let postgres = match (postgres_url, place) {
+            (None, Some(place)) => Postgres::start_in(place, &sources),
+            (given, _) => Postgres::given(given.unwrap_or_default()),
         };
         match postgres {
-            Ok(postgres) => Ok(Self { postgres, redis, place }),
+            Ok(postgres) => Ok(Self { postgres, redis }),
             Err(error) => {
                 redis.stop()?;
                 Err(error)
@@ -119,13 +123,13 @@ impl Sandbox {
     /// Postgres, for drills.
     #[must_use]
     pub fn postgres(&self) -> PostgresHandle<'_> {
-        PostgresHandle { server: &self.postgres, place: &self.place }
+        PostgresHandle { server: &self.postgres }
     }
 
     /// Redis, for drills.
     #[must_use]
     pub fn redis(&self) -> RedisHandle<'_> {
-        RedisHandle { server: &self.redis, place: &self.place }
+        RedisHandle { server: &self.redis }
     }
 
     /// Stops what was started here, Redis first; dropping does the same and only logs what goes wrong.
@@ -152,7 +156,6 @@ impl Drop for Sandbox {
 #[derive(Clone, Copy, Debug)]
 pub struct PostgresHandle<'a> {
     server: &'a Postgres,
-    place: &'a Place,
 }
 
 impl PostgresHandle<'_> {
@@ -177,7 +180,7 @@ impl PostgresHandle<'_> {
     /// # Errors
     /// Where it is not ours, runs already, or does not become ready.
     pub fn start(self) -> Result<(), Error> {
-        self.server.start(self.place)
+        self.server.start()
     }
 
     /// Stops the server cleanly, where it runs, and starts it again.
@@ -200,7 +203,6 @@ impl PostgresHandle<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct RedisHandle<'a> {
     server: &'a Redis,
-    place: &'a Place,
 }
 
 impl RedisHandle<'_> {
@@ -225,7 +227,7 @@ impl RedisHandle<'_> {
     /// # Errors
     /// Where it is not ours, runs already, or does not become ready.
     pub fn start(self) -> Result<(), Error> {
-        self.server.start(self.place)
+        self.server.start()
     }
 
     /// Starts a server that was stopped or killed, on the same port, with nothing in it.
@@ -233,7 +235,7 @@ impl RedisHandle<'_> {
     /// # Errors
     /// Where it is not ours, runs already, or does not become ready.
     pub fn start_empty(self) -> Result<(), Error> {
-        self.server.start_empty(self.place)
+        self.server.start_empty()
     }
 
     /// Stops the server cleanly, where it runs, and starts it again with its data.

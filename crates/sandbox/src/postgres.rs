@@ -9,7 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -45,6 +45,7 @@ pub(crate) struct Postgres {
 
 #[derive(Debug)]
 struct Own {
+    place: Arc<Place>,
     programs: PostgresPrograms,
     folder: PathBuf,
     port: u16,
@@ -57,19 +58,24 @@ impl Postgres {
         Ok(Self { url, own: None })
     }
 
-    pub(crate) fn start_in(place: &Place, sources: &[Source]) -> Result<Self, Error> {
+    pub(crate) fn start_in(place: Arc<Place>, sources: &[Source]) -> Result<Self, Error> {
         let programs = find::postgres(sources)?;
         let folder = place.server("postgres")?;
         let secret = place.secret(&folder)?;
         if !folder.join("data").is_dir() {
-            init(place, &programs, &folder)?;
+            init(&place, &programs, &folder)?;
         }
         let mut tries = 1;
         loop {
             let port = probe::free_port()?;
-            let own =
-                Own { programs: programs.clone(), folder: folder.clone(), port, child: Mutex::new(None) };
-            match own.start(place) {
+            let own = Own {
+                place: Arc::clone(&place),
+                programs: programs.clone(),
+                folder: folder.clone(),
+                port,
+                child: Mutex::new(None),
+            };
+            match own.start() {
                 Ok(()) => {
                     let url = format!("postgres://{USER}:{secret}@127.0.0.1:{port}/{DATABASE}");
                     return Ok(Self { url, own: Some(own) });
@@ -93,14 +99,14 @@ impl Postgres {
         self.own.as_ref()?.programs.postgres.parent()
     }
 
-    pub(crate) fn start(&self, place: &Place) -> Result<(), Error> {
+    pub(crate) fn start(&self) -> Result<(), Error> {
         let own = self.own()?;
         if own.lock().is_some() {
             return Err(Error::Running { what: WHAT });
         }
         let mut tries = 1;
         // backends of a killed server may still hold its memory for a moment
-        while let Err(error) = own.start(place) {
+        while let Err(error) = own.start() {
             if tries >= START_TRIES {
                 return Err(error);
             }
@@ -133,7 +139,7 @@ impl Own {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, place: &Place) -> Result<(), Error> {
+    fn start(&self) -> Result<(), Error> {
         let data = self.folder.join("data");
         let log = self.folder.join("log");
         let mut arguments: Vec<OsString> = vec!["-D".into(), data.clone().into()];
@@ -146,8 +152,8 @@ impl Own {
             arguments,
             folder: &data,
             log: &log,
-            run_as: place.run_as(),
-            remove: place.temporary().then(|| self.folder.clone()),
+            run_as: self.place.run_as(),
+            remove: self.place.temporary().then(|| self.folder.clone()),
         })?;
         let mut reason = String::new();
         let mut ended = None;

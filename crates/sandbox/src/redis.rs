@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -32,6 +32,7 @@ pub(crate) struct Redis {
 
 #[derive(Debug)]
 struct Own {
+    place: Arc<Place>,
     program: PathBuf,
     folder: PathBuf,
     port: u16,
@@ -45,7 +46,7 @@ impl Redis {
         Ok(Self { url, own: None })
     }
 
-    pub(crate) fn start_in(place: &Place, sources: &[Source]) -> Result<Self, Error> {
+    pub(crate) fn start_in(place: Arc<Place>, sources: &[Source]) -> Result<Self, Error> {
         let program = find::redis(sources)?;
         let folder = place.server("redis")?;
         let secret = place.secret(&folder)?;
@@ -54,8 +55,9 @@ impl Redis {
             let port = probe::free_port()?;
             let (program, folder, secret) = (program.clone(), folder.clone(), secret.clone());
             let url = format!("redis://:{secret}@127.0.0.1:{port}");
-            let own = Own { program, folder, port, secret, child: Mutex::new(None) };
-            match own.start(place) {
+            let own =
+                Own { place: Arc::clone(&place), program, folder, port, secret, child: Mutex::new(None) };
+            match own.start() {
                 Ok(()) => return Ok(Self { url, own: Some(own) }),
                 Err(error) if tries >= START_TRIES => return Err(error),
                 Err(error) => tracing::debug!(%error, tries, "start of redis"),
@@ -70,22 +72,22 @@ impl Redis {
         &self.url
     }
 
-    pub(crate) fn start(&self, place: &Place) -> Result<(), Error> {
+    pub(crate) fn start(&self) -> Result<(), Error> {
         let own = self.own()?;
         if own.lock().is_some() {
             return Err(Error::Running { what: WHAT });
         }
-        own.start(place)
+        own.start()
     }
 
-    pub(crate) fn start_empty(&self, place: &Place) -> Result<(), Error> {
+    pub(crate) fn start_empty(&self) -> Result<(), Error> {
         let own = self.own()?;
         if own.lock().is_some() {
             return Err(Error::Running { what: WHAT });
         }
         let data = own.folder.join("data");
         fs::remove_dir_all(&data).map_err(Error::io(format!("remove {}", data.display())))?;
-        own.start(place)
+        own.start()
     }
 
     pub(crate) fn stop(&self) -> Result<(), Error> {
@@ -112,20 +114,20 @@ impl Own {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, place: &Place) -> Result<(), Error> {
+    fn start(&self) -> Result<(), Error> {
         let data = self.folder.join("data");
         let log = self.folder.join("log");
         let settings = self.folder.join("redis.conf");
-        place.folder(&data)?;
-        place.private_file(&settings, &self.settings())?;
+        self.place.folder(&data)?;
+        self.place.private_file(&settings, &self.settings())?;
         let mut child = Supervised::spawn(Launch {
             what: WHAT,
             program: &self.program,
             arguments: vec![settings.into()],
             folder: &data,
             log: &log,
-            run_as: place.run_as(),
-            remove: place.temporary().then(|| self.folder.clone()),
+            run_as: self.place.run_as(),
+            remove: self.place.temporary().then(|| self.folder.clone()),
         })?;
         let mut reason = String::new();
         let mut ended = None;
