@@ -2,11 +2,14 @@
 //! up, a recount by other code, and a naive model of lots.
 
 pub mod figures;
+pub mod installation;
 pub mod lot_model;
 pub mod null_server;
 pub mod platform;
 pub mod process;
 pub mod recount;
+pub mod replay;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod verdict;

@@ -1,0 +1,278 @@
+//! A whole installation as an operator runs it: private servers and one real process for each service.
+//!
+//! Ports are chosen once, so that a service that was killed comes back where its peers look for it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use drawdown_sandbox::Sandbox;
+use tempfile::TempDir;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::{
+    platform::{Channels, Endpoints},
+    process::{Program, drawdown_binary, free_ports, wait_until},
+};
+
+/// How long a service may take until it says that it serves.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// What an installation is set up with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The lateness limit of the ledger, in seconds.
+    pub lateness_limit_secs: u64,
+    /// Further TOML for the configuration file, such as `[telemetry]`.
+    pub further_toml: String,
+}
+
+impl Default for Settings {
+    /// Seven days, as the replayed log spans more than three.
+    fn default() -> Self {
+        Self { lateness_limit_secs: 7 * 86_400, further_toml: String::new() }
+    }
+}
+
+/// One of the three services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Metering.
+    Metering,
+    /// The ledger.
+    Ledger,
+    /// Entitlement.
+    Entitlement,
+}
+
+impl Service {
+    const ALL: [Self; 3] = [Self::Ledger, Self::Entitlement, Self::Metering];
+
+    /// The subcommand.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Metering => "metering",
+            Self::Ledger => "ledger",
+            Self::Entitlement => "entitlement",
+        }
+    }
+}
+
+/// Private servers and three processes; all of it goes when this is dropped.
+#[derive(Debug)]
+pub struct Installation {
+    // Processes first: fields are dropped in this order, and services stop before their servers.
+    ledger: Option<Program>,
+    entitlement: Option<Program>,
+    metering: Option<Program>,
+    sandbox: Sandbox,
+    dir: TempDir,
+    binary: PathBuf,
+    endpoints: Endpoints,
+    metrics: [String; 3],
+    channels: Channels,
+}
+
+impl Installation {
+    /// Starts servers and services and waits until all serve.
+    ///
+    /// # Errors
+    /// Where one of them does not start; with the end of its log.
+    pub async fn start(settings: &Settings) -> Result<Self> {
+        let sandbox =
+            tokio::task::spawn_blocking(|| Sandbox::start(drawdown_sandbox::Options::from_env()?)).await??;
+        let dir = TempDir::with_prefix("drawdown-installation-")?;
+        let ports = free_ports::<6>()?;
+        let [metering, ledger, entitlement, metering_page, ledger_page, entitlement_page] = ports;
+        let http = |port: u16| format!("http://127.0.0.1:{port}");
+        let endpoints =
+            Endpoints { metering: http(metering), ledger: http(ledger), entitlement: http(entitlement) };
+        let config = config_toml(&sandbox, ports, settings);
+        std::fs::write(dir.path().join("drawdown.toml"), config)?;
+        let channels = Channels::to(&endpoints)?;
+        let mut installation = Self {
+            ledger: None,
+            entitlement: None,
+            metering: None,
+            sandbox,
+            dir,
+            binary: drawdown_binary()?,
+            endpoints,
+            metrics: [http(metering_page), http(ledger_page), http(entitlement_page)],
+            channels,
+        };
+        let migrated = installation.command("migrate").output().context("drawdown migrate")?;
+        ensure!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+        for service in Service::ALL {
+            installation.spawn(service)?;
+        }
+        for service in Service::ALL {
+            installation.await_serving(service).await?;
+        }
+        Ok(installation)
+    }
+
+    /// Where the services listen.
+    #[must_use]
+    pub const fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Channels to the services.
+    #[must_use]
+    pub const fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
+    /// The private servers, for drills.
+    #[must_use]
+    pub const fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// A folder of this installation's own.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("drawdown.toml")
+    }
+
+    /// The scrape pages' addresses: metering, ledger, entitlement.
+    #[must_use]
+    pub const fn metrics(&self) -> &[String; 3] {
+        &self.metrics
+    }
+
+    /// `drawdown SUBCOMMAND --config …`, to which the caller adds arguments.
+    #[must_use]
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg(subcommand).arg("--config").arg(self.config());
+        command
+    }
+
+    /// Starts a service that is not running and waits until it serves.
+    ///
+    /// # Errors
+    /// Where it does not; with the end of its log.
+    pub async fn start_service(&mut self, service: Service) -> Result<()> {
+        self.spawn(service)?;
+        self.await_serving(service).await
+    }
+
+    /// Ends a service as a power cut would.
+    ///
+    /// # Errors
+    /// Where it is not running.
+    pub fn kill_service(&mut self, service: Service) -> Result<()> {
+        let mut program = self.slot(service).take().with_context(|| format!("{} is down", service.name()))?;
+        program.kill()
+    }
+
+    fn slot(&mut self, service: Service) -> &mut Option<Program> {
+        match service {
+            Service::Metering => &mut self.metering,
+            Service::Ledger => &mut self.ledger,
+            Service::Entitlement => &mut self.entitlement,
+        }
+    }
+
+    fn spawn(&mut self, service: Service) -> Result<()> {
+        ensure!(self.slot(service).is_none(), "{} runs already", service.name());
+        let program = Program::start(service.name(), self.command(service.name()), self.dir.path())?;
+        *self.slot(service) = Some(program);
+        Ok(())
+    }
+
+    async fn await_serving(&mut self, service: Service) -> Result<()> {
+        let channel = match service {
+            Service::Metering => &self.channels.metering,
+            Service::Ledger => &self.channels.ledger,
+            Service::Entitlement => &self.channels.entitlement,
+        };
+        let health = HealthClient::new(channel.unary());
+        let ready = wait_until(service.name(), READY_LIMIT, || {
+            let mut health = health.clone();
+            async move {
+                let answer = health.check(HealthCheckRequest { service: String::new() }).await?;
+                Ok(answer.into_inner().status == 1)
+            }
+        });
+        let ready = ready.await;
+        let log = self.slot(service).as_ref().map(Program::log_tail).unwrap_or_default();
+        ready.with_context(|| log)
+    }
+
+    /// Stops the services gently, then the servers.
+    ///
+    /// # Errors
+    /// Where one of them does not end.
+    pub async fn stop(mut self) -> Result<()> {
+        for service in [Service::Metering, Service::Entitlement, Service::Ledger] {
+            if let Some(program) = self.slot(service) {
+                let status = program.stop().await?;
+                let log = program.log_tail();
+                ensure!(status.success(), "{} ended with {status}; {log}", service.name());
+            }
+        }
+        Ok(())
+    }
+
+    /// What the services printed, for messages.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let programs = [&self.metering, &self.ledger, &self.entitlement];
+        programs.into_iter().flatten().map(Program::log_tail).collect::<Vec<_>>().join("\n\n")
+    }
+}
+
+fn config_toml(sandbox: &Sandbox, ports: [u16; 6], settings: &Settings) -> String {
+    let [metering, ledger, entitlement, metering_page, ledger_page, entitlement_page] = ports;
+    let (postgres, redis) = (sandbox.postgres_url(), sandbox.redis_url());
+    let lateness = settings.lateness_limit_secs;
+    let pepper = "00112233445566778899aabbccddeeff".repeat(2);
+    let further = &settings.further_toml;
+    format!(
+        r#"
+[metering.server]
+listen = "127.0.0.1:{metering}"
+metrics_listen = "127.0.0.1:{metering_page}"
+[metering.redis]
+url = "{redis}"
+[metering.ledger]
+endpoint = "http://127.0.0.1:{ledger}"
+[metering.entitlement]
+endpoint = "http://127.0.0.1:{entitlement}"
+
+[ledger]
+lateness_limit_secs = {lateness}
+[ledger.server]
+listen = "127.0.0.1:{ledger}"
+metrics_listen = "127.0.0.1:{ledger_page}"
+[ledger.database]
+url = "{postgres}"
+[ledger.entitlement]
+endpoint = "http://127.0.0.1:{entitlement}"
+
+[entitlement]
+credential_pepper = "{pepper}"
+[entitlement.server]
+listen = "127.0.0.1:{entitlement}"
+metrics_listen = "127.0.0.1:{entitlement_page}"
+[entitlement.database]
+url = "{postgres}"
+[entitlement.ledger]
+endpoint = "http://127.0.0.1:{ledger}"
+{further}
+"#
+    )
+}
