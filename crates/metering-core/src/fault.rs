@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+/// The most fields that one fault names.
+const FIELDS_MAX: usize = 64;
+
 /// One offending field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldFault {
@@ -32,14 +35,15 @@ impl fmt::Display for FieldFault {
 pub struct FrameFault {
     /// One of [`crate::reason`].
     pub reason: &'static str,
-    /// Every offending field; at least one.
+    /// The offending fields; at least one.
     pub fields: Vec<FieldFault>,
 }
 
 impl FrameFault {
-    /// Refused for `reason`, because of these fields.
+    /// Refused for `reason`, because of these fields; of very many, the first are kept.
     #[must_use]
-    pub const fn new(reason: &'static str, fields: Vec<FieldFault>) -> Self {
+    pub fn new(reason: &'static str, mut fields: Vec<FieldFault>) -> Self {
+        fields.truncate(FIELDS_MAX);
         Self { reason, fields }
     }
 

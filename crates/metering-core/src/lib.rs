@@ -6,10 +6,17 @@
 //! modules implement was explored exhaustively as a model: a rule is changed there first.
 #![deny(missing_docs, clippy::arithmetic_side_effects)]
 
+pub mod aggregate;
+pub mod blob;
 pub mod chain;
+pub mod dictionary;
 pub mod fault;
 pub mod frame;
+pub mod look;
+pub mod meter;
 pub mod reason;
+pub mod resume;
 pub mod series;
+pub mod settle;
 pub mod shard;
 mod wire;

@@ -160,7 +160,14 @@ impl<'a> FrameView<'a> {
 
     /// Visits each event: series number, quantity, event time in ms since the epoch.
     #[inline]
-    pub fn for_each(&self, visit: impl FnMut(u32, u64, i64)) {
+    pub fn for_each(&self, mut visit: impl FnMut(u32, u64, i64)) {
+        let mut series = Packed(self.columns.series);
+        self.for_each_measure(|quantity, time_ms| visit(series.next_u32(), quantity, time_ms));
+    }
+
+    /// Visits quantity and event time of each event.
+    #[inline]
+    pub(crate) fn for_each_measure(&self, visit: impl FnMut(u64, i64)) {
         let Columns { quantities, time_deltas, .. } = self.columns;
         match (quantities.is_empty(), time_deltas.is_empty()) {
             (true, true) => self.walk(Same(1), Same(0), visit),
@@ -171,17 +178,11 @@ impl<'a> FrameView<'a> {
     }
 
     #[inline]
-    fn walk(
-        &self,
-        mut quantities: impl Column,
-        mut time_deltas: impl Column,
-        mut visit: impl FnMut(u32, u64, i64),
-    ) {
-        let mut series = Packed(self.columns.series);
+    fn walk(&self, mut quantities: impl Column, mut deltas: impl Column, mut visit: impl FnMut(u64, i64)) {
         let mut time_ms = self.header.base_time_ms;
         for _ in 0..self.header.events {
-            time_ms = time_ms.wrapping_add(unzigzag(time_deltas.next()));
-            visit(series.next_u32(), quantities.next(), time_ms);
+            time_ms = time_ms.wrapping_add(unzigzag(deltas.next()));
+            visit(quantities.next(), time_ms);
         }
     }
 }

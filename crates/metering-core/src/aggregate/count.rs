@@ -1,0 +1,325 @@
+//! Counters and the loop over a frame's events.
+
+use drawdown_types::Quantity;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    aggregate::{EventRules, FlushCounter, RefusedEvents, rules::millis},
+    fault::FieldFault,
+    frame::FrameView,
+    meter::Aggregation,
+    reason,
+};
+
+/// How events of a slot are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Sum,
+    Count,
+    Refused(&'static str),
+}
+
+/// No pair, and no counter.
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// The window pair that `counter` is of.
+    pair: u32,
+    counter: u32,
+    status: Status,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counter {
+    slot: u32,
+    pair: u32,
+    events: u64,
+    quantity: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Pair {
+    window_ms: i64,
+    received_window_ms: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    slots: Vec<Slot>,
+    counters: Vec<Counter>,
+    pairs: Vec<Pair>,
+    pair_ids: FxHashMap<Pair, u32>,
+    /// Counters that are not the last one of their slot: (slot, pair) → counter.
+    others: FxHashMap<(u32, u32), u32>,
+}
+
+/// Events of one frame refused for one reason.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: &'static str,
+    pub(super) count: u32,
+    first_at: u32,
+    series: u32,
+    quantity: u64,
+    time_ms: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) clamped: u32,
+    pub(super) refused: Vec<Refusal>,
+}
+
+/// Times of one frame: what is taken, and the window seen last.
+struct Times<'a> {
+    rules: &'a EventRules,
+    receipt_ms: i64,
+    received_window_ms: i64,
+    oldest_ms: i64,
+    unclamped_ms: i64,
+    latest_ms: i64,
+    /// Instants from `from_ms` on, `span` of them, are taken as they are and fall into `pair`.
+    from_ms: i64,
+    span: u64,
+    pair: u32,
+}
+
+impl Counters {
+    pub(super) fn len(&self) -> usize {
+        self.counters.len()
+    }
+
+    pub(super) fn add_slot(&mut self, status: Status) -> u32 {
+        let slot = u32::try_from(self.slots.len()).unwrap_or(NONE);
+        self.slots.push(Slot { pair: NONE, counter: NONE, status });
+        slot
+    }
+
+    pub(super) fn set_status(&mut self, slot: usize, status: Status) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.status = status;
+        }
+    }
+
+    pub(super) fn forget_slots(&mut self) {
+        self.slots.clear();
+    }
+
+    /// Takes all counters, and the slots that they are of, each once.
+    pub(super) fn take(&mut self) -> (Vec<FlushCounter>, Vec<(u32, Aggregation)>) {
+        let mut touched = Vec::new();
+        let mut taken = Vec::with_capacity(self.counters.len());
+        // A slot is marked by its place in `touched` while this runs, in the field that is reset anyway.
+        for counter in &self.counters {
+            let Some(slot) = at_mut(&mut self.slots, counter.slot) else { continue };
+            if slot.pair != NONE {
+                slot.pair = NONE;
+                slot.counter = u32::try_from(touched.len()).unwrap_or(NONE);
+                let aggregation = match slot.status {
+                    Status::Count => Aggregation::Count,
+                    Status::Sum | Status::Refused(_) => Aggregation::Sum,
+                };
+                touched.push((counter.slot, aggregation));
+            }
+            let Some(pair) = at(&self.pairs, counter.pair) else { continue };
+            taken.push(FlushCounter {
+                series: slot.counter,
+                window_start_secs: pair.window_ms.div_euclid(1000),
+                received_window_start_secs: pair.received_window_ms.div_euclid(1000),
+                events: counter.events,
+                quantity: counter.quantity,
+            });
+        }
+        self.counters.clear();
+        self.pairs.clear();
+        self.pair_ids.clear();
+        self.others.clear();
+        (taken, touched)
+    }
+
+    /// Adds all events of a frame; `slots` has the slot of each.
+    pub(super) fn add(&mut self, frame: &FrameView<'_>, slots: &[u32], rules: &EventRules) -> Counted {
+        let mut counted = Counted::default();
+        let mut times = Times::new(frame.received_at_ms(), rules);
+        let mut slots = slots.iter();
+        let mut place: u32 = 0;
+        frame.for_each_measure(|quantity, time_ms| {
+            let slot = slots.next().copied().unwrap_or(NONE);
+            if let Err(reason) = self.add_event(slot, quantity, time_ms, &mut times, &mut counted.clamped) {
+                counted.refuse(reason, place, quantity, time_ms);
+            }
+            place = place.saturating_add(1);
+        });
+        counted
+    }
+
+    #[inline]
+    fn add_event(
+        &mut self,
+        slot: u32,
+        quantity: u64,
+        time_ms: i64,
+        times: &mut Times<'_>,
+        clamped: &mut u32,
+    ) -> Result<(), &'static str> {
+        let Some(state) = at(&self.slots, slot) else { return Err(reason::SERIES_UNKNOWN) };
+        let quantity = match state.status {
+            Status::Sum if quantity <= Quantity::EVENT_MAX => quantity.cast_signed(),
+            Status::Sum => return Err(reason::QUANTITY_TOO_LARGE),
+            Status::Count => 1,
+            Status::Refused(reason) => return Err(reason),
+        };
+        if time_ms.wrapping_sub(times.from_ms).cast_unsigned() >= times.span && self.place(time_ms, times)? {
+            *clamped = clamped.saturating_add(1);
+        }
+        let pair = times.pair;
+        let counter = if state.pair == pair { state.counter } else { self.switch(slot, pair) };
+        let Some(counter) = at_mut(&mut self.counters, counter) else { return Err(reason::SERIES_UNKNOWN) };
+        counter.quantity = counter.quantity.checked_add(quantity).ok_or(reason::QUANTITY_OVERFLOW)?;
+        counter.events = counter.events.saturating_add(1);
+        Ok(())
+    }
+
+    /// Finds the pair of an instant outside the window seen last; true where it was clamped.
+    #[cold]
+    fn place(&mut self, time_ms: i64, times: &mut Times<'_>) -> Result<bool, &'static str> {
+        if time_ms < times.oldest_ms {
+            return Err(reason::EVENT_TIME_TOO_OLD);
+        }
+        if time_ms > times.latest_ms {
+            return Err(reason::EVENT_TIME_IN_FUTURE);
+        }
+        let clamped = time_ms > times.unclamped_ms;
+        let window_ms = times.rules.floor_ms(if clamped { times.receipt_ms } else { time_ms });
+        let pair = Pair { window_ms, received_window_ms: times.received_window_ms };
+        let next = u32::try_from(self.pairs.len()).unwrap_or(NONE);
+        times.pair = *self.pair_ids.entry(pair).or_insert(next);
+        if times.pair == next {
+            self.pairs.push(pair);
+        }
+        times.remember(window_ms);
+        Ok(clamped)
+    }
+
+    /// The counter of a slot for another pair than its last one; it becomes its last one.
+    #[cold]
+    fn switch(&mut self, slot: u32, pair: u32) -> u32 {
+        let Some(state) = at_mut(&mut self.slots, slot) else { return NONE };
+        if state.pair != NONE {
+            self.others.insert((slot, state.pair), state.counter);
+        }
+        let next = u32::try_from(self.counters.len()).unwrap_or(NONE);
+        state.counter = self.others.remove(&(slot, pair)).unwrap_or(next);
+        state.pair = pair;
+        if state.counter == next {
+            self.counters.push(Counter { slot, pair, events: 0, quantity: 0 });
+        }
+        state.counter
+    }
+}
+
+impl<'a> Times<'a> {
+    fn new(receipt_ms: i64, rules: &'a EventRules) -> Self {
+        Self {
+            rules,
+            receipt_ms,
+            received_window_ms: rules.floor_ms(receipt_ms),
+            oldest_ms: receipt_ms.saturating_sub(millis(rules.age_refused)),
+            unclamped_ms: receipt_ms.saturating_add(millis(rules.clock_skew_max)),
+            latest_ms: receipt_ms.saturating_add(millis(rules.future_refused)),
+            from_ms: 0,
+            span: 0,
+            pair: NONE,
+        }
+    }
+
+    /// From here on, instants of this window that need no check take the short way.
+    fn remember(&mut self, window_ms: i64) {
+        let end = window_ms.saturating_add(self.rules.window_ms());
+        let end = end.min(self.unclamped_ms.saturating_add(1));
+        self.from_ms = window_ms.max(self.oldest_ms);
+        self.span = u64::try_from(end.saturating_sub(self.from_ms)).unwrap_or_default();
+    }
+}
+
+impl Counted {
+    #[cold]
+    fn refuse(&mut self, reason: &'static str, place: u32, quantity: u64, time_ms: i64) {
+        match self.refused.iter_mut().find(|refusal| refusal.reason == reason) {
+            Some(refusal) => refusal.count = refusal.count.saturating_add(1),
+            None => {
+                self.refused.push(Refusal {
+                    reason,
+                    count: 1,
+                    first_at: place,
+                    series: 0,
+                    quantity,
+                    time_ms,
+                });
+            }
+        }
+    }
+}
+
+impl Refusal {
+    /// As answered to the producer.
+    pub(super) fn name(mut self, frame: &FrameView<'_>, rules: &EventRules) -> RefusedEvents {
+        let at = self.first_at;
+        let mut place: u32 = 0;
+        frame.for_each_series(|number| {
+            if place == at {
+                self.series = number;
+            }
+            place = place.saturating_add(1);
+        });
+        let receipt = frame.received_at_ms();
+        let (column, description) = match self.reason {
+            reason::METER_UNKNOWN => {
+                ("series", format!("is {}, whose meter is not in the catalogue", self.series))
+            }
+            reason::DIMENSION_UNKNOWN => {
+                ("series", format!("is {}, which has a dimension that its meter does not allow", self.series))
+            }
+            reason::QUANTITY_TOO_LARGE => {
+                ("quantities", format!("is {}, at most {} is taken", self.quantity, Quantity::EVENT_MAX))
+            }
+            reason::QUANTITY_OVERFLOW => {
+                ("quantities", format!("is {}, with which the sum would pass 64 bits", self.quantity))
+            }
+            reason::EVENT_TIME_IN_FUTURE => (
+                "time_deltas_ms",
+                format!(
+                    "gives {} ms, more than {} s after the receipt at {receipt} ms",
+                    self.time_ms,
+                    rules.future_refused.as_secs()
+                ),
+            ),
+            reason::EVENT_TIME_TOO_OLD => (
+                "time_deltas_ms",
+                format!(
+                    "gives {} ms, more than {} s before the receipt at {receipt} ms",
+                    self.time_ms,
+                    rules.age_refused.as_secs()
+                ),
+            ),
+            _ => ("series", format!("is {}, which can not be counted", self.series)),
+        };
+        RefusedEvents {
+            reason: self.reason,
+            count: self.count,
+            first_sequence: frame.sequences().start().saturating_add(u64::from(at)),
+            fault: FieldFault::new(format!("{column}[{at}]"), description),
+        }
+    }
+}
+
+#[inline]
+fn at<T: Copy>(items: &[T], index: u32) -> Option<T> {
+    usize::try_from(index).ok().and_then(|index| items.get(index)).copied()
+}
+
+#[inline]
+fn at_mut<T>(items: &mut [T], index: u32) -> Option<&mut T> {
+    usize::try_from(index).ok().and_then(|index| items.get_mut(index))
+}

@@ -1,0 +1,14 @@
+//! The whole pure path, from events to a merged batch, against naive references.
+
+#[cfg(test)]
+mod aggregate;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod look;
+#[cfg(test)]
+mod path;
+#[cfg(test)]
+mod redis;
+#[cfg(test)]
+mod setup;
