@@ -1,1 +1,24 @@
-//! owns accounts, teams, users, apps and credentials with their history; says who pays
+//! Owns accounts, teams, users, apps and credentials with their history; says who pays (D23).
+//!
+//! The rules are in `drawdown-entitlement-core`; here are the wire, the tables and the start. See
+//! `DESIGN.md` for what was decided and why.
+
+mod acts;
+mod app;
+pub mod config;
+mod error;
+mod grpc;
+mod jobs;
+mod ledger;
+mod metrics;
+pub mod reason;
+mod secret;
+mod store;
+
+pub use app::{Parts, migrate, run};
+pub use config::{Config, Limits, Options};
+pub use error::{Error, Refused};
+pub use grpc::{Hierarchy, Resolutions};
+pub use ledger::{Ledger, SettledUsage};
+pub use secret::{Pepper, PepperError};
+pub use store::{InstallationError, PoolConfig, pool};

@@ -1,0 +1,149 @@
+-- Accounts, teams, users, apps and credentials, and the history of every link between them.
+--
+-- A history that decides about money (account_contract, app_team) keeps its changes only: a link ends
+-- where the next one begins. So two links cannot overlap, whoever writes, and rows are only ever added.
+
+-- What must be the same for every instance and for every start.
+CREATE TABLE entitlement.installation (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    window_secs integer NOT NULL CHECK (window_secs > 0 AND 86400 % window_secs = 0),
+    -- the pepper's mark: tells a wrong pepper from a wrong secret, and nothing about the pepper
+    pepper_mark bytea NOT NULL CHECK (octet_length(pepper_mark) = 32)
+);
+
+CREATE TABLE entitlement.account (
+    account_id uuid PRIMARY KEY,
+    name text NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 200),
+    created_at timestamptz NOT NULL,
+    -- the edge from which on there is no trial
+    commercial_from timestamptz,
+    -- since the first credential is in force; the end is fixed with it, so that a later setting changes no answer
+    trial_started_at timestamptz,
+    trial_ends_at timestamptz,
+    CHECK ((trial_started_at IS NULL) = (trial_ends_at IS NULL))
+);
+
+CREATE TABLE entitlement.account_contract (
+    account_id uuid NOT NULL REFERENCES entitlement.account,
+    valid_from timestamptz NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('flex', 'enterprise')),
+    PRIMARY KEY (account_id, valid_from)
+);
+
+CREATE TABLE entitlement.team (
+    team_id uuid PRIMARY KEY,
+    account_id uuid NOT NULL REFERENCES entitlement.account,
+    name text NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 200),
+    created_at timestamptz NOT NULL
+);
+CREATE INDEX team_of_account ON entitlement.team (account_id, team_id);
+
+CREATE TABLE entitlement.app_user (
+    user_id uuid PRIMARY KEY,
+    email text NOT NULL CHECK (octet_length(email) BETWEEN 3 AND 254),
+    name text NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 200)
+);
+CREATE UNIQUE INDEX app_user_email ON entitlement.app_user (lower(email));
+
+CREATE TABLE entitlement.role_history (
+    role_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id uuid NOT NULL REFERENCES entitlement.app_user,
+    team_id uuid REFERENCES entitlement.team,
+    account_id uuid REFERENCES entitlement.account,
+    role text NOT NULL CHECK (role IN ('primary_admin', 'secondary_admin', 'member', 'contract_manager')),
+    from_at timestamptz NOT NULL,
+    to_at timestamptz CHECK (to_at >= from_at),
+    CHECK (num_nonnulls(team_id, account_id) = 1),
+    CHECK ((role = 'contract_manager') = (account_id IS NOT NULL))
+);
+CREATE UNIQUE INDEX role_one_primary_admin ON entitlement.role_history (team_id)
+    WHERE role = 'primary_admin' AND to_at IS NULL;
+CREATE UNIQUE INDEX role_one_in_team ON entitlement.role_history (team_id, user_id)
+    WHERE team_id IS NOT NULL AND to_at IS NULL;
+CREATE UNIQUE INDEX role_one_in_account ON entitlement.role_history (account_id, user_id)
+    WHERE account_id IS NOT NULL AND to_at IS NULL;
+
+CREATE TABLE entitlement.app (
+    app_id uuid PRIMARY KEY,
+    account_id uuid NOT NULL REFERENCES entitlement.account,
+    owner_user_id uuid REFERENCES entitlement.app_user,
+    name text NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 200)
+);
+CREATE INDEX app_of_account ON entitlement.app (account_id, app_id);
+
+CREATE TABLE entitlement.app_team (
+    app_id uuid NOT NULL REFERENCES entitlement.app,
+    valid_from timestamptz NOT NULL,
+    team_id uuid NOT NULL REFERENCES entitlement.team,
+    -- entered for a past (D61)
+    set_up boolean NOT NULL,
+    PRIMARY KEY (app_id, valid_from)
+);
+
+CREATE TABLE entitlement.credential (
+    credential_id uuid PRIMARY KEY,
+    app_id uuid NOT NULL REFERENCES entitlement.app,
+    -- unique for ever: rows are never deleted (D49)
+    client_id text NOT NULL UNIQUE CHECK (octet_length(client_id) BETWEEN 1 AND 64),
+    secret_hmac bytea NOT NULL CHECK (octet_length(secret_hmac) = 32),
+    created_at timestamptz NOT NULL,
+    -- the edge from which on usage under it has an app
+    known_from timestamptz NOT NULL CHECK (known_from <= created_at)
+);
+CREATE INDEX credential_of_app ON entitlement.credential (app_id, credential_id);
+
+-- One effect a request id: the row and the effect are one transaction. `response` holds no secret.
+CREATE TABLE entitlement.idempotency (
+    method text NOT NULL,
+    request_id text NOT NULL CHECK (octet_length(request_id) BETWEEN 1 AND 128),
+    request_hash bytea NOT NULL CHECK (octet_length(request_hash) = 32),
+    response bytea,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (method, request_id)
+);
+
+CREATE TABLE entitlement.audit_log (
+    audit_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL,
+    actor text NOT NULL,
+    method text NOT NULL,
+    -- the id of what was changed
+    subject text NOT NULL,
+    account_id uuid,
+    before jsonb,
+    after jsonb NOT NULL
+);
+CREATE INDEX audit_of_account ON entitlement.audit_log (account_id, audit_id);
+
+CREATE FUNCTION entitlement.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of %.% are only ever added', TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
+CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.app_team
+    FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
+CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.account_contract
+    FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
+CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.credential
+    FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
+CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON entitlement.role_history
+    FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
+
+-- A role ends once; nothing else of it changes.
+CREATE FUNCTION entitlement.role_ends_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.to_at IS NOT NULL OR NEW.to_at IS NULL
+        OR (NEW.role_id, NEW.user_id, NEW.role, NEW.from_at) IS DISTINCT FROM (OLD.role_id, OLD.user_id, OLD.role, OLD.from_at)
+        OR (NEW.team_id, NEW.account_id) IS DISTINCT FROM (OLD.team_id, OLD.account_id)
+    THEN
+        RAISE EXCEPTION 'a role in the history only ever gets its end' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER ends_once BEFORE UPDATE ON entitlement.role_history
+    FOR EACH ROW EXECUTE FUNCTION entitlement.role_ends_once();

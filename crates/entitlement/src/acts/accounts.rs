@@ -1,0 +1,109 @@
+//! Opening accounts and teams.
+
+use drawdown_entitlement_core::{
+    Change, ContractKind, History, TrialTerms,
+    plan::{UsageAnswer, plan_account, plan_team},
+};
+use drawdown_proto::entitlement::v1::{CreateAccountResponse, CreateTeamResponse};
+use drawdown_types::{AccountId, TeamId, Timestamp};
+use serde_json::json;
+
+use super::{Act, Acts, Step};
+use crate::{
+    Error,
+    error::Refused,
+    grpc::encode,
+    store::{self, AccountRecord, AuditEntry, Lock, TeamRecord, Tx},
+};
+
+/// Opens an account.
+#[derive(Clone, Debug)]
+pub(crate) struct CreateAccount {
+    pub(crate) name: String,
+    pub(crate) kind: ContractKind,
+    pub(crate) created_at: Option<Timestamp>,
+    pub(crate) commercial: bool,
+}
+
+/// Creates a team of an account.
+#[derive(Clone, Debug)]
+pub(crate) struct CreateTeam {
+    pub(crate) account_id: AccountId,
+    pub(crate) name: String,
+    pub(crate) created_at: Option<Timestamp>,
+}
+
+impl Act for CreateAccount {
+    type Reply = CreateAccountResponse;
+
+    const METHOD: &'static str = "CreateAccount";
+
+    async fn perform(
+        &self,
+        tx: &mut Tx,
+        acts: &Acts,
+        _: Option<UsageAnswer>,
+    ) -> Result<Step<Self::Reply>, Error> {
+        let now = acts.now();
+        let new = plan_account(now, self.created_at, self.commercial, &acts.rules)?;
+        let account_id = AccountId::generate();
+        store::insert_account_in_tx(tx, account_id, &self.name, self.kind, &new).await?;
+        let contract = History::from_changes([Change { from: new.contract_from, value: self.kind }]);
+        let account = AccountRecord {
+            account_id,
+            name: self.name.clone(),
+            created_at: new.created_at,
+            opened_as: self.kind,
+            contract: contract.unwrap_or_default(),
+            trial: TrialTerms { trial: None, commercial_from: new.commercial_from },
+        };
+        let entry = AuditEntry {
+            at: now,
+            subject: account_id.to_string(),
+            account_id: Some(account_id),
+            before: None,
+            after: json!({
+                "name": self.name,
+                "contract_kind": store::kind_text(self.kind),
+                "created_at": new.created_at,
+                "commercial_from": new.commercial_from,
+            }),
+        };
+        let reply = CreateAccountResponse { account: Some(encode::account(&account, now)) };
+        Ok(Step::Done { reply, entry: Some(entry) })
+    }
+}
+
+impl Act for CreateTeam {
+    type Reply = CreateTeamResponse;
+
+    const METHOD: &'static str = "CreateTeam";
+
+    async fn perform(
+        &self,
+        tx: &mut Tx,
+        acts: &Acts,
+        _: Option<UsageAnswer>,
+    ) -> Result<Step<Self::Reply>, Error> {
+        let account = store::account_in_tx(tx, self.account_id, Lock::No).await?;
+        let account = account.ok_or(Refused::AccountNotFound(self.account_id))?;
+        let now = acts.now();
+        let new = plan_team(now, account.created_at, self.created_at)?;
+        let team = TeamRecord {
+            team_id: TeamId::generate(),
+            account_id: self.account_id,
+            name: self.name.clone(),
+            created_at: new.created_at,
+        };
+        store::insert_team_in_tx(tx, team.team_id, self.account_id, &self.name, &new).await?;
+        let entry = AuditEntry {
+            at: now,
+            subject: team.team_id.to_string(),
+            account_id: Some(self.account_id),
+            before: None,
+            after: json!({ "name": self.name, "created_at": new.created_at }),
+        };
+        let reply = CreateTeamResponse { team: Some(encode::team(team)) };
+        Ok(Step::Done { reply, entry: Some(entry) })
+    }
+}

@@ -1,0 +1,122 @@
+//! Registering apps and assigning them to teams.
+
+use drawdown_entitlement_core::plan::{AssignFacts, AssignPlan, UsageAnswer, plan_assign};
+use drawdown_proto::{
+    entitlement::v1::{AssignAppResponse, CreateAppResponse},
+    scalar::timestamp_to_proto,
+};
+use drawdown_types::{AccountId, AppId, TeamId, Timestamp, UserId};
+use serde_json::json;
+
+use super::{Act, Acts, Step};
+use crate::{
+    Error,
+    error::Refused,
+    grpc::encode,
+    store::{self, AppListing, AuditEntry, Lock, Tx},
+};
+
+/// Registers an app.
+#[derive(Clone, Debug)]
+pub(crate) struct CreateApp {
+    pub(crate) account_id: AccountId,
+    pub(crate) owner: Option<UserId>,
+    pub(crate) name: String,
+}
+
+/// Assigns an app to a team.
+#[derive(Clone, Debug)]
+pub(crate) struct AssignApp {
+    pub(crate) app_id: AppId,
+    pub(crate) team_id: TeamId,
+    pub(crate) from: Option<Timestamp>,
+}
+
+impl Act for CreateApp {
+    type Reply = CreateAppResponse;
+
+    const METHOD: &'static str = "CreateApp";
+
+    async fn perform(
+        &self,
+        tx: &mut Tx,
+        acts: &Acts,
+        _: Option<UsageAnswer>,
+    ) -> Result<Step<Self::Reply>, Error> {
+        let account = store::account_in_tx(tx, self.account_id, Lock::No).await?;
+        account.ok_or(Refused::AccountNotFound(self.account_id))?;
+        if let Some(owner) = self.owner
+            && !store::user_exists_in_tx(tx, owner).await?
+        {
+            return Err(Refused::UserNotFound(owner).into());
+        }
+        let app_id = AppId::generate();
+        store::insert_app_in_tx(tx, app_id, self.account_id, self.owner, &self.name).await?;
+        let entry = AuditEntry {
+            at: acts.now(),
+            subject: app_id.to_string(),
+            account_id: Some(self.account_id),
+            before: None,
+            after: json!({ "name": self.name, "owner_user_id": self.owner }),
+        };
+        let app = AppListing {
+            app_id,
+            account_id: self.account_id,
+            owner: self.owner,
+            name: self.name.clone(),
+            team_id: None,
+            client_ids: Vec::new(),
+        };
+        let reply = CreateAppResponse { app: Some(encode::app(app)) };
+        Ok(Step::Done { reply, entry: Some(entry) })
+    }
+}
+
+impl Act for AssignApp {
+    type Reply = AssignAppResponse;
+
+    const METHOD: &'static str = "AssignApp";
+
+    async fn perform(
+        &self,
+        tx: &mut Tx,
+        acts: &Acts,
+        answer: Option<UsageAnswer>,
+    ) -> Result<Step<Self::Reply>, Error> {
+        let app = store::app_in_tx(tx, self.app_id, Lock::Held).await?;
+        let app = app.ok_or(Refused::AppNotFound(self.app_id))?;
+        let team = store::team_in_tx(tx, self.team_id, Lock::No).await?;
+        let team = team.ok_or(Refused::TeamNotFound(self.team_id))?;
+        let history = store::assignments_in_tx(tx, self.app_id).await?;
+        let now = acts.now();
+        let facts = AssignFacts {
+            now,
+            app_id: self.app_id,
+            app_account: app.account_id,
+            team_id: self.team_id,
+            team_account: team.account_id,
+            team_created_at: team.created_at,
+            history: &history,
+            answer,
+        };
+        let reply = |from| AssignAppResponse { from: Some(timestamp_to_proto(from)) };
+        let link = match plan_assign(facts, self.from, &acts.rules)? {
+            AssignPlan::Unchanged { from } => return Ok(Step::Done { reply: reply(from), entry: None }),
+            AssignPlan::Ask(question) => return Ok(Step::Ask(question)),
+            AssignPlan::Append(link) => link,
+        };
+        store::append_assignment_in_tx(tx, &link).await?;
+        // writing takes time, and the edge has to be far enough from the commit, not from the plan (D51)
+        if !link.set_up && acts.rules.first_edge_after(acts.now()) > link.from {
+            return Ok(Step::Again);
+        }
+        let entry = AuditEntry {
+            at: now,
+            subject: self.app_id.to_string(),
+            account_id: Some(app.account_id),
+            before: history.last().map(|open| json!({ "team_id": open.value, "from": open.from })),
+            after: json!({ "team_id": link.team_id, "from": link.from, "set_up": link.set_up }),
+        };
+        Ok(Step::Done { reply: reply(link.from), entry: Some(entry) })
+    }
+}

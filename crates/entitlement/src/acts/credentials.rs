@@ -1,0 +1,99 @@
+//! Making credentials. The secret lives in the answer and nowhere else: the row has its hash, a retry
+//! and the audit log have nothing of it.
+
+use drawdown_entitlement_core::plan::{CredentialFacts, CredentialPlan, UsageAnswer, plan_credential};
+use drawdown_proto::entitlement::v1::CreateCredentialResponse;
+use drawdown_types::{AppId, CredentialId, Timestamp};
+use serde_json::json;
+
+use super::{Act, Acts, Step};
+use crate::{
+    Error,
+    error::Refused,
+    secret::{Secret, new_client_id},
+    store::{self, AuditEntry, Lock, NewCredentialRow, Tx},
+};
+
+/// Makes a credential of an app.
+#[derive(Clone, Debug)]
+pub(crate) struct CreateCredential {
+    pub(crate) app_id: AppId,
+    pub(crate) created_at: Option<Timestamp>,
+}
+
+impl Act for CreateCredential {
+    type Reply = CreateCredentialResponse;
+
+    const METHOD: &'static str = "CreateCredential";
+
+    async fn perform(
+        &self,
+        tx: &mut Tx,
+        acts: &Acts,
+        answer: Option<UsageAnswer>,
+    ) -> Result<Step<Self::Reply>, Error> {
+        let not_found = || Refused::AppNotFound(self.app_id);
+        // which account is read without a lock, to lock the account before the app
+        let account_id = store::app_in_tx(tx, self.app_id, Lock::No).await?.ok_or_else(not_found)?.account_id;
+        let account = store::account_in_tx(tx, account_id, Lock::Held).await?;
+        let account = account.ok_or(Refused::AccountNotFound(account_id))?;
+        store::app_in_tx(tx, self.app_id, Lock::Held).await?.ok_or_else(not_found)?;
+        let now = acts.now();
+        let facts = CredentialFacts {
+            now,
+            account_id,
+            account_created_at: account.created_at,
+            trial: account.trial,
+            credentials: store::credentials_in_tx(tx, self.app_id).await?,
+            answer,
+        };
+        let new = match plan_credential(facts, self.created_at, &acts.rules)? {
+            CredentialPlan::Ask(question) => return Ok(Step::Ask(question)),
+            CredentialPlan::Create(new) => new,
+        };
+        if let Some(trial) = new.trial {
+            store::set_trial_in_tx(tx, account_id, trial).await?;
+        }
+        let credential_id = CredentialId::generate();
+        let client_id = new_client_id();
+        let secret = Secret::generate();
+        let row = NewCredentialRow {
+            credential_id,
+            app_id: self.app_id,
+            client_id: &client_id,
+            secret_hmac: &acts.pepper.hash(&client_id, secret.expose()),
+            created_at: new.created_at,
+            known_from: new.known_from,
+        };
+        store::insert_credential_in_tx(tx, row).await?;
+        let trial_before = account.trial.trial.filter(|_| new.trial.is_some());
+        let entry = AuditEntry {
+            at: now,
+            subject: credential_id.to_string(),
+            account_id: Some(account_id),
+            before: trial_before
+                .map(|trial| json!({ "trial_started_at": trial.started_at, "trial_ends_at": trial.ends_at })),
+            after: json!({
+                "app_id": self.app_id,
+                "client_id": client_id,
+                "created_at": new.created_at,
+                "trial_started_at": new.trial.map(|trial| trial.started_at),
+                "trial_ends_at": new.trial.map(|trial| trial.ends_at),
+            }),
+        };
+        let reply = CreateCredentialResponse {
+            credential_id: credential_id.to_string(),
+            client_id,
+            client_secret: secret.expose().to_owned(),
+        };
+        Ok(Step::Done { reply, entry: Some(entry) })
+    }
+
+    fn kept(reply: &Self::Reply) -> Self::Reply {
+        CreateCredentialResponse {
+            credential_id: reply.credential_id.clone(),
+            client_id: reply.client_id.clone(),
+            client_secret: String::new(),
+        }
+    }
+}

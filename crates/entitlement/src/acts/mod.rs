@@ -1,0 +1,153 @@
+//! Admin acts: each is one transaction that holds its effect, its line in the audit log and, under a
+//! request id, its answer.
+//!
+//! Shape: claim the request id → lock and load → the core plans → write → audit → keep the answer →
+//! commit. A plan that needs the ledger's word (D61) ends the transaction first: a call to another
+//! service must not be made under row locks. The act then begins anew with the answer, and plans on
+//! facts read again.
+//!
+//! Every instant is read from the clock after the locks are held: an act that waited for another one
+//! is later than it.
+
+mod accounts;
+mod apps;
+mod credentials;
+mod people;
+
+use std::{future::Future, sync::Arc};
+
+use drawdown_entitlement_core::{
+    Rules,
+    plan::{UsageAnswer, UsageQuestion},
+};
+use drawdown_types::{Clock, Timestamp};
+use prost::Message;
+
+pub(crate) use accounts::{CreateAccount, CreateTeam};
+pub(crate) use apps::{AssignApp, CreateApp};
+pub(crate) use credentials::CreateCredential;
+pub(crate) use people::{CreateUser, SetRole};
+
+use crate::{
+    Error, Limits, Pepper, SettledUsage,
+    error::Refused,
+    ledger::CLIENT_IDS_MAX,
+    metrics::Metrics,
+    store::{self, AuditEntry, Claim, RequestKey, Store, Tx},
+};
+
+/// One kind of admin act.
+pub(crate) trait Act: Send + Sync {
+    /// What its caller gets.
+    type Reply: Message + Default + Clone;
+
+    /// Its name on the wire, under which request ids are kept.
+    const METHOD: &'static str;
+
+    /// Locks, loads, plans and writes, in the transaction given.
+    fn perform(
+        &self,
+        tx: &mut Tx,
+        acts: &Acts,
+        answer: Option<UsageAnswer>,
+    ) -> impl Future<Output = Result<Step<Self::Reply>, Error>> + Send;
+
+    /// The answer that a retry gets.
+    fn kept(reply: &Self::Reply) -> Self::Reply {
+        reply.clone()
+    }
+}
+
+/// What comes of one attempt.
+pub(crate) enum Step<R> {
+    /// All is written.
+    Done {
+        /// The answer.
+        reply: R,
+        /// The line for the audit log; none where nothing changed.
+        entry: Option<AuditEntry>,
+    },
+    /// The ledger has to be asked first.
+    Ask(UsageQuestion),
+    /// Time passed over the edge that was planned: plan again.
+    Again,
+}
+
+/// What acts need.
+#[derive(Clone)]
+pub(crate) struct Acts {
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rules: Rules,
+    pub(crate) limits: Limits,
+    pub(crate) pepper: Pepper,
+    pub(crate) ledger: Arc<dyn SettledUsage>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Acts {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Runs an act to its end.
+    pub(crate) async fn run<A: Act>(&self, act: &A, key: &RequestKey) -> Result<A::Reply, Error> {
+        let result = self.attempts(act, key).await;
+        let outcome = match &result {
+            Ok(_) => "done",
+            Err(Error::Refused(_)) => "refused",
+            Err(_) => "failed",
+        };
+        self.metrics.acted(A::METHOD, outcome);
+        result
+    }
+
+    async fn attempts<A: Act>(&self, act: &A, key: &RequestKey) -> Result<A::Reply, Error> {
+        let mut answer = None;
+        for _ in 0..self.limits.act_attempts_max {
+            let mut tx = self.store.begin().await?;
+            match store::claim_in_tx(&mut tx, key, self.now()).await? {
+                Claim::Ours => {}
+                Claim::Reused => return Err(Refused::RequestIdReused.into()),
+                Claim::Answered(kept) => {
+                    return A::Reply::decode(kept.as_slice()).map_err(|error| Error::stored("answer", error));
+                }
+            }
+            match act.perform(&mut tx, self, answer).await? {
+                Step::Done { reply, entry } => {
+                    if let Some(entry) = entry {
+                        store::append_audit_in_tx(&mut tx, A::METHOD, &entry).await?;
+                    }
+                    store::keep_answer_in_tx(&mut tx, key, &A::kept(&reply).encode_to_vec()).await?;
+                    tx.commit().await?;
+                    return Ok(reply);
+                }
+                Step::Ask(question) => {
+                    tx.rollback().await?;
+                    answer = Some(UsageAnswer { question, settled: self.ask(question).await? });
+                }
+                Step::Again => tx.rollback().await?,
+            }
+        }
+        Err(Error::Overtaken { attempts: self.limits.act_attempts_max })
+    }
+
+    /// Asks the ledger, a page of client ids at a time, until it says yes or there are no more.
+    async fn ask(&self, question: UsageQuestion) -> Result<bool, Error> {
+        let rows = i64::try_from(CLIENT_IDS_MAX).unwrap_or(i64::MAX);
+        let mut after = String::new();
+        loop {
+            let page = self.store.client_ids(question.scope, &after, rows).await?;
+            let Some(last) = page.last().cloned() else { return Ok(false) };
+            let whole = page.len() == CLIENT_IDS_MAX;
+            let settled = self.ledger.has_settled(page, question.from).await;
+            if settled.map_err(|status| Error::Ledger(Box::new(status)))? {
+                return Ok(true);
+            }
+            if !whole {
+                return Ok(false);
+            }
+            after = last;
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Builds the service and owns the order of start and drain: settings that must fit the database are
+//! compared first, ports are bound next, calls are taken last. On the signal to stop the server drains
+//! its calls, then the job ends, then the pool closes.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use drawdown_entitlement_core::Rules;
+use drawdown_proto::entitlement::v1::{
+    hierarchy_service_server::HierarchyServiceServer, resolution_service_server::ResolutionServiceServer,
+};
+use drawdown_service::{Context, Server};
+use drawdown_types::Clock;
+use opentelemetry::metrics::Meter;
+use sqlx::PgPool;
+
+use crate::{
+    Config, Hierarchy, Ledger, Limits, Pepper, Resolutions, SettledUsage, acts::Acts,
+    jobs::clock_check::ClockCheck, metrics::Metrics, store,
+};
+
+/// What the handlers are made of. [`run`] fills it in; a test fills in its own clock and ledger.
+#[derive(Clone)]
+pub struct Parts {
+    /// The database, migrated.
+    pub pool: PgPool,
+    /// Where every instant comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where instruments are made.
+    pub meter: Meter,
+    /// What the rules take.
+    pub rules: Rules,
+    /// Limits of the handlers.
+    pub limits: Limits,
+    /// The key of the hashes of all secrets.
+    pub pepper: Pepper,
+    /// Who knows which usage is settled.
+    pub ledger: Arc<dyn SettledUsage>,
+}
+
+impl Parts {
+    pub(crate) fn acts(&self) -> Acts {
+        Acts {
+            store: store::Store::new(self.pool.clone()),
+            clock: Arc::clone(&self.clock),
+            rules: self.rules,
+            limits: self.limits,
+            pepper: self.pepper.clone(),
+            ledger: Arc::clone(&self.ledger),
+            metrics: Metrics::new(&self.meter),
+        }
+    }
+}
+
+/// Brings the schema `entitlement` up to date. Harmless where it is.
+///
+/// # Errors
+/// Where the database refuses a migration, or was migrated by a newer version.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    sqlx::migrate!().run(pool).await
+}
+
+/// Serves until the context's signal to stop.
+///
+/// # Errors
+/// Where the configuration does not fit the database, a port is taken, or the server fails.
+pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
+    let pool = store::pool(&config.database);
+    let store = store::Store::new(pool.clone());
+    store
+        .check_installation(config.rules.window, &config.pepper)
+        .await
+        .context("can not start on this database; was it migrated?")?;
+    let channel = drawdown_client::connect(&config.ledger).context("no channel to the ledger")?;
+    let parts = Parts {
+        pool: pool.clone(),
+        clock: Arc::clone(&context.clock),
+        meter: context.telemetry.meter(),
+        rules: config.rules,
+        limits: config.limits,
+        pepper: config.pepper,
+        ledger: Arc::new(Ledger::new(channel)),
+    };
+    let server = Server::bind(&config.server, &context).await?;
+    let bytes_max = config.server.message_bytes_max;
+    let check = ClockCheck {
+        store,
+        pool: pool.clone(),
+        clock: Arc::clone(&context.clock),
+        metrics: Metrics::new(&parts.meter),
+        interval: config.clock_check_interval,
+        alarm: config.clock_skew_alarm,
+    };
+    let job_stop = context.shutdown.child_token();
+    let job = tokio::spawn(check.run(job_stop.clone()));
+    let served = server
+        .add_service(HierarchyServiceServer::new(Hierarchy::new(&parts)).max_decoding_message_size(bytes_max))
+        .add_service(
+            ResolutionServiceServer::new(Resolutions::new(&parts)).max_decoding_message_size(bytes_max),
+        )
+        .serve()
+        .await;
+    job_stop.cancel();
+    job.await.context("the clock check failed")?;
+    pool.close().await;
+    Ok(served?)
+}

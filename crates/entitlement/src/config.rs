@@ -1,0 +1,332 @@
+//! Options as they are read, and the checked configuration made of them. Every limit of this service is
+//! named here, with its unit.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use drawdown_client::ChannelOptions;
+use drawdown_entitlement_core::Rules;
+use drawdown_service::{
+    Problem,
+    config::{Count, Millis, Problems},
+    server::{ServerConfig, ServerOptions},
+};
+use drawdown_types::WindowSize;
+use serde::{Deserialize, Deserializer, de};
+use zeroize::Zeroizing;
+
+use crate::{secret::Pepper, store::PoolConfig};
+
+/// The documented defaults: the section `[entitlement]`.
+pub const DEFAULTS_TOML: &str = include_str!("../entitlement.default.toml");
+
+/// The most questions that one batch can be configured to hold: what the contract says.
+pub const RESOLVE_QUERIES_MAX: usize = 10_000;
+/// The most rows that one page can be configured to hold.
+pub const PAGE_ROWS_MAX: u32 = 1_000;
+const YEARS_MAX_SECS: u64 = 100 * 366 * 86_400;
+
+/// The section `[entitlement]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The size of every window, in seconds.
+    pub window_secs: u32,
+    /// How long after its commit a change may take effect at the earliest, in ms (D51).
+    pub change_lead_ms: Millis,
+    /// How long a trial lasts, in seconds (D50).
+    pub trial_secs: u64,
+    /// How far ahead a change may be scheduled, in seconds.
+    pub schedule_ahead_max_secs: u64,
+    /// How many credentials an app may have.
+    pub credentials_per_app_max: Count,
+    /// The most questions in one `BatchResolve`.
+    pub resolve_queries_max: Count,
+    /// The most rows on one page of a list.
+    pub page_rows_max: Count,
+    /// How often an act is tried when others get in its way.
+    pub act_attempts_max: Count,
+    /// The pepper in hexadecimal digits; empty where it is in a file.
+    pub credential_pepper: SecretText,
+    /// The file that holds it; empty where it is given by value.
+    pub credential_pepper_file: PathBuf,
+    /// How often the clock is compared with the database's, in ms.
+    pub clock_check_interval_ms: Millis,
+    /// The difference that is an alarm, in ms.
+    pub clock_skew_alarm_ms: Millis,
+    /// Ports and layers.
+    pub server: ServerOptions,
+    /// The database.
+    pub database: DatabaseOptions,
+    /// How to reach the ledger.
+    pub ledger: ChannelOptions,
+}
+
+/// The section `[entitlement.database]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseOptions {
+    /// The address with user and database.
+    pub url: DatabaseUrl,
+    /// The most connections.
+    pub connections_max: Count,
+    /// How long to wait for a free connection, in ms.
+    pub acquire_timeout_ms: Millis,
+    /// How long one statement may run, in ms.
+    pub statement_timeout_ms: Millis,
+    /// How long one statement may wait for a lock, in ms.
+    pub lock_timeout_ms: Millis,
+    /// How long a transaction may stay open with nothing to do, in ms.
+    pub idle_in_transaction_timeout_ms: Millis,
+}
+
+/// The address of a database. It may hold a password, so it is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(pub String);
+
+/// A text that is wiped when dropped and never printed.
+#[derive(Clone, Default)]
+pub struct SecretText(Zeroizing<String>);
+
+/// Checked [`Options`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the rules take.
+    pub rules: Rules,
+    /// Limits of the handlers.
+    pub limits: Limits,
+    /// The key of the hashes of all secrets.
+    pub pepper: Pepper,
+    /// How often the clock is compared with the database's.
+    pub clock_check_interval: Duration,
+    /// The difference that is an alarm.
+    pub clock_skew_alarm: Duration,
+    /// Ports and layers.
+    pub server: ServerConfig,
+    /// The database.
+    pub database: PoolConfig,
+    /// How to reach the ledger.
+    pub ledger: ChannelOptions,
+}
+
+/// Limits of the handlers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most questions in one batch.
+    pub resolve_queries_max: usize,
+    /// The most rows on one page, and as many where the caller names no number.
+    pub page_rows_max: u32,
+    /// How often an act is tried.
+    pub act_attempts_max: usize,
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(…)")
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(…)")
+    }
+}
+
+impl From<&str> for SecretText {
+    fn from(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    /// Takes whatever is there: an error of the deserializer would quote the secret. What is no text
+    /// becomes one that [`Options::validate`] refuses.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> de::Visitor<'de> for Any {
+            type Value = SecretText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a secret in quotes")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<SecretText, E> {
+                Ok(text.into())
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretText, E> {
+                Ok("?".into())
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretText, E> {
+                Ok("?".into())
+            }
+
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<SecretText, E> {
+                Ok("?".into())
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretText, E> {
+                Ok("?".into())
+            }
+
+            fn visit_u128<E: de::Error>(self, _: u128) -> Result<SecretText, E> {
+                Ok("?".into())
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretText, E> {
+                Ok("?".into())
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let rules = Rules::default();
+        Self {
+            window_secs: rules.window.as_secs(),
+            change_lead_ms: Millis::from_millis(5_000),
+            trial_secs: rules.trial.as_secs(),
+            schedule_ahead_max_secs: rules.schedule_ahead_max.as_secs(),
+            credentials_per_app_max: Count::of(100),
+            resolve_queries_max: Count::of(RESOLVE_QUERIES_MAX),
+            page_rows_max: Count::of(1_000),
+            act_attempts_max: Count::of(4),
+            credential_pepper: SecretText::default(),
+            credential_pepper_file: PathBuf::new(),
+            clock_check_interval_ms: Millis::from_millis(60_000),
+            clock_skew_alarm_ms: Millis::from_millis(1_000),
+            server: ServerOptions {
+                listen: ([127, 0, 0, 1], 7403).into_address(),
+                metrics_listen: ([127, 0, 0, 1], 7413).into_address(),
+                ..ServerOptions::default()
+            },
+            database: DatabaseOptions::default(),
+            ledger: ChannelOptions::to("http://127.0.0.1:7402"),
+        }
+    }
+}
+
+impl Default for DatabaseOptions {
+    fn default() -> Self {
+        Self {
+            url: DatabaseUrl("postgres://127.0.0.1:5432/drawdown".to_owned()),
+            connections_max: Count::of(16),
+            acquire_timeout_ms: Millis::from_millis(5_000),
+            statement_timeout_ms: Millis::from_millis(10_000),
+            lock_timeout_ms: Millis::from_millis(3_000),
+            idle_in_transaction_timeout_ms: Millis::from_millis(10_000),
+        }
+    }
+}
+
+trait IntoAddress {
+    fn into_address(self) -> drawdown_service::config::ListenAddress;
+}
+
+impl IntoAddress for ([u8; 4], u16) {
+    fn into_address(self) -> drawdown_service::config::ListenAddress {
+        std::net::SocketAddr::from(self).into()
+    }
+}
+
+// === impl Options ===
+
+impl Options {
+    /// Checks all values, and reads the pepper where a file holds it.
+    ///
+    /// # Errors
+    /// Every problem, by the path inside the section. None of them quotes a secret.
+    pub fn validate(self) -> Result<Config, Vec<Problem>> {
+        let mut problems = Problems::new();
+        let window = problems.field("window_secs", WindowSize::from_secs(self.window_secs));
+        for (field, secs) in
+            [("trial_secs", self.trial_secs), ("schedule_ahead_max_secs", self.schedule_ahead_max_secs)]
+        {
+            let fits = (1..=YEARS_MAX_SECS).contains(&secs);
+            problems.ensure(fits, field, format!("is not between 1 and {YEARS_MAX_SECS}"));
+        }
+        let queries = self.resolve_queries_max.get();
+        let fits = queries <= RESOLVE_QUERIES_MAX;
+        problems.ensure(fits, "resolve_queries_max", format!("is above {RESOLVE_QUERIES_MAX}"));
+        let rows = self.page_rows_max.get_u32();
+        problems.ensure(rows <= PAGE_ROWS_MAX, "page_rows_max", format!("is above {PAGE_ROWS_MAX}"));
+        let pepper =
+            self.pepper().map_err(|problem| problems.push(problem.field.as_str(), problem.description)).ok();
+        let server = problems.section("server", self.server.validate());
+        let database = problems.section("database", self.database.validate());
+        for problem in self.ledger.problems() {
+            problems.push(&format!("ledger.{}", problem.field), problem.problem);
+        }
+        let checked =
+            window.zip(pepper).zip(server.zip(database)).map(|((window, pepper), (server, database))| {
+                Config {
+                    rules: Rules {
+                        window,
+                        lead: self.change_lead_ms.duration(),
+                        trial: Duration::from_secs(self.trial_secs),
+                        schedule_ahead_max: Duration::from_secs(self.schedule_ahead_max_secs),
+                        credentials_per_app_max: self.credentials_per_app_max.get_u32(),
+                    },
+                    limits: Limits {
+                        resolve_queries_max: queries,
+                        page_rows_max: rows,
+                        act_attempts_max: self.act_attempts_max.get(),
+                    },
+                    pepper,
+                    clock_check_interval: self.clock_check_interval_ms.duration(),
+                    clock_skew_alarm: self.clock_skew_alarm_ms.duration(),
+                    server,
+                    database,
+                    ledger: self.ledger,
+                }
+            });
+        problems.finish(checked)
+    }
+
+    fn pepper(&self) -> Result<Pepper, Problem> {
+        const VALUE: &str = "credential_pepper";
+        const FILE: &str = "credential_pepper_file";
+        let by_value = !self.credential_pepper.0.is_empty();
+        let by_file = !self.credential_pepper_file.as_os_str().is_empty();
+        match (by_value, by_file) {
+            (false, false) => {
+                let made = "`openssl rand -hex 32` makes one";
+                Err(Problem::new(FILE, format!("has to be set, or credential_pepper; {made}")))
+            }
+            (true, true) => Err(Problem::new(FILE, "is set and credential_pepper as well: give one")),
+            (true, false) => Pepper::from_hex(self.credential_pepper.0.trim())
+                .map_err(|problem| Problem::new(VALUE, problem)),
+            (false, true) => {
+                let text = std::fs::read_to_string(&self.credential_pepper_file)
+                    .map(Zeroizing::new)
+                    .map_err(|error| Problem::new(FILE, format!("can not be read: {error}")))?;
+                Pepper::from_hex(text.trim()).map_err(|problem| Problem::new(FILE, problem))
+            }
+        }
+    }
+}
+
+impl DatabaseOptions {
+    fn validate(self) -> Result<PoolConfig, Vec<Problem>> {
+        let mut problems = Problems::new();
+        // the error of the parser may quote the address, and with it a password; and the parser takes any scheme
+        let postgres = ["postgres://", "postgresql://"].iter().any(|scheme| self.url.0.starts_with(scheme));
+        let connect = self.url.0.parse::<sqlx::postgres::PgConnectOptions>().ok().filter(|_| postgres);
+        let url = connect.ok_or("is not an address such as postgres://user@host/database");
+        let url = problems.field("url", url);
+        problems.finish(url.map(|connect| PoolConfig {
+            connect,
+            connections_max: self.connections_max.get_u32(),
+            acquire_timeout: self.acquire_timeout_ms.duration(),
+            statement_timeout: self.statement_timeout_ms.duration(),
+            lock_timeout: self.lock_timeout_ms.duration(),
+            idle_in_transaction_timeout: self.idle_in_transaction_timeout_ms.duration(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! This service's outcomes: done, refused (the caller's to act on), or failed (ours to act on).
+//!
+//! A failure knows whether the same call may succeed later. Databases are classified by SQLSTATE,
+//! never by text.
+
+use drawdown_entitlement_core::plan::{AssignRefusal, CredentialRefusal, OpenRefusal, RoleRefusal};
+use drawdown_types::{AccountId, AppId, TeamId, UserId};
+
+/// Why an admin act was refused. Nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is no such account.
+    #[error("there is no account {0}")]
+    AccountNotFound(AccountId),
+    /// There is no such team.
+    #[error("there is no team {0}")]
+    TeamNotFound(TeamId),
+    /// There is no such user.
+    #[error("there is no user {0}")]
+    UserNotFound(UserId),
+    /// There is no such app.
+    #[error("there is no app {0}")]
+    AppNotFound(AppId),
+    /// Another user has the mail address.
+    #[error("another user has this mail address")]
+    EmailTaken,
+    /// The request id was used for other content.
+    #[error("the request id was used before, for other content")]
+    RequestIdReused,
+    /// An account or a team can not be opened so.
+    #[error(transparent)]
+    Open(#[from] OpenRefusal),
+    /// An app can not be assigned so.
+    #[error(transparent)]
+    Assign(#[from] AssignRefusal),
+    /// A credential can not be made so.
+    #[error(transparent)]
+    Credential(#[from] CredentialRefusal),
+    /// A role can not be given so.
+    #[error(transparent)]
+    Role(#[from] RoleRefusal),
+}
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request can not be done as it is; nothing was written.
+    #[error("request refused")]
+    Refused(#[source] Refused),
+    /// The database does not answer now, or another writer was in the way for too long.
+    #[error("database can not answer at the moment")]
+    Transient(#[source] sqlx::Error),
+    /// The database refused a statement: a fault of this program or of its data.
+    #[error("database refused a statement")]
+    Permanent(#[source] sqlx::Error),
+    /// A stored value that no rule allows.
+    #[error("stored {what} can not be read")]
+    Stored {
+        /// What was read.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The ledger could not say whether usage is settled.
+    #[error("the ledger can not be asked for settled usage")]
+    Ledger(#[source] Box<tonic::Status>),
+    /// Others were in the way as often as an act is tried.
+    #[error("the act was overtaken {attempts} times")]
+    Overtaken {
+        /// How often it was tried.
+        attempts: usize,
+    },
+}
+
+/// SQLSTATE classes after which the same transaction may succeed: lost connections, lost races, no
+/// resources, not now, shutting down.
+const TRANSIENT_CLASSES: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
+/// The connection was idle inside a transaction for too long.
+const IDLE_IN_TRANSACTION: &str = "25P03";
+
+// === impl Error ===
+
+impl Error {
+    /// The same call may succeed later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Transient(_) | Self::Ledger(_) | Self::Overtaken { .. } => true,
+            Self::Refused(_) | Self::Permanent(_) | Self::Stored { .. } => false,
+        }
+    }
+
+    /// A stored value that can not be read.
+    pub(crate) fn stored(
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Stored { what, source: source.into() }
+    }
+}
+
+impl<R: Into<Refused>> From<R> for Error {
+    fn from(refused: R) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let transient = match &error {
+            sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+                code == IDLE_IN_TRANSACTION || TRANSIENT_CLASSES.iter().any(|class| code.starts_with(class))
+            }),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            _ => false,
+        };
+        if transient { Self::Transient(error) } else { Self::Permanent(error) }
+    }
+}

@@ -1,0 +1,280 @@
+//! Accounts with their contracts and trials, and teams.
+
+use drawdown_entitlement_core::{
+    Change, ContractKind, History, Trial, TrialTerms,
+    plan::{NewAccount, NewTeam},
+};
+use drawdown_types::{AccountId, TeamId, Timestamp};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{Instant, Lock, Store};
+use crate::Error;
+
+/// An account as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct AccountRecord {
+    pub(crate) account_id: AccountId,
+    pub(crate) name: String,
+    pub(crate) created_at: Timestamp,
+    pub(crate) opened_as: ContractKind,
+    pub(crate) contract: History<ContractKind>,
+    pub(crate) trial: TrialTerms,
+}
+
+/// A team as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct TeamRecord {
+    pub(crate) team_id: TeamId,
+    pub(crate) account_id: AccountId,
+    pub(crate) name: String,
+    pub(crate) created_at: Timestamp,
+}
+
+struct AccountRow {
+    name: String,
+    created_at: Instant,
+    commercial_from: Option<Instant>,
+    trial_started_at: Option<Instant>,
+    trial_ends_at: Option<Instant>,
+}
+
+struct TeamRow {
+    team_id: Uuid,
+    account_id: Uuid,
+    name: String,
+    created_at: Instant,
+}
+
+pub(crate) const fn kind_text(kind: ContractKind) -> &'static str {
+    match kind {
+        ContractKind::Flex => "flex",
+        ContractKind::Enterprise => "enterprise",
+    }
+}
+
+pub(super) fn kind_of(text: &str) -> Result<ContractKind, Error> {
+    match text {
+        "flex" => Ok(ContractKind::Flex),
+        "enterprise" => Ok(ContractKind::Enterprise),
+        _ => Err(Error::stored("contract kind", format!("{text:?} is none"))),
+    }
+}
+
+pub(super) fn trial_terms(
+    commercial_from: Option<Instant>,
+    started_at: Option<Instant>,
+    ends_at: Option<Instant>,
+) -> TrialTerms {
+    let trial =
+        started_at.zip(ends_at).map(|(Instant(started_at), Instant(ends_at))| Trial { started_at, ends_at });
+    TrialTerms { trial, commercial_from: commercial_from.map(|at| at.0) }
+}
+
+/// The kinds of contract of one account; there is always the one it was opened with.
+pub(super) fn contracts(
+    changes: Vec<Change<ContractKind>>,
+) -> Result<(ContractKind, History<ContractKind>), Error> {
+    let history = History::from_changes(changes).map_err(|conflict| Error::stored("contract", conflict))?;
+    let opened_as = history.links().next().map(|link| *link.value);
+    let opened_as = opened_as.ok_or_else(|| Error::stored("contract", "the account has none"))?;
+    Ok((opened_as, history))
+}
+
+impl From<TeamRow> for TeamRecord {
+    fn from(row: TeamRow) -> Self {
+        Self {
+            team_id: TeamId::from_uuid(row.team_id),
+            account_id: AccountId::from_uuid(row.account_id),
+            name: row.name,
+            created_at: row.created_at.0,
+        }
+    }
+}
+
+pub(crate) async fn insert_account_in_tx(
+    tx: &mut PgConnection,
+    account_id: AccountId,
+    name: &str,
+    kind: ContractKind,
+    new: &NewAccount,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO entitlement.account (account_id, name, created_at, commercial_from) VALUES ($1, $2, $3, $4)",
+        account_id.as_uuid(),
+        name,
+        Instant(new.created_at),
+        new.commercial_from.map(Instant) as _,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO entitlement.account_contract (account_id, valid_from, kind) VALUES ($1, $2, $3)",
+        account_id.as_uuid(),
+        Instant(new.contract_from),
+        kind_text(kind),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// An account with its contracts; held until the end of the transaction if asked for.
+pub(crate) async fn account_in_tx(
+    tx: &mut PgConnection,
+    account_id: AccountId,
+    lock: Lock,
+) -> Result<Option<AccountRecord>, Error> {
+    if lock == Lock::Held {
+        sqlx::query!(
+            "SELECT account_id FROM entitlement.account WHERE account_id = $1 FOR NO KEY UPDATE",
+            account_id.as_uuid(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+    }
+    let row = sqlx::query_as!(
+        AccountRow,
+        "SELECT name, created_at, commercial_from, trial_started_at, trial_ends_at
+         FROM entitlement.account WHERE account_id = $1",
+        account_id.as_uuid(),
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let changes = sqlx::query!(
+        "SELECT valid_from, kind FROM entitlement.account_contract WHERE account_id = $1",
+        account_id.as_uuid(),
+    )
+    .fetch_all(tx)
+    .await?;
+    let changes = changes
+        .into_iter()
+        .map(|change| Ok(Change { from: change.valid_from.0, value: kind_of(&change.kind)? }))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let (opened_as, contract) = contracts(changes)?;
+    Ok(Some(AccountRecord {
+        account_id,
+        name: row.name,
+        created_at: row.created_at.0,
+        opened_as,
+        contract,
+        trial: trial_terms(row.commercial_from, row.trial_started_at, row.trial_ends_at),
+    }))
+}
+
+pub(crate) async fn set_trial_in_tx(
+    tx: &mut PgConnection,
+    account_id: AccountId,
+    trial: Trial,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE entitlement.account SET trial_started_at = $2, trial_ends_at = $3 WHERE account_id = $1",
+        account_id.as_uuid(),
+        Instant(trial.started_at),
+        Instant(trial.ends_at),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn insert_team_in_tx(
+    tx: &mut PgConnection,
+    team_id: TeamId,
+    account_id: AccountId,
+    name: &str,
+    new: &NewTeam,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO entitlement.team (team_id, account_id, name, created_at) VALUES ($1, $2, $3, $4)",
+        team_id.as_uuid(),
+        account_id.as_uuid(),
+        name,
+        Instant(new.created_at),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A team; held until the end of the transaction if asked for.
+pub(crate) async fn team_in_tx(
+    tx: &mut PgConnection,
+    team_id: TeamId,
+    lock: Lock,
+) -> Result<Option<TeamRecord>, Error> {
+    if lock == Lock::Held {
+        sqlx::query!(
+            "SELECT team_id FROM entitlement.team WHERE team_id = $1 FOR NO KEY UPDATE",
+            team_id.as_uuid(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+    }
+    let row = sqlx::query_as!(
+        TeamRow,
+        "SELECT team_id, account_id, name, created_at FROM entitlement.team WHERE team_id = $1",
+        team_id.as_uuid(),
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(TeamRecord::from))
+}
+
+impl Store {
+    /// One account.
+    pub(crate) async fn account(&self, account_id: AccountId) -> Result<Option<AccountRecord>, Error> {
+        let mut connection = self.pool.acquire().await?;
+        account_in_tx(&mut connection, account_id, Lock::No).await
+    }
+
+    /// One team.
+    pub(crate) async fn team(&self, team_id: TeamId) -> Result<Option<TeamRecord>, Error> {
+        let mut connection = self.pool.acquire().await?;
+        team_in_tx(&mut connection, team_id, Lock::No).await
+    }
+
+    /// Up to `rows` teams after `after`, in the order of their ids.
+    pub(crate) async fn teams(
+        &self,
+        account_id: Option<AccountId>,
+        after: TeamId,
+        rows: i64,
+    ) -> Result<Vec<TeamRecord>, Error> {
+        let rows = match account_id {
+            Some(account_id) => teams_of_account(&self.pool, account_id, after, rows).await?,
+            None => {
+                sqlx::query_as!(
+                    TeamRow,
+                    "SELECT team_id, account_id, name, created_at FROM entitlement.team
+                     WHERE team_id > $1 ORDER BY team_id LIMIT $2",
+                    after.as_uuid(),
+                    rows,
+                )
+                .fetch_all(&self.pool)
+                .await?
+            }
+        };
+        Ok(rows.into_iter().map(TeamRecord::from).collect())
+    }
+}
+
+/// A statement of its own: one statement for both would have one plan for both.
+async fn teams_of_account(
+    pool: &PgPool,
+    account_id: AccountId,
+    after: TeamId,
+    rows: i64,
+) -> Result<Vec<TeamRow>, sqlx::Error> {
+    sqlx::query_as!(
+        TeamRow,
+        "SELECT team_id, account_id, name, created_at FROM entitlement.team
+         WHERE account_id = $1 AND team_id > $2 ORDER BY team_id LIMIT $3",
+        account_id.as_uuid(),
+        after.as_uuid(),
+        rows,
+    )
+    .fetch_all(pool)
+    .await
+}

@@ -1,0 +1,125 @@
+//! Loads what the resolution of many client ids needs.
+//!
+//! Cost: two statements, whatever the number of client ids and windows: the links of the client ids,
+//! then the accounts they lead to. Histories are loaded whole, so the number of windows asked about
+//! costs nothing here; the rule that picks a link is in `drawdown-entitlement-core`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use drawdown_entitlement_core::{Account, App, Change, Client, ContractKind, Directory, History, TeamLink};
+use drawdown_types::{AccountId, AppId, ClientId, TeamId, Timestamp};
+use uuid::Uuid;
+
+use super::{
+    Instant, Store,
+    accounts::{contracts, kind_of, trial_terms},
+};
+use crate::Error;
+
+/// One link of one client id; a client id without links has one row without a team.
+struct LinkRow {
+    client_id: String,
+    app_id: Uuid,
+    known_from: Instant,
+    valid_from: Option<Instant>,
+    team_id: Option<Uuid>,
+    account_id: Option<Uuid>,
+}
+
+#[derive(Default)]
+struct AppLinks {
+    known: HashMap<ClientId, Timestamp>,
+    links: HashMap<Timestamp, (TeamId, AccountId)>,
+}
+
+impl Store {
+    /// All that is known about some client ids.
+    pub(crate) async fn directory(&self, client_ids: &[String]) -> Result<Directory, Error> {
+        let rows = sqlx::query_as!(
+            LinkRow,
+            r#"SELECT c.client_id, c.app_id, c.known_from,
+                    l.valid_from AS "valid_from?", l.team_id AS "team_id?", t.account_id AS "account_id?"
+             FROM unnest($1::text[]) AS asked (client_id)
+             JOIN entitlement.credential c ON c.client_id = asked.client_id
+             LEFT JOIN entitlement.app_team l ON l.app_id = c.app_id
+             LEFT JOIN entitlement.team t ON t.team_id = l.team_id"#,
+            client_ids,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let billed: HashSet<Uuid> = rows.iter().filter_map(|row| row.account_id).collect();
+        let accounts = self.billed_accounts(billed.into_iter().collect()).await?;
+        let mut apps: HashMap<AppId, AppLinks> = HashMap::new();
+        for row in rows {
+            add(&mut apps, row)?;
+        }
+        let clients = apps.into_iter().map(|(app_id, links)| clients_of(app_id, links, &accounts));
+        Ok(clients.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect())
+    }
+
+    async fn billed_accounts(
+        &self,
+        account_ids: Vec<Uuid>,
+    ) -> Result<HashMap<AccountId, Arc<Account>>, Error> {
+        if account_ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = sqlx::query!(
+            "SELECT a.account_id, a.commercial_from, a.trial_started_at, a.trial_ends_at, c.valid_from, c.kind
+             FROM unnest($1::uuid[]) AS asked (account_id)
+             JOIN entitlement.account a ON a.account_id = asked.account_id
+             JOIN entitlement.account_contract c ON c.account_id = a.account_id",
+            &account_ids,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found: HashMap<AccountId, (_, Vec<Change<ContractKind>>)> = HashMap::new();
+        for row in rows {
+            let terms = trial_terms(row.commercial_from, row.trial_started_at, row.trial_ends_at);
+            let (_, changes) =
+                found.entry(AccountId::from_uuid(row.account_id)).or_insert_with(|| (terms, Vec::new()));
+            changes.push(Change { from: row.valid_from.0, value: kind_of(&row.kind)? });
+        }
+        found
+            .into_iter()
+            .map(|(account_id, (trial, changes))| {
+                let (opened_as, contract) = contracts(changes)?;
+                Ok((account_id, Arc::new(Account { account_id, opened_as, contract, trial })))
+            })
+            .collect()
+    }
+}
+
+fn add(apps: &mut HashMap<AppId, AppLinks>, row: LinkRow) -> Result<(), Error> {
+    let client_id = ClientId::new(&row.client_id).map_err(|error| Error::stored("client id", error))?;
+    let app = apps.entry(AppId::from_uuid(row.app_id)).or_default();
+    // a client id has a row for each link of its app, and the credentials of one app repeat its links
+    app.known.insert(client_id, row.known_from.0);
+    if let (Some(from), Some(team_id), Some(account_id)) = (row.valid_from, row.team_id, row.account_id) {
+        app.links.insert(from.0, (TeamId::from_uuid(team_id), AccountId::from_uuid(account_id)));
+    }
+    Ok(())
+}
+
+fn clients_of(
+    app_id: AppId,
+    app: AppLinks,
+    accounts: &HashMap<AccountId, Arc<Account>>,
+) -> Result<Vec<(ClientId, Client)>, Error> {
+    let links = app
+        .links
+        .into_iter()
+        .map(|(from, (team_id, account_id))| {
+            let account = accounts.get(&account_id);
+            let account = account.ok_or_else(|| Error::stored("team", "its account has no contract"))?;
+            Ok(Change { from, value: TeamLink { team_id, account: Arc::clone(account) } })
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    let teams = History::from_changes(links).map_err(|conflict| Error::stored("assignments", conflict))?;
+    let app_facts = Arc::new(App { app_id, teams });
+    let client = |known_from| Client { known_from, app: Arc::clone(&app_facts) };
+    Ok(app.known.into_iter().map(|(client_id, known_from)| (client_id, client(known_from))).collect())
+}

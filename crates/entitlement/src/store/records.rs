@@ -1,0 +1,119 @@
+//! The records around an act: its request id and its line in the audit log, both in the act's own
+//! transaction, so that there is one effect a request id and no effect without its line.
+
+use drawdown_types::{AccountId, Timestamp};
+use sqlx::PgConnection;
+
+use super::Instant;
+use crate::Error;
+
+/// A request id within its method, with the hash of the content it came with.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestKey {
+    pub(crate) method: &'static str,
+    /// Empty: the caller does not ask for harmless retries.
+    pub(crate) request_id: String,
+    pub(crate) hash: Vec<u8>,
+}
+
+/// What comes of claiming a request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It is new, and ours until the transaction ends.
+    Ours,
+    /// It was used for the same content; this was answered.
+    Answered(Vec<u8>),
+    /// It was used for other content.
+    Reused,
+}
+
+/// One line of the audit log.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditEntry {
+    pub(crate) at: Timestamp,
+    pub(crate) subject: String,
+    pub(crate) account_id: Option<AccountId>,
+    pub(crate) before: Option<serde_json::Value>,
+    pub(crate) after: serde_json::Value,
+}
+
+/// Who acts is not known before callers have an identity.
+const ACTOR: &str = "operator";
+
+/// Claims a request id. Where another transaction is about to use it, this waits for its end.
+pub(crate) async fn claim_in_tx(
+    tx: &mut PgConnection,
+    key: &RequestKey,
+    now: Timestamp,
+) -> Result<Claim, Error> {
+    if key.request_id.is_empty() {
+        return Ok(Claim::Ours);
+    }
+    let inserted = sqlx::query!(
+        "INSERT INTO entitlement.idempotency (method, request_id, request_hash, created_at)
+         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        key.method,
+        key.request_id,
+        key.hash.as_slice(),
+        Instant(now),
+    )
+    .execute(&mut *tx)
+    .await?;
+    if inserted.rows_affected() == 1 {
+        return Ok(Claim::Ours);
+    }
+    let row = sqlx::query!(
+        "SELECT request_hash, response FROM entitlement.idempotency WHERE method = $1 AND request_id = $2",
+        key.method,
+        key.request_id,
+    )
+    .fetch_one(tx)
+    .await?;
+    if row.request_hash != key.hash {
+        return Ok(Claim::Reused);
+    }
+    row.response
+        .map(Claim::Answered)
+        .ok_or_else(|| Error::stored("answer", "a request id was committed without its answer"))
+}
+
+/// Keeps the answer of an act for its retries. It must hold no secret.
+pub(crate) async fn keep_answer_in_tx(
+    tx: &mut PgConnection,
+    key: &RequestKey,
+    response: &[u8],
+) -> Result<(), Error> {
+    if key.request_id.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE entitlement.idempotency SET response = $3 WHERE method = $1 AND request_id = $2",
+        key.method,
+        key.request_id,
+        response,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn append_audit_in_tx(
+    tx: &mut PgConnection,
+    method: &str,
+    entry: &AuditEntry,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO entitlement.audit_log (at, actor, method, subject, account_id, before, after)
+         VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7::text::jsonb)",
+        Instant(entry.at),
+        ACTOR,
+        method,
+        entry.subject,
+        entry.account_id.map(AccountId::as_uuid),
+        entry.before.as_ref().map(ToString::to_string),
+        entry.after.to_string(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
