@@ -1,27 +1,32 @@
-//! Calendar arithmetic in UTC.
+//! Calendar arithmetic in UTC, on civil dates: they reach to the last instant of the year 9999.
 
 use drawdown_types::Timestamp;
-use jiff::{Span, Zoned, tz::TimeZone};
+use jiff::{
+    SignedDuration, Span,
+    civil::{DateTime, date},
+};
 
-fn zoned(at: Timestamp) -> Option<Zoned> {
-    jiff::Timestamp::from_microsecond(at.as_micros()).ok().map(|instant| instant.to_zoned(TimeZone::UTC))
+const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
+
+fn civil(at: Timestamp) -> Option<DateTime> {
+    EPOCH.checked_add(SignedDuration::from_micros(at.as_micros())).ok()
 }
 
-fn instant(at: &Zoned) -> Option<Timestamp> {
-    Timestamp::from_micros(at.timestamp().as_microsecond()).ok()
+fn instant(at: DateTime) -> Option<Timestamp> {
+    let micros = i64::try_from(at.duration_since(EPOCH).as_micros()).ok()?;
+    Timestamp::from_micros(micros).ok()
 }
 
 /// The same date and time one calendar year later; 29 February becomes 28 February (D2).
 pub(crate) fn one_year_after(at: Timestamp) -> Option<Timestamp> {
-    let later = zoned(at)?.checked_add(Span::new().try_years(1).ok()?).ok()?;
-    instant(&later)
+    instant(civil(at)?.checked_add(Span::new().try_years(1).ok()?).ok()?)
 }
 
 /// The first instant of the month of `at`, and of the month after it.
 pub(crate) fn month_of(at: Timestamp) -> Option<(Timestamp, Timestamp)> {
-    let first = zoned(at)?.first_of_month().ok()?.start_of_day().ok()?;
-    let next = first.checked_add(Span::new().try_months(1).ok()?).ok()?;
-    Some((instant(&first)?, instant(&next).unwrap_or(Timestamp::MAX)))
+    let first = civil(at)?.first_of_month().start_of_day();
+    let next = first.checked_add(Span::new().try_months(1).ok()?).ok();
+    Some((instant(first)?, next.and_then(instant).unwrap_or(Timestamp::MAX)))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! Doctrine. The caller (the ledger's store) loads whole teams, calls one function, and writes the
 //! rows of the [`Plan`] it gets back; nothing here waits, reads a clock or touches a database. The
-//! same functions serve the writer and the reader (on a copy, [`balance_at`] and [`lots_at`]), so
-//! that they cannot disagree.
+//! same functions serve the writer, the reader (on a copy, [`balance_at`] and [`lots_at`]) and the
+//! check of a journal ([`replay`]), so that they cannot disagree.
 //!
 //! - One call is one transaction at one instant (D40). Teams are first rolled forward to it; each
 //!   due step (lots that close, lots that start) is a transaction of its own at its own instant.
@@ -27,6 +27,7 @@ mod plan;
 mod posting;
 mod price;
 mod rating;
+mod replay;
 mod roll;
 mod settings;
 mod team;
@@ -41,6 +42,7 @@ pub use lot::{Lot, LotState, PoolKind, draw_order};
 pub use plan::Plan;
 pub use price::{CardVersion, ContractKind, NewVersion, Price, PriceBook, PublishFault, Terms, TermsError};
 pub use rating::{Cycle, UsageKey, UsageState, price_of, usage_keys};
+pub use replay::{Violation, replay};
 pub use roll::{next_due, roll_forward};
 pub use settings::{PoolOrder, PoolOrderError, Settings};
 pub use team::{Balance, BalanceView, LotView, ReadError, Team, balance_at, lots_at};

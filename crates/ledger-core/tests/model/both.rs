@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use drawdown_ledger_core::{
     Attribution, Batch, Charge, ContractKind, Cycle, Grant, Line, NewVersion, Payer, Plan, PoolKind,
     PoolOrder, PriceBook, Purchase, Settings, Team, Terms, Unattributable, Usage, balance_at, fold_batch,
-    grant, lots_at, next_due, price_of, purchase, roll_forward, usage_keys,
+    grant, lots_at, next_due, price_of, purchase, replay, roll_forward, usage_keys,
 };
 use drawdown_types::{
     AccountId, AppId, ChargeId, ClientId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, RateCardId, Slug,
@@ -331,7 +331,7 @@ impl Both {
             assert!(answer.is_err());
             return;
         }
-        let mut rolled = [loaded.clone()];
+        let mut rolled = [loaded];
         roll_forward(&mut rolled, instant(at), instant(settled), &self.settings);
         let later = balance_at(&rolled[0], instant(at), instant(settled), &self.settings);
         assert_eq!(answer, later, "a reader computes what a job would write");
@@ -409,6 +409,16 @@ impl Both {
             assert_eq!(by_position, paid, "which lot paid which item");
         }
         self.check_states();
+        self.check_replay();
+    }
+
+    fn check_replay(&self) {
+        for (team_id, balance) in &self.store.balances {
+            let lots = self.store.lots.values().filter(|lot| lot.team_id == *team_id).cloned().collect();
+            let stored = Team { balance: balance.clone(), lots };
+            let journal = self.store.journal.get(team_id).map_or(&[][..], Vec::as_slice);
+            assert_eq!(replay(&stored, journal, &self.settings), Ok(()), "the journal can be replayed");
+        }
     }
 
     fn check_states(&self) {

@@ -2,6 +2,8 @@
 //!
 //! `PROPTEST_CASES` sets how many histories are tried (512 without it), `PROPTEST_RNG_SEED` which.
 
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
+
 mod both;
 mod history;
 mod naive;
