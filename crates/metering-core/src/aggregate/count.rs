@@ -11,29 +11,29 @@ use crate::{
     reason,
 };
 
-/// How events of a slot are counted.
+/// How events of a slot are counted. One byte: slots are what the caches hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Sum,
     Count,
-    Refused(&'static str),
+    MeterUnknown,
+    DimensionUnknown,
 }
 
-/// No pair, and no counter.
+/// No pair.
 const NONE: u32 = u32::MAX;
 
+/// A series, with its sums for the pair it saw last.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// The window pair that `counter` is of.
+    quantity: i64,
+    events: u64,
     pair: u32,
-    counter: u32,
     status: Status,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Counter {
-    slot: u32,
-    pair: u32,
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
     events: u64,
     quantity: i64,
 }
@@ -47,11 +47,12 @@ struct Pair {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     slots: Vec<Slot>,
-    counters: Vec<Counter>,
+    /// Slots that have sums, each once, in the order they came.
+    touched: Vec<u32>,
     pairs: Vec<Pair>,
     pair_ids: FxHashMap<Pair, u32>,
-    /// Counters that are not the last one of their slot: (slot, pair) → counter.
-    others: FxHashMap<(u32, u32), u32>,
+    /// Sums of slots for pairs that are not their last one.
+    others: FxHashMap<(u32, u32), Sums>,
 }
 
 /// Events of one frame refused for one reason.
@@ -87,12 +88,12 @@ struct Times<'a> {
 
 impl Counters {
     pub(super) fn len(&self) -> usize {
-        self.counters.len()
+        self.touched.len().saturating_add(self.others.len())
     }
 
     pub(super) fn add_slot(&mut self, status: Status) -> u32 {
         let slot = u32::try_from(self.slots.len()).unwrap_or(NONE);
-        self.slots.push(Slot { pair: NONE, counter: NONE, status });
+        self.slots.push(Slot { quantity: 0, events: 0, pair: NONE, status });
         slot
     }
 
@@ -102,40 +103,41 @@ impl Counters {
         }
     }
 
+    /// Nothing may be counted that was not taken.
     pub(super) fn forget_slots(&mut self) {
         self.slots.clear();
     }
 
     /// Takes all counters, and the slots that they are of, each once.
     pub(super) fn take(&mut self) -> (Vec<FlushCounter>, Vec<(u32, Aggregation)>) {
-        let mut touched = Vec::new();
-        let mut taken = Vec::with_capacity(self.counters.len());
-        // A slot is marked by its place in `touched` while this runs, in the field that is reset anyway.
-        for counter in &self.counters {
-            let Some(slot) = at_mut(&mut self.slots, counter.slot) else { continue };
-            if slot.pair != NONE {
-                slot.pair = NONE;
-                slot.counter = u32::try_from(touched.len()).unwrap_or(NONE);
-                let aggregation = match slot.status {
-                    Status::Count => Aggregation::Count,
-                    Status::Sum | Status::Refused(_) => Aggregation::Sum,
-                };
-                touched.push((counter.slot, aggregation));
-            }
-            let Some(pair) = at(&self.pairs, counter.pair) else { continue };
-            taken.push(FlushCounter {
-                series: slot.counter,
-                window_start_secs: pair.window_ms.div_euclid(1000),
-                received_window_start_secs: pair.received_window_ms.div_euclid(1000),
-                events: counter.events,
-                quantity: counter.quantity,
-            });
+        let mut others: FxHashMap<u32, Vec<(u32, Sums)>> = FxHashMap::default();
+        for ((slot, pair), sums) in self.others.drain() {
+            others.entry(slot).or_default().push((pair, sums));
         }
-        self.counters.clear();
+        let mut taken = Vec::with_capacity(self.touched.len());
+        let mut series = Vec::with_capacity(self.touched.len());
+        for index in self.touched.drain(..) {
+            let Some(slot) = at_mut(&mut self.slots, index) else { continue };
+            let place = u32::try_from(series.len()).unwrap_or(NONE);
+            let last = (slot.pair, Sums { events: slot.events, quantity: slot.quantity });
+            let rest = if others.is_empty() { None } else { others.remove(&index) };
+            for (pair, sums) in std::iter::once(last).chain(rest.into_iter().flatten()) {
+                // Sums without events are of an event that was refused after its window was found.
+                let Some(pair) = at(&self.pairs, pair).filter(|_| sums.events > 0) else { continue };
+                taken.push(FlushCounter {
+                    series: place,
+                    window_start_secs: pair.window_ms.div_euclid(1000),
+                    received_window_start_secs: pair.received_window_ms.div_euclid(1000),
+                    events: sums.events,
+                    quantity: sums.quantity,
+                });
+            }
+            *slot = Slot { quantity: 0, events: 0, pair: NONE, status: slot.status };
+            series.push((index, slot.status.aggregation()));
+        }
         self.pairs.clear();
         self.pair_ids.clear();
-        self.others.clear();
-        (taken, touched)
+        (taken, series)
     }
 
     /// Adds all events of a frame; `slots` has the slot of each.
@@ -163,21 +165,54 @@ impl Counters {
         times: &mut Times<'_>,
         clamped: &mut u32,
     ) -> Result<(), &'static str> {
-        let Some(state) = at(&self.slots, slot) else { return Err(reason::SERIES_UNKNOWN) };
-        let quantity = match state.status {
-            Status::Sum if quantity <= Quantity::EVENT_MAX => quantity.cast_signed(),
-            Status::Sum => return Err(reason::QUANTITY_TOO_LARGE),
-            Status::Count => 1,
-            Status::Refused(reason) => return Err(reason),
-        };
-        if time_ms.wrapping_sub(times.from_ms).cast_unsigned() >= times.span && self.place(time_ms, times)? {
-            *clamped = clamped.saturating_add(1);
+        if time_ms.wrapping_sub(times.from_ms).cast_unsigned() >= times.span {
+            return self.add_elsewhere(slot, quantity, time_ms, times, clamped);
         }
-        let pair = times.pair;
-        let counter = if state.pair == pair { state.counter } else { self.switch(slot, pair) };
-        let Some(counter) = at_mut(&mut self.counters, counter) else { return Err(reason::SERIES_UNKNOWN) };
-        counter.quantity = counter.quantity.checked_add(quantity).ok_or(reason::QUANTITY_OVERFLOW)?;
-        counter.events = counter.events.saturating_add(1);
+        let quantity = self.admit(slot, quantity)?;
+        self.add_sums(slot, quantity, times.pair)
+    }
+
+    /// As [`Counters::add_event`], for an instant outside the window seen last. A series that is
+    /// refused is refused for that, whatever its time.
+    #[cold]
+    fn add_elsewhere(
+        &mut self,
+        slot: u32,
+        quantity: u64,
+        time_ms: i64,
+        times: &mut Times<'_>,
+        clamped: &mut u32,
+    ) -> Result<(), &'static str> {
+        let quantity = self.admit(slot, quantity)?;
+        let is_clamped = self.place(time_ms, times)?;
+        self.add_sums(slot, quantity, times.pair)?;
+        *clamped = clamped.saturating_add(u32::from(is_clamped));
+        Ok(())
+    }
+
+    /// What an event adds, by its series.
+    #[inline]
+    fn admit(&self, slot: u32, quantity: u64) -> Result<i64, &'static str> {
+        let Some(slot) = usize::try_from(slot).ok().and_then(|at| self.slots.get(at)) else {
+            return Err(reason::SERIES_UNKNOWN);
+        };
+        match slot.status {
+            Status::Sum if quantity <= Quantity::EVENT_MAX => Ok(quantity.cast_signed()),
+            Status::Sum => Err(reason::QUANTITY_TOO_LARGE),
+            Status::Count => Ok(1),
+            Status::MeterUnknown => Err(reason::METER_UNKNOWN),
+            Status::DimensionUnknown => Err(reason::DIMENSION_UNKNOWN),
+        }
+    }
+
+    #[inline]
+    fn add_sums(&mut self, index: u32, quantity: i64, pair: u32) -> Result<(), &'static str> {
+        let Some(slot) = at_mut(&mut self.slots, index) else { return Err(reason::SERIES_UNKNOWN) };
+        if slot.pair != pair {
+            switch(slot, index, pair, &mut self.touched, &mut self.others);
+        }
+        slot.quantity = slot.quantity.checked_add(quantity).ok_or(reason::QUANTITY_OVERFLOW)?;
+        slot.events = slot.events.saturating_add(1);
         Ok(())
     }
 
@@ -201,21 +236,42 @@ impl Counters {
         times.remember(window_ms);
         Ok(clamped)
     }
+}
 
-    /// The counter of a slot for another pair than its last one; it becomes its last one.
-    #[cold]
-    fn switch(&mut self, slot: u32, pair: u32) -> u32 {
-        let Some(state) = at_mut(&mut self.slots, slot) else { return NONE };
-        if state.pair != NONE {
-            self.others.insert((slot, state.pair), state.counter);
+/// Puts the sums of a slot's last pair aside and takes up those of another.
+#[inline(never)]
+fn switch(
+    slot: &mut Slot,
+    index: u32,
+    pair: u32,
+    touched: &mut Vec<u32>,
+    others: &mut FxHashMap<(u32, u32), Sums>,
+) {
+    if slot.pair == NONE {
+        touched.push(index);
+        slot.pair = pair;
+        return;
+    }
+    others.insert((index, slot.pair), Sums { events: slot.events, quantity: slot.quantity });
+    let Sums { events, quantity } = others.remove(&(index, pair)).unwrap_or_default();
+    *slot = Slot { quantity, events, pair, status: slot.status };
+}
+
+impl Status {
+    pub(super) fn of(admitted: Result<Aggregation, &'static str>) -> Self {
+        match admitted {
+            Ok(Aggregation::Sum) => Self::Sum,
+            Ok(Aggregation::Count) => Self::Count,
+            Err(reason::DIMENSION_UNKNOWN) => Self::DimensionUnknown,
+            Err(_) => Self::MeterUnknown,
         }
-        let next = u32::try_from(self.counters.len()).unwrap_or(NONE);
-        state.counter = self.others.remove(&(slot, pair)).unwrap_or(next);
-        state.pair = pair;
-        if state.counter == next {
-            self.counters.push(Counter { slot, pair, events: 0, quantity: 0 });
+    }
+
+    const fn aggregation(self) -> Aggregation {
+        match self {
+            Self::Count => Aggregation::Count,
+            Self::Sum | Self::MeterUnknown | Self::DimensionUnknown => Aggregation::Sum,
         }
-        state.counter
     }
 }
 

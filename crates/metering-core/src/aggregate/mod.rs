@@ -29,7 +29,7 @@ use crate::{
     dictionary::{Dictionary, Tag},
     fault::{FieldFault, FrameFault},
     frame::FrameView,
-    meter::{Aggregation, MeterTable},
+    meter::MeterTable,
     reason,
     series::SeriesKey,
     shard::{Lane, Position, ShardMap},
@@ -307,6 +307,8 @@ impl Aggregator {
         let tag = self.tag(map);
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
+        scratch.resize(usize::try_from(frame.events()).unwrap_or_default(), 0);
+        let (mut slots, mut place) = (scratch.iter_mut(), 0u32);
         let mut faults: BTreeMap<&'static str, Vec<FieldFault>> = BTreeMap::new();
         frame.for_each_series(|number| {
             let slot = match dictionary.hint(number, tag) {
@@ -315,13 +317,16 @@ impl Aggregator {
                     self.resolve_one(map, tag, number, dictionary).unwrap_or_else(|(reason, description)| {
                         let found = faults.entry(reason).or_default();
                         if found.len() < FAULTS_MAX {
-                            found.push(FieldFault::new(format!("series[{}]", scratch.len()), description));
+                            found.push(FieldFault::new(format!("series[{place}]"), description));
                         }
                         0
                     })
                 }
             };
-            scratch.push(slot);
+            if let Some(place) = slots.next() {
+                *place = slot;
+            }
+            place = place.saturating_add(1);
         });
         self.scratch = scratch;
         match faults.pop_first() {
@@ -392,13 +397,3 @@ impl Aggregator {
 
 /// Events of one frame whose series fault is described.
 const FAULTS_MAX: usize = 64;
-
-impl Status {
-    fn of(admitted: Result<Aggregation, &'static str>) -> Self {
-        match admitted {
-            Ok(Aggregation::Sum) => Self::Sum,
-            Ok(Aggregation::Count) => Self::Count,
-            Err(reason) => Self::Refused(reason),
-        }
-    }
-}

@@ -7,6 +7,8 @@ mod damage;
 #[cfg(test)]
 mod look;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod path;
 #[cfg(test)]
 mod redis;
