@@ -168,6 +168,12 @@ impl Channel {
         InterceptedService::new(self.transport.clone(), Outgoing { deadline: Some(self.deadline) })
     }
 
+    /// How long one unary call may take.
+    #[must_use]
+    pub const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// For long streams: no deadline.
     #[must_use]
     pub fn streaming(&self) -> Transport {

@@ -1,4 +1,5 @@
-//! The caller's side of Drawdown: channels with deadlines and retries, and typed clients.
+//! The caller's side of Drawdown: channels with deadlines and retries, typed clients,
+//! and the [`producer::Producer`] with its durable log.
 //!
 //! Doctrine: services meet in `drawdown-proto` and reach each other through this crate only. A channel
 //! never blocks where it is made (it connects when the first call needs it), every unary call carries a
@@ -8,6 +9,7 @@
 
 pub mod channel;
 pub mod clients;
+pub mod producer;
 pub mod retry;
 
 pub use channel::{Channel, ChannelError, ChannelOptions, OptionProblem, connect};

@@ -1,0 +1,282 @@
+use std::{
+    fs,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use drawdown_metering_core::{
+    series::{Outcome, SeriesKey},
+    shard::{Lane, Position, ShardMap},
+};
+use drawdown_types::{ClientId, MeterSlug, ProducerId, Timestamp};
+use uuid::Uuid;
+
+use super::{store::Freed, *};
+
+fn producer() -> ProducerId {
+    ProducerId::from_uuid(Uuid::from_u128(7))
+}
+
+fn lane(shard: u32) -> Lane {
+    Lane { producer: producer(), map_version: 1, shard }
+}
+
+fn series(name: &str) -> Arc<SeriesKey> {
+    let (client, meter) = (ClientId::new(name).unwrap(), MeterSlug::new("web.call").unwrap());
+    Arc::new(SeriesKey::new(client, meter, Outcome::Succeeded, Vec::new(), None).unwrap())
+}
+
+fn limits(segment_bytes: u64) -> LogLimits {
+    LogLimits { segment_bytes, crowded_bytes: u64::MAX, retain: Duration::from_secs(600) }
+}
+
+fn open(dir: &Path, segment_bytes: u64) -> Result<(Log, Opened), LogError> {
+    let lock = DirectoryLock::take(dir)?;
+    let recovered = recover(dir, producer())?;
+    let seen = Opened {
+        lanes: recovered.lanes.clone(),
+        freed: recovered.freed.clone(),
+        marks: recovered.marks.clone(),
+        series: recovered.series.len(),
+        shed: recovered.shed,
+        bodies: Vec::new(),
+        torn_bytes: recovered.torn_bytes,
+    };
+    let frames = recovered.frames.clone();
+    let log = Log::open(dir, lock, producer(), limits(segment_bytes), recovered)?;
+    let mut reader = FrameReader::new(dir);
+    let mut before = seen.freed.clone();
+    let mut bodies = Vec::new();
+    for frame in frames {
+        let chain = before.get(&frame.lane).copied().unwrap_or_default().chain;
+        bodies.push(reader.read(&frame, chain)?.to_vec());
+        before.insert(frame.lane, frame.end);
+    }
+    Ok((log, Opened { bodies, ..seen }))
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Opened {
+    lanes: Positions,
+    freed: Positions,
+    marks: Marks,
+    series: usize,
+    shed: u64,
+    bodies: Vec<Vec<u8>>,
+    torn_bytes: u64,
+}
+
+/// Appends group number `n`: two frames in two lanes, a series, a mark.
+fn append(log: &mut Log, n: u64) {
+    let marks: Marks = [(Box::from(&b"file"[..]), Box::from(n.to_le_bytes()))].into();
+    let new = vec![series(&format!("client_{n}"))];
+    let first = u32::try_from(n).unwrap();
+    let mut group = GroupBuilder::begin(n, &marks, first, &new).unwrap();
+    for shard in 0..2 {
+        let before = log.lanes().get(&lane(shard)).copied().unwrap_or_default();
+        let body = format!("body {n} of lane {shard}");
+        group.push(lane(shard), before, before.sequence + 3, body.as_bytes()).unwrap();
+    }
+    log.append(group, n, marks, new).unwrap();
+}
+
+fn build(dir: &Path, groups: u64, segment_bytes: u64, close: bool) {
+    let (mut log, _) = open(dir, segment_bytes).unwrap();
+    for n in 1..=groups {
+        append(&mut log, n);
+    }
+    if close {
+        log.close().unwrap();
+    }
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
+    paths.sort();
+    paths
+}
+
+/// What a log with the first `groups` groups says, with `torn_bytes` cut.
+fn expected(groups: u64, torn_bytes: u64) -> Opened {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path(), groups, 1 << 20, false);
+    let (_, opened) = open(dir.path(), 1 << 20).unwrap();
+    Opened { torn_bytes, ..opened }
+}
+
+fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.path().join(path.file_name().unwrap())).unwrap();
+    }
+    to
+}
+
+#[test]
+fn what_was_appended_is_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path(), 5, 300, true);
+    assert!(segments(dir.path()).len() > 2, "several segments");
+    let (mut log, opened) = open(dir.path(), 300).unwrap();
+    assert_eq!(opened, expected(5, 0));
+    assert_eq!(opened.lanes.get(&lane(1)).map(|end| end.sequence), Some(15));
+    append(&mut log, 6);
+    drop(log);
+    assert_eq!(open(dir.path(), 300).unwrap().1, expected(6, 0));
+}
+
+#[test]
+fn a_second_owner_is_kept_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path(), 1 << 20).unwrap();
+    assert!(matches!(open(dir.path(), 1 << 20), Err(LogError::InUse { .. })));
+    drop(first);
+    assert!(open(dir.path(), 1 << 20).is_ok());
+}
+
+#[test]
+fn a_log_cut_anywhere_in_its_last_segment_keeps_every_whole_group() {
+    for segment_bytes in [1 << 20, 300] {
+        let whole = tempfile::tempdir().unwrap();
+        build(whole.path(), 3, segment_bytes, false);
+        let last = segments(whole.path()).pop().unwrap();
+        let name = last.file_name().unwrap().to_owned();
+        let len = fs::metadata(&last).unwrap().len();
+        for keep in 0..len {
+            let dir = copy(whole.path());
+            let file = fs::OpenOptions::new().write(true).open(dir.path().join(&name)).unwrap();
+            file.set_len(keep).unwrap();
+            let (mut log, opened) = open(dir.path(), segment_bytes).unwrap();
+            let groups = opened.shed;
+            assert!(groups < 3 && opened == expected(groups, opened.torn_bytes), "cut at {keep}");
+            // It goes on from there, and what follows is found again.
+            append(&mut log, groups + 1);
+            drop(log);
+            assert_eq!(open(dir.path(), segment_bytes).unwrap().1, expected(groups + 1, 0), "cut at {keep}");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_never_skipped_in_silence() {
+    let whole = tempfile::tempdir().unwrap();
+    build(whole.path(), 3, 300, true);
+    for path in segments(whole.path()) {
+        let name = path.file_name().unwrap().to_owned();
+        let sound = fs::read(&path).unwrap();
+        let is_last = segments(whole.path()).last() == Some(&path);
+        for at in 0..sound.len() {
+            let dir = copy(whole.path());
+            let mut bytes = sound.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(dir.path().join(&name), bytes).unwrap();
+            match open(dir.path(), 300) {
+                Err(LogError::Corrupt { .. }) => {}
+                Err(error) => panic!("byte {at}: {error}"),
+                // Only in the closing record, which is the last and holds nothing.
+                Ok((_, opened)) => {
+                    assert!(
+                        is_last && opened == expected(3, opened.torn_bytes) && opened.torn_bytes > 0,
+                        "{at}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_missing_in_the_middle_is_corruption() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path(), 9, 300, true);
+    let paths = segments(dir.path());
+    assert!(paths.len() > 3);
+    fs::remove_file(&paths[1]).unwrap();
+    assert!(matches!(open(dir.path(), 300), Err(LogError::Corrupt { .. })));
+}
+
+#[test]
+fn segments_are_freed_when_settled_and_old_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path(), 6, 300, true);
+    let (mut log, before) = open(dir.path(), 300).unwrap();
+    let count = segments(dir.path()).len();
+    let at = |secs: i64| Timestamp::from_secs(secs).unwrap();
+    let nothing = |freed: Freed| freed.through.is_none();
+    assert!(nothing(log.free(&Positions::new(), at(0)).unwrap()), "nothing is settled");
+    assert!(nothing(log.free(&before.lanes, at(0)).unwrap()), "retained");
+    // Taken back by a restored ledger: the time starts again.
+    assert!(nothing(log.free(&Positions::new(), at(700)).unwrap()));
+    assert!(nothing(log.free(&before.lanes, at(701)).unwrap()));
+    let freed = log.free(&before.lanes, at(1301)).unwrap();
+    assert_eq!(freed.early, 0);
+    assert_eq!(segments(dir.path()).len(), 1, "of {count}");
+    let through = freed.through.unwrap();
+    drop(log);
+    let (_, after) = open(dir.path(), 300).unwrap();
+    // Everything but the freed frames is still known.
+    let last = before.bodies.len() - after.bodies.len();
+    assert_eq!(after.freed, through);
+    assert_eq!(
+        Opened { freed: before.freed.clone(), bodies: before.bodies.clone(), ..after.clone() },
+        before
+    );
+    assert_eq!(after.bodies, before.bodies[last..]);
+}
+
+#[test]
+fn settled_segments_yield_when_the_log_is_crowded() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path(), 6, 300, true);
+    let lock = DirectoryLock::take(dir.path()).unwrap();
+    let recovered = recover(dir.path(), producer()).unwrap();
+    let lanes = recovered.lanes.clone();
+    let limits = LogLimits { crowded_bytes: 1, ..limits(300) };
+    let mut log = Log::open(dir.path(), lock, producer(), limits, recovered).unwrap();
+    let freed = log.free(&lanes, Timestamp::EPOCH).unwrap();
+    assert!(freed.early > 0 && !log.has_closed_segments());
+}
+
+#[test]
+fn another_producers_log_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path(), 1, 300, true);
+    let other = ProducerId::from_uuid(Uuid::from_u128(8));
+    assert!(matches!(recover(dir.path(), other), Err(LogError::OtherProducer { .. })));
+}
+
+#[test]
+fn meta_survives_and_a_damaged_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Meta::read(dir.path()).unwrap().is_none());
+    let limits = StreamLimits { frame_bytes_max: 1 << 20, frame_events_max: 100, series_max: 10 };
+    let map = ShardMap { version: 2, shard_count: NonZeroU32::new(16).unwrap() };
+    let meta = Meta::new(producer(), 5, map, limits);
+    meta.write(dir.path()).unwrap();
+    assert_eq!(Meta::read(dir.path()).unwrap(), Some(meta));
+    let path = dir.path().join("meta");
+    let sound = fs::read(&path).unwrap();
+    for at in 0..sound.len() {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        assert!(Meta::read(dir.path()).is_err(), "byte {at}");
+        fs::write(&path, &sound[..at]).unwrap();
+        assert!(Meta::read(dir.path()).is_err(), "cut at {at}");
+    }
+}
+
+/// A segment as version 1 wrote it: head, a group with two frames, closed. It has to be read for ever.
+#[test]
+fn bytes_once_written_are_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("000000000001.segment"), include_bytes!("fixtures/v1.segment")).unwrap();
+    let (_, opened) = open(dir.path(), 1 << 20).unwrap();
+    assert_eq!(opened, expected(1, 0));
+    let end = Position { sequence: 3, chain: 0xf27e_1f91_fd48_5f8b };
+    assert_eq!(opened.lanes.get(&lane(0)), Some(&end));
+}

@@ -1,0 +1,150 @@
+//! Limits of a producer, each with its unit.
+
+use std::path::PathBuf;
+
+use drawdown_types::ProducerId;
+
+use crate::channel::OptionProblem;
+
+/// The least bytes of a frame's body that a producer can work with: one event with its definition.
+pub(super) const FRAME_BYTES_MIN: u32 = 8 << 10;
+/// Bytes kept free in a frame for one more event and the definition of its series, at most.
+pub(super) const EVENT_BYTES_MAX: usize = 4 << 10;
+
+/// What happens to an event for which the log has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// It is refused, and so should be the work that it meters (fail closed).
+    #[default]
+    Refuse,
+    /// It is shed and counted, exactly and durably (fail open).
+    Shed,
+}
+
+/// How a producer keeps and sends events.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProducerOptions {
+    /// The log's directory. It belongs to one producer and is never copied.
+    pub dir: PathBuf,
+    /// Who this is: needed for a new log, checked against an old one where given.
+    pub producer_id: Option<ProducerId>,
+    /// How long an event may wait for others before a frame is cut and made durable, in ms.
+    pub linger_ms: u64,
+    /// A group of frames is made durable at once when it has as many bytes.
+    pub group_bytes_max: usize,
+    /// Most events in memory that are not durable yet; more are refused for the moment.
+    pub pending_events_max: u64,
+    /// Most bytes of the log on disk.
+    pub log_bytes_max: u64,
+    /// A segment file that has as many bytes is followed by a new one.
+    pub segment_bytes: u64,
+    /// How long settled segments are kept for a restored ledger, in ms. They go earlier when the log
+    /// would be full otherwise.
+    pub retain_after_settled_ms: u64,
+    /// What happens when the log is full.
+    pub when_full: WhenFull,
+    /// Most events of one frame; metering may allow fewer.
+    pub frame_events_max: u32,
+    /// Most bytes of one frame's body; metering may allow fewer.
+    pub frame_bytes_max: u32,
+    /// Most series of this log, in its whole life.
+    pub series_max: u32,
+    /// Most sources whose marks the log keeps, in its whole life.
+    pub sources_max: usize,
+    /// Most bytes of frames kept in memory until they are sent; others are read back from the log.
+    pub unsent_bytes_max: usize,
+    /// The first pause before connecting again, in ms; each next one doubles, with jitter.
+    pub reconnect_min_ms: u64,
+    /// The longest such pause, in ms.
+    pub reconnect_max_ms: u64,
+    /// How long a new log waits for metering to register it, in ms.
+    pub register_timeout_ms: u64,
+}
+
+impl Default for ProducerOptions {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            producer_id: None,
+            linger_ms: 5,
+            group_bytes_max: 4 << 20,
+            pending_events_max: 1 << 20,
+            log_bytes_max: 4 << 30,
+            segment_bytes: 64 << 20,
+            retain_after_settled_ms: 600_000,
+            when_full: WhenFull::Refuse,
+            frame_events_max: 8_192,
+            frame_bytes_max: 512 << 10,
+            series_max: 1_000_000,
+            sources_max: 4_096,
+            unsent_bytes_max: 32 << 20,
+            reconnect_min_ms: 50,
+            reconnect_max_ms: 5_000,
+            register_timeout_ms: 30_000,
+        }
+    }
+}
+
+const HOUR_MS: u64 = 3_600_000;
+const WEEK_MS: u64 = 168 * HOUR_MS;
+
+impl ProducerOptions {
+    /// Defaults for the log in `dir`.
+    #[must_use]
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), ..Self::default() }
+    }
+
+    /// Everything that is wrong with these options; empty when they can be used.
+    #[must_use]
+    pub fn problems(&self) -> Vec<OptionProblem> {
+        let mut problems = Vec::new();
+        if self.dir.as_os_str().is_empty() {
+            problems
+                .push(OptionProblem { field: "dir", problem: "is empty, must name a directory".to_owned() });
+        }
+        let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        for (field, value, min, max) in [
+            ("linger_ms", self.linger_ms, 1, 10_000),
+            ("group_bytes_max", wide(self.group_bytes_max), 64 << 10, 256 << 20),
+            ("pending_events_max", self.pending_events_max, 1, 1 << 26),
+            ("segment_bytes", self.segment_bytes, 4 << 10, 4 << 30),
+            ("log_bytes_max", self.log_bytes_max, self.segment_bytes.saturating_mul(4), u64::MAX),
+            ("retain_after_settled_ms", self.retain_after_settled_ms, 0, WEEK_MS),
+            ("frame_events_max", u64::from(self.frame_events_max), 1, 1 << 20),
+            ("frame_bytes_max", u64::from(self.frame_bytes_max), u64::from(FRAME_BYTES_MIN), 16 << 20),
+            ("series_max", u64::from(self.series_max), 1, 1 << 26),
+            ("sources_max", wide(self.sources_max), 1, 1 << 20),
+            ("reconnect_min_ms", self.reconnect_min_ms, 1, HOUR_MS),
+            ("reconnect_max_ms", self.reconnect_max_ms, self.reconnect_min_ms, HOUR_MS),
+            ("register_timeout_ms", self.register_timeout_ms, 1, HOUR_MS),
+        ] {
+            if !(min..=max).contains(&value) {
+                let problem = format!("is {value}, must lie between {min} and {max}");
+                problems.push(OptionProblem { field, problem });
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrong_option_is_named_at_once() {
+        assert!(ProducerOptions::at("log").problems().is_empty());
+        let wrong = ProducerOptions {
+            linger_ms: 0,
+            log_bytes_max: 1,
+            frame_bytes_max: 100,
+            reconnect_max_ms: 1,
+            ..ProducerOptions::default()
+        };
+        let fields: Vec<_> = wrong.problems().iter().map(|problem| problem.field).collect();
+        assert_eq!(fields, ["dir", "linger_ms", "log_bytes_max", "frame_bytes_max", "reconnect_max_ms"]);
+    }
+}

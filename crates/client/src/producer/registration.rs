@@ -1,0 +1,140 @@
+//! OpenProducer: once in the life of a process, before its first frame.
+
+use std::{num::NonZeroU32, path::Path};
+
+use drawdown_metering_core::{
+    reason,
+    resume::{Answer, Source, resume},
+    shard::{Lane, Position, ShardMap},
+};
+use drawdown_proto::metering::v1 as wire;
+use drawdown_types::ProducerId;
+use tonic::Status;
+
+use super::{
+    encode::position_of,
+    error::Fault,
+    index::{Index, LaneLog},
+    log::{LogError, Meta, Positions, StreamLimits},
+    options::FRAME_BYTES_MIN,
+    session::judged,
+};
+use crate::{
+    channel::Channel,
+    clients::metering,
+    retry::{is_transient, reason_of},
+};
+
+/// More shards than any map has; what is above it is a broken answer.
+const SHARDS_MAX: u32 = 1 << 16;
+/// Reasons that another attempt would only hear again.
+const PERMANENT: [&str; 5] =
+    ["PRODUCER_UNKNOWN", "ID_MALFORMED", "MAP_VERSION_UNKNOWN", "HELLO_MISSING", reason::FENCED];
+
+/// Where the producer stands in the ledger.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) epoch: u64,
+    pub(super) map: ShardMap,
+    pub(super) limits: StreamLimits,
+    settled: Positions,
+}
+
+/// A call that did not succeed.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// It may the next time.
+    Transient(Status),
+    /// It never will.
+    Fault(Fault),
+}
+
+/// What a status means to a producer.
+pub(super) fn judge_status(status: Status, producer: ProducerId, epoch: u64) -> CallError {
+    let reason = reason_of(&status);
+    match reason.as_deref() {
+        Some("PRODUCER_UNKNOWN") => CallError::Fault(Fault::Unknown(producer)),
+        Some(reason::FENCED) => CallError::Fault(Fault::Fenced { registered: 0, mine: epoch }),
+        Some(known) if PERMANENT.contains(&known) => refused(reason, status),
+        _ if status.code() == tonic::Code::InvalidArgument && !is_transient(&status) => {
+            refused(reason, status)
+        }
+        // Whatever else it is, events are safe in the log: the next attempt costs nothing but time.
+        _ => CallError::Transient(status),
+    }
+}
+
+fn refused(reason: Option<String>, status: Status) -> CallError {
+    CallError::Fault(Fault::Refused { reason, status: Box::new(status) })
+}
+
+/// Raises the epoch and learns where every lane is settled.
+pub(super) async fn register(
+    channel: &Channel,
+    producer: ProducerId,
+    log_epoch: u64,
+) -> Result<Registration, CallError> {
+    let request = wire::OpenProducerRequest { producer_id: producer.to_string(), log_epoch };
+    let answer = metering::producers(channel).open_producer(request).await;
+    let answer = answer.map_err(|status| judge_status(status, producer, log_epoch))?.into_inner();
+    let broken = |what| CallError::Fault(Fault::Contract(what));
+    let shard_count = NonZeroU32::new(answer.shard_count)
+        .filter(|count| count.get() <= SHARDS_MAX)
+        .ok_or_else(|| broken("a shard count that no map has"))?;
+    let limits = answer.limits.ok_or_else(|| broken("no limits for frames"))?;
+    if limits.frame_bytes_max < FRAME_BYTES_MIN || limits.frame_events_max == 0 || limits.series_max == 0 {
+        return Err(broken("limits that no frame can keep"));
+    }
+    if answer.epoch <= log_epoch {
+        return Err(broken("an epoch that is not above the log's"));
+    }
+    let mut settled = Positions::new();
+    for position in answer.settled {
+        let (lane, position) =
+            position_of(producer, Some(position)).ok_or_else(|| broken("a position without a lane"))?;
+        settled.insert(lane, position);
+    }
+    Ok(Registration {
+        epoch: answer.epoch,
+        map: ShardMap { version: answer.map_version, shard_count },
+        limits: StreamLimits {
+            frame_bytes_max: limits.frame_bytes_max,
+            frame_events_max: limits.frame_events_max,
+            series_max: limits.series_max,
+        },
+        settled,
+    })
+}
+
+impl Registration {
+    /// Compares every lane with the ledger's own word, and takes that word over.
+    pub(super) fn check(&self, index: &mut Index) -> Result<(), Fault> {
+        let unheard: Vec<Lane> =
+            index.lanes().map(|(lane, _)| lane).filter(|lane| !self.settled.contains_key(lane)).collect();
+        let unheard = unheard.into_iter().map(|lane| (lane, Position::START));
+        let told = self.settled.iter().map(|(lane, position)| (*lane, *position));
+        for (lane, settled) in told.chain(unheard) {
+            let answer =
+                Answer { registered_epoch: self.epoch, applied: None, settled, source: Source::Ledger };
+            match index.lane_mut(lane) {
+                Some(log) => {
+                    judged(resume(log, self.epoch, &answer), lane, self.epoch)?;
+                    log.set_settled(settled);
+                }
+                // A lane that this log never had: only an empty one agrees.
+                None => {
+                    judged(resume(&LaneLog::default(), self.epoch, &answer), lane, self.epoch)?;
+                }
+            }
+            index.settle_refusals(lane, settled);
+        }
+        Ok(())
+    }
+
+    /// Notes the epoch in the log. Until that has succeeded no frame of it may be sent.
+    pub(super) fn write_meta(&self, dir: &Path, producer: ProducerId) -> Result<Meta, LogError> {
+        let meta = Meta::new(producer, self.epoch, self.map, self.limits);
+        meta.write(dir)?;
+        Ok(meta)
+    }
+}

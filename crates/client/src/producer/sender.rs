@@ -1,0 +1,305 @@
+//! The sender: one task that keeps a stream open and moves frames and watermarks over it.
+//!
+//! Memory: at most `OUTGOING_MAX` messages wait for the transport and one frame with its definitions
+//! waits here; everything else waits in the log. Sending and receiving never wait for each other, so a
+//! service that answers slowly cannot lock the stream up. A broken stream costs a pause with jitter;
+//! nothing is lost with it, because a session's state is thrown away and asked for again.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use bytes::Bytes;
+use drawdown_metering_core::{reason, shard::Lane};
+use drawdown_proto::metering::v1 as wire;
+use drawdown_types::ProducerId;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{
+    error::{Fault, LaneStop},
+    log::{FrameReader, FrameRef, LogError, Meta},
+    pending::Limits,
+    registration::{CallError, Registration, judge_status, register},
+    session::{Halt, Outgoing, Session},
+    shared::Shared,
+};
+use crate::{channel::Channel, clients::metering};
+
+/// Messages that wait for the transport.
+const OUTGOING_MAX: usize = 16;
+/// Definitions in one message.
+const DEFINITIONS_MAX: usize = 1_000;
+/// How long a lane may wait for the service's store to agree with the log before the stream is opened
+/// anew, so that the service looks again.
+const DISAGREEMENT_MAX: Duration = Duration::from_secs(5);
+/// Streams in a row on which the same lane, at the same settled position, is stopped for a reason that
+/// can pass, before it is left alone.
+const LANE_ATTEMPTS_MAX: u32 = 5;
+/// Reasons that speak of the service's store, which a reset of it mends.
+const PASSING: [&str; 4] =
+    [reason::DIVERGED, reason::LANE_OUT_OF_SEQUENCE, reason::LANE_UNKNOWN, reason::RECEIPT_IN_FUTURE];
+
+pub(super) struct Sender {
+    pub(super) shared: Arc<Shared>,
+    pub(super) channel: Channel,
+    pub(super) dir: PathBuf,
+    pub(super) producer: ProducerId,
+    pub(super) meta: Meta,
+    pub(super) registered: bool,
+    pub(super) closing: CancellationToken,
+    attempts: BTreeMap<Lane, (u32, u64)>,
+    reader: Option<FrameReader>,
+}
+
+/// Why a stream ended.
+enum End {
+    Fault(Fault),
+    Lost(String),
+}
+
+impl From<Halt> for End {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Fault(fault) => Self::Fault(fault),
+            Halt::Reconnect(why) => Self::Lost(why.to_owned()),
+        }
+    }
+}
+
+impl From<LogError> for End {
+    fn from(error: LogError) -> Self {
+        Self::Fault(Fault::Log(error))
+    }
+}
+
+impl From<CallError> for End {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Transient(status) => Self::Lost(status.to_string()),
+            CallError::Fault(fault) => Self::Fault(fault),
+        }
+    }
+}
+
+impl Sender {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        channel: Channel,
+        producer: ProducerId,
+        meta: Meta,
+        registered: bool,
+        closing: CancellationToken,
+    ) -> Self {
+        let dir = shared.options.dir.clone();
+        let reader = Some(FrameReader::new(&dir));
+        let attempts = BTreeMap::new();
+        Self { shared, channel, dir, producer, meta, registered, closing, attempts, reader }
+    }
+
+    /// Until the producer closes or stops for good.
+    pub(super) async fn run(mut self) {
+        let closing = self.closing.clone();
+        let mut pauses = backoff(&self.shared).build();
+        loop {
+            let mut progress = false;
+            let end = tokio::select! {
+                () = closing.cancelled() => return,
+                end = self.attempt(&mut progress) => end,
+            };
+            self.shared.status.send_modify(|status| status.connected = false);
+            match end {
+                End::Fault(fault) => return self.shared.fail(fault),
+                End::Lost(why) => tracing::debug!(why, "stream to metering lost"),
+            }
+            if progress {
+                pauses = backoff(&self.shared).build();
+            }
+            let longest = Duration::from_millis(self.shared.options.reconnect_max_ms);
+            let pause = pauses.next().unwrap_or(longest);
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn attempt(&mut self, progress: &mut bool) -> End {
+        match self.register_and_stream(progress).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn register_and_stream(&mut self, progress: &mut bool) -> Result<std::convert::Infallible, End> {
+        if !self.registered {
+            let registration = register(&self.channel, self.producer, self.meta.epoch).await?;
+            self.adopt(registration).await?;
+            self.registered = true;
+        }
+        self.stream(progress).await
+    }
+
+    async fn adopt(&mut self, registration: Registration) -> Result<(), End> {
+        self.shared.with_index(|index| registration.check(index)).map_err(End::Fault)?;
+        let (map, stream_limits) = (registration.map, registration.limits);
+        let (dir, producer) = (self.dir.clone(), self.producer);
+        self.meta = blocking(move || registration.write_meta(&dir, producer)).await?;
+        let limits = Limits::new(&self.shared.options, stream_limits);
+        self.shared.with_pending(|pending| pending.set_map(map, limits));
+        self.shared.settled_moved();
+        Ok(())
+    }
+
+    async fn stream(&mut self, progress: &mut bool) -> Result<std::convert::Infallible, End> {
+        let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
+        let hello = wire::Hello { producer_id: self.producer.to_string(), epoch: self.meta.epoch };
+        let lost = |status| judge_status(status, self.producer, self.meta.epoch);
+        outgoing
+            .try_send(request(wire::ingest_request::Request::Hello(hello)))
+            .map_err(|_| End::Lost("the stream ended before it began".to_owned()))?;
+        let mut client = metering::ingest(&self.channel);
+        let opening = client.ingest(ReceiverStream::new(receiver));
+        let mut incoming = tokio::time::timeout(self.channel.deadline(), opening)
+            .await
+            .map_err(|_| End::Lost("the stream was not answered in time".to_owned()))?
+            .map_err(lost)?
+            .into_inner();
+        self.shared.status.send_modify(|status| status.connected = true);
+        let mut session = Session::new(self.producer, self.meta.epoch, self.meta.series_max);
+        for stop in &self.shared.status.borrow().stopped_lanes {
+            session.leave_out(stop.lane);
+        }
+        let mut news = self.shared.status.subscribe();
+        let mut outbox = VecDeque::new();
+        let mut disagreement: Option<Instant> = None;
+        loop {
+            news.mark_unchanged();
+            if outbox.is_empty() {
+                self.fill(&mut outbox, &mut session).await?;
+            }
+            disagreement = session.is_waiting().then(|| disagreement.unwrap_or_else(Instant::now));
+            let look_again = disagreement.map_or_else(Instant::now, |since| since + DISAGREEMENT_MAX);
+            tokio::select! {
+                answer = incoming.message() => {
+                    let answer = answer.map_err(|status| judge_status(status, self.producer, self.meta.epoch))?;
+                    let answer = answer.ok_or_else(|| End::Lost("metering ended the stream".to_owned()))?;
+                    *progress |= self.take(answer, &mut session)?;
+                }
+                permit = outgoing.reserve(), if !outbox.is_empty() && !outgoing.is_closed() => {
+                    if let (Ok(permit), Some(message)) = (permit, outbox.pop_front()) {
+                        permit.send(message);
+                    }
+                }
+                changed = news.changed(), if outbox.is_empty() => {
+                    changed.map_err(|_| End::Lost("the producer is gone".to_owned()))?;
+                }
+                () = tokio::time::sleep_until(look_again), if disagreement.is_some() => {
+                    return Err(End::Lost("metering and the log do not agree on a lane".to_owned()));
+                }
+            }
+        }
+    }
+
+    /// Puts the next message, or the next frame with its definitions, into the outbox.
+    async fn fill(
+        &mut self,
+        outbox: &mut VecDeque<wire::IngestRequest>,
+        session: &mut Session,
+    ) -> Result<(), End> {
+        use wire::ingest_request::Request;
+        let (frame, chain_before, body) = match self.shared.with_index(|index| session.next(index)) {
+            None => return Ok(()),
+            Some(Outgoing::Attach(attach)) => {
+                outbox.push_back(request(Request::Attach(attach)));
+                return Ok(());
+            }
+            Some(Outgoing::Frame { frame, chain_before, body }) => (frame, chain_before, body),
+        };
+        let body = match body {
+            Some(body) => body,
+            None => self.read_back(frame, chain_before).await?,
+        };
+        let definitions = self.shared.with_index(|index| session.definitions_for(&body, index))?;
+        for definitions in definitions.chunks(DEFINITIONS_MAX) {
+            let define = wire::DefineSeries { definitions: definitions.to_vec() };
+            outbox.push_back(request(Request::Define(define)));
+        }
+        outbox.push_back(request(Request::Frame(wire::LaneFrame { chain_before, body })));
+        Ok(())
+    }
+
+    async fn read_back(&mut self, frame: FrameRef, chain_before: u64) -> Result<Bytes, End> {
+        let mut reader = self.reader.take().unwrap_or_else(|| FrameReader::new(&self.dir));
+        let (reader, body) = blocking(move || {
+            let body = reader.read(&frame, chain_before)?;
+            Ok((reader, body))
+        })
+        .await?;
+        self.reader = Some(reader);
+        Ok(body)
+    }
+
+    /// Takes an answer; says whether it shows that the stream works.
+    fn take(&mut self, answer: wire::IngestResponse, session: &mut Session) -> Result<bool, End> {
+        let news = self.shared.with_index(|index| session.take(answer, index))?;
+        if news.settled_moved {
+            self.shared.settled_moved();
+        }
+        match news.stopped {
+            Some(stop) => self.lane_stopped(stop, session).map(|()| false),
+            None => Ok(true),
+        }
+    }
+
+    fn lane_stopped(&mut self, stop: LaneStop, session: &mut Session) -> Result<(), End> {
+        let lane = stop.lane;
+        let settled =
+            self.shared.with_index(|index| index.lane(lane).map_or(0, |log| log.settled().sequence));
+        let (attempts, at) = self.attempts.get(&lane).copied().unwrap_or_default();
+        let attempts = if at == settled { attempts } else { 0 };
+        if PASSING.contains(&stop.reason.as_str()) && attempts < LANE_ATTEMPTS_MAX {
+            self.attempts.insert(lane, (attempts.saturating_add(1), settled));
+            return Err(End::Lost(stop.to_string()));
+        }
+        tracing::error!(lane = %lane, reason = stop.reason, detail = stop.detail, "lane stopped");
+        session.leave_out(lane);
+        self.shared.status.send_modify(|status| status.stopped_lanes.push(stop));
+        Ok(())
+    }
+}
+
+fn request(request: wire::ingest_request::Request) -> wire::IngestRequest {
+    wire::IngestRequest { request: Some(request) }
+}
+
+fn backoff(shared: &Shared) -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(shared.options.reconnect_min_ms))
+        .with_max_delay(Duration::from_millis(shared.options.reconnect_max_ms))
+        .without_max_times()
+        .with_jitter()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, End> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome.map_err(End::from),
+        Err(error) => Err(End::Lost(format!("reading the log was interrupted: {error}"))),
+    }
+}
+
+/// A status that a caller sees as the cause of a failed registration.
+pub(super) fn status_of(error: CallError) -> Result<Status, Fault> {
+    match error {
+        CallError::Transient(status) => Ok(status),
+        CallError::Fault(fault) => Err(fault),
+    }
+}

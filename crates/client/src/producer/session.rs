@@ -1,0 +1,321 @@
+//! One stream's decisions, without the stream: what to send next, what an answer changes.
+//!
+//! Shape: for each lane, the next sequence to send (none while the service's store and this log do not
+//! agree) and the window's end. The rules are those of `metering_core::resume`; this module only keeps
+//! what they say. A session begins empty and ends with its stream, so nothing of a broken stream can
+//! leak into the next.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use drawdown_metering_core::{
+    fault::FieldFault,
+    frame::{FrameLimits, FrameView},
+    reason,
+    resume::{Answer, LaneLog as _, Resume, Source, resume},
+    shard::{Lane, Position},
+};
+use drawdown_proto::metering::v1 as wire;
+use drawdown_types::ProducerId;
+
+use super::{
+    encode::{definition, lane_of, lane_to_wire, position_of, position_to_wire},
+    error::{Fault, LaneStop},
+    index::Index,
+    log::FrameRef,
+};
+
+/// Why a stream can not go on.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// This producer stops for good.
+    Fault(Fault),
+    /// Another stream may do better.
+    Reconnect(&'static str),
+}
+
+impl From<Fault> for Halt {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What an answer changed for others.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) settled_moved: bool,
+    pub(super) stopped: Option<LaneStop>,
+}
+
+/// What to send next.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Attach(wire::AttachLane),
+    Frame { frame: FrameRef, chain_before: u64, body: Option<Bytes> },
+}
+
+#[derive(Debug, Default)]
+struct LaneSession {
+    attached: bool,
+    stopped: bool,
+    /// The sequence to send next; `None` while nothing may be sent.
+    next: Option<u64>,
+    through: u64,
+}
+
+/// The state of one stream.
+#[derive(Debug)]
+pub(super) struct Session {
+    producer: ProducerId,
+    epoch: u64,
+    series_max: usize,
+    lanes: BTreeMap<Lane, LaneSession>,
+    /// The lane that sent last, so that every lane gets its turn.
+    last: Option<Lane>,
+    defined: Numbers,
+}
+
+/// A set of series numbers.
+#[derive(Debug, Default)]
+struct Numbers {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl Numbers {
+    /// Adds a number; answers whether it is new.
+    fn insert(&mut self, number: u32) -> bool {
+        let Ok(at) = usize::try_from(number / u64::BITS) else { return false };
+        if self.words.len() <= at {
+            self.words.resize(at.saturating_add(1), 0);
+        }
+        let Some(word) = self.words.get_mut(at) else { return false };
+        let bit = 1_u64 << (number % u64::BITS);
+        let new = *word & bit == 0;
+        *word |= bit;
+        self.count = self.count.saturating_add(usize::from(new));
+        new
+    }
+}
+
+impl Session {
+    pub(super) fn new(producer: ProducerId, epoch: u64, series_max: u32) -> Self {
+        Self {
+            producer,
+            epoch,
+            series_max: usize::try_from(series_max).unwrap_or(usize::MAX),
+            lanes: BTreeMap::new(),
+            last: None,
+            defined: Numbers::default(),
+        }
+    }
+
+    /// A lane that stopped on an earlier stream is left alone on this one.
+    pub(super) fn leave_out(&mut self, lane: Lane) {
+        self.lanes.insert(lane, LaneSession { stopped: true, ..LaneSession::default() });
+    }
+
+    /// Whether some lane may not send because the service's store does not agree with the log.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.lanes.values().any(|lane| lane.attached && !lane.stopped && lane.next.is_none())
+    }
+
+    /// What to send next; `None` until an answer or a new frame comes.
+    pub(super) fn next(&mut self, index: &mut Index) -> Option<Outgoing> {
+        // Also lanes without anything to send: a restored ledger shows itself only in the answer.
+        let unseen = index
+            .lanes()
+            .find(|(lane, log)| !self.lanes.contains_key(lane) && log.end().sequence > log.freed().sequence);
+        if let Some((lane, log)) = unseen {
+            self.lanes.insert(lane, LaneSession::default());
+            return Some(Outgoing::Attach(wire::AttachLane {
+                lane: Some(lane_to_wire(lane)),
+                end_sequence: log.end().sequence,
+                freed: Some(position_to_wire(lane, log.freed())),
+            }));
+        }
+        self.next_frame(index)
+    }
+
+    fn next_frame(&mut self, index: &mut Index) -> Option<Outgoing> {
+        let ready = |(lane, session): (&Lane, &LaneSession)| {
+            let next = session.next.filter(|_| !session.stopped)?;
+            let (frame, before) = index.lane(*lane)?.frame_at(next)?;
+            (frame.end.sequence <= session.through).then(|| (frame.clone(), before))
+        };
+        let after = self.last.and_then(|last| {
+            self.lanes.range((std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded)).find_map(ready)
+        });
+        let (frame, chain_before) = match after {
+            Some(found) => found,
+            None => self.lanes.iter().find_map(ready)?,
+        };
+        self.last = Some(frame.lane);
+        if let Some(session) = self.lanes.get_mut(&frame.lane) {
+            session.next = frame.end.sequence.checked_add(1);
+        }
+        let body = index.take_unsent(frame.lane, frame.first_sequence);
+        Some(Outgoing::Frame { frame, chain_before, body })
+    }
+
+    /// Definitions that have to go before a frame because this stream has not had them.
+    pub(super) fn definitions_for(
+        &mut self,
+        body: &[u8],
+        index: &Index,
+    ) -> Result<Vec<wire::SeriesDefinition>, Halt> {
+        if self.defined.count == index.series_count() {
+            return Ok(Vec::new());
+        }
+        let limits = FrameLimits { bytes_max: usize::MAX, events_max: u32::MAX };
+        let view = FrameView::parse(body, &limits)
+            .map_err(|_| Fault::Contract("a frame of the own log can not be read"))?;
+        for own in view.definitions() {
+            self.defined.insert(own.number.get());
+        }
+        let mut missing = Vec::new();
+        view.for_each_series(|number| {
+            if self.defined.insert(number) {
+                missing.push(number);
+            }
+        });
+        if self.defined.count > self.series_max {
+            return Err(Halt::Reconnect("the stream has defined as many series as it may"));
+        }
+        let defined = missing.into_iter().map(|number| {
+            index.series(number).map(|key| definition(number, key)).ok_or(Halt::Fault(Fault::Contract(
+                "a frame of the own log uses a series that the log has not",
+            )))
+        });
+        defined.collect()
+    }
+
+    /// Takes an answer.
+    pub(super) fn take(&mut self, response: wire::IngestResponse, index: &mut Index) -> Result<News, Halt> {
+        use wire::ingest_response::Response;
+        match response.response {
+            Some(Response::Attached(attached)) => self.attached(attached, index),
+            Some(Response::Watermarks(watermarks)) => {
+                let mut news = News::default();
+                for lane in watermarks.lanes {
+                    news.settled_moved |= self.watermark(lane, index)?;
+                }
+                Ok(news)
+            }
+            Some(Response::Rewound(rewound)) => self.rewound(rewound, index),
+            Some(Response::Stopped(stopped)) => self.stopped(stopped, index),
+            Some(Response::Refused(refused)) => {
+                let lane = lane_of(self.producer, refused.lane).ok_or(NO_LANE)?;
+                index.refuse(lane, refused.first_sequence, refused.reason, refused.count);
+                Ok(News::default())
+            }
+            // A kind of answer that a later version adds.
+            None => Ok(News::default()),
+        }
+    }
+
+    fn attached(&mut self, attached: wire::LaneAttached, index: &mut Index) -> Result<News, Halt> {
+        let (lane, applied) = position_of(self.producer, attached.applied).ok_or(NO_LANE)?;
+        let (_, settled) = position_of(self.producer, attached.settled).ok_or(NO_LANE)?;
+        let answer = Answer {
+            registered_epoch: attached.registered_epoch,
+            applied: Some(applied),
+            settled,
+            source: Source::Stream,
+        };
+        let (Some(session), Some(log)) = (self.lanes.get_mut(&lane), index.lane_mut(lane)) else {
+            return Err(Fault::Contract("a lane was attached that was not asked for").into());
+        };
+        let verdict = resume(log, self.epoch, &answer);
+        session.attached = true;
+        session.through = attached.send_through_sequence;
+        session.next = judged(verdict, lane, self.epoch)?.and_then(|from| from.sequence.checked_add(1));
+        if verdict == Resume::AskForLook {
+            return Ok(News::default());
+        }
+        // Also downwards: a restored ledger has taken back what it had settled.
+        log.set_settled(settled);
+        log.set_applied(applied.sequence);
+        index.settle_refusals(lane, settled);
+        Ok(News { settled_moved: true, stopped: None })
+    }
+
+    fn watermark(&mut self, mark: wire::LaneWatermark, index: &mut Index) -> Result<bool, Halt> {
+        let (lane, applied) = position_of(self.producer, mark.applied).ok_or(NO_LANE)?;
+        let (Some(session), Some(log)) = (self.lanes.get_mut(&lane), index.lane_mut(lane)) else {
+            return Ok(false);
+        };
+        let told = match mark.settled {
+            Some(settled) => Some(position_of(self.producer, Some(settled)).ok_or(NO_LANE)?.1),
+            None => None,
+        };
+        let settled = told.unwrap_or_else(|| log.settled());
+        let answer = Answer { registered_epoch: 0, applied: Some(applied), settled, source: Source::Stream };
+        session.through = mark.send_through_sequence;
+        match judged(resume(log, self.epoch, &answer), lane, self.epoch)? {
+            Some(from) => {
+                let next = from.sequence.saturating_add(1);
+                session.next = Some(session.next.map_or(next, |mine| mine.max(next)));
+                log.set_applied(applied.sequence);
+            }
+            None => session.next = None,
+        }
+        // Told late it may be lower than what is known; only an attach lowers it.
+        let moved = settled.sequence > log.settled().sequence;
+        if moved {
+            log.set_settled(settled);
+            index.settle_refusals(lane, settled);
+        }
+        Ok(moved)
+    }
+
+    fn rewound(&mut self, rewound: wire::LaneRewound, index: &mut Index) -> Result<News, Halt> {
+        let (lane, applied) = position_of(self.producer, rewound.applied).ok_or(NO_LANE)?;
+        let (Some(session), Some(log)) = (self.lanes.get_mut(&lane), index.lane_mut(lane)) else {
+            return Ok(News::default());
+        };
+        let answer = Answer {
+            registered_epoch: 0,
+            applied: Some(applied),
+            settled: log.settled(),
+            source: Source::Stream,
+        };
+        let from = judged(resume(log, self.epoch, &answer), lane, self.epoch)?;
+        session.next = from.and_then(|from| from.sequence.checked_add(1));
+        log.set_applied(applied.sequence);
+        Ok(News::default())
+    }
+
+    fn stopped(&mut self, stopped: wire::LaneStopped, index: &mut Index) -> Result<News, Halt> {
+        let lane = lane_of(self.producer, stopped.lane).ok_or(NO_LANE)?;
+        if let (Some((_, settled)), Some(log)) =
+            (position_of(self.producer, stopped.settled), index.lane(lane))
+        {
+            let answer = Answer { registered_epoch: 0, applied: None, settled, source: Source::Stream };
+            judged(resume(log, self.epoch, &answer), lane, self.epoch)?;
+        }
+        if stopped.reason == reason::FENCED {
+            return Err(Fault::Fenced { registered: 0, mine: self.epoch }.into());
+        }
+        self.lanes.entry(lane).or_default().stopped = true;
+        let fields = stopped.faults.into_iter();
+        let fields = fields.map(|fault| FieldFault::new(fault.field, fault.description)).collect();
+        let stop = LaneStop { lane, reason: stopped.reason, detail: stopped.detail, fields };
+        Ok(News { settled_moved: false, stopped: Some(stop) })
+    }
+}
+
+const NO_LANE: Halt = Halt::Fault(Fault::Contract("an answer names no lane or position"));
+
+/// Where sending goes on, or why never.
+pub(super) fn judged(verdict: Resume, lane: Lane, epoch: u64) -> Result<Option<Position>, Fault> {
+    match verdict {
+        Resume::SendFrom(from) => Ok(Some(from)),
+        Resume::Wait | Resume::AskForLook => Ok(None),
+        Resume::Fenced { registered } => Err(Fault::Fenced { registered, mine: epoch }),
+        Resume::Diverged { settled, mine } => Err(Fault::Diverged { lane, settled, held: mine }),
+        Resume::NameLost { settled, freed } => {
+            Err(Fault::Freed { lane, settled: settled.sequence, freed: freed.sequence })
+        }
+    }
+}
