@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn the_hash_is_fixed_for_ever() {
         assert_eq!(next(START, b""), 0x2d06_8005_38d3_94c2);
-        let chain = next(next(START, b"first frame"), b"second frame");
-        assert_eq!(chain, next(next(START, b"first frame"), b"second frame"));
+        // By another implementation of xxh3.
+        assert_eq!(next(next(START, b"first frame"), b"second frame"), 0x6147_2535_feb8_72f8);
     }
 }

@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn the_placement_is_fixed_for_ever() {
         let count = NonZeroU32::new(16).unwrap();
-        let placed: Vec<u32> =
-            ["", "client_a", "client_b", "client_c"].iter().map(|id| shard_of(id, count)).collect();
-        assert_eq!(placed.first(), Some(&2), "xxh3 of nothing is 0x2d06800538d394c2");
-        assert!(placed.iter().all(|shard| *shard < 16));
+        // By another implementation of xxh3.
+        for (client_id, shard) in [("", 2), ("client_a", 4), ("client_b", 6), ("client_c", 4)] {
+            assert_eq!(shard_of(client_id, count), shard, "{client_id}");
+        }
     }
 }

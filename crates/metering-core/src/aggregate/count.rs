@@ -1,6 +1,6 @@
 //! Counters and the loop over a frame's events.
 
-use drawdown_types::Quantity;
+use drawdown_types::{Quantity, Timestamp};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -281,8 +281,11 @@ impl<'a> Times<'a> {
             rules,
             receipt_ms,
             received_window_ms: rules.floor_ms(receipt_ms),
-            oldest_ms: receipt_ms.saturating_sub(millis(rules.age_refused)),
-            unclamped_ms: receipt_ms.saturating_add(millis(rules.clock_skew_max)),
+            // A window before the first day could be counted, and never be read again.
+            oldest_ms: receipt_ms.saturating_sub(millis(rules.age_refused)).max(Timestamp::MIN.as_millis()),
+            unclamped_ms: receipt_ms
+                .saturating_add(millis(rules.clock_skew_max))
+                .min(Timestamp::MAX.as_millis()),
             latest_ms: receipt_ms.saturating_add(millis(rules.future_refused)),
             from_ms: 0,
             span: 0,

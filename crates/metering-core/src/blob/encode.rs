@@ -1,5 +1,6 @@
 //! Writing blobs.
 
+use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::MAGIC;
@@ -131,19 +132,16 @@ fn put_counters(out: &mut Vec<u8>, flush: &Flush, names: &[u64]) {
     let mut pairs: Vec<(i64, i64)> = Vec::new();
     let mut counters = Vec::with_capacity(flush.counters.len().saturating_mul(6));
     let mut quantity: i128 = 0;
-    let mut last = (0, (i64::MIN, i64::MIN));
+    let mut pair_ids: FxHashMap<(i64, i64), usize> = FxHashMap::default();
     for counter in &flush.counters {
         let pair = (counter.window_start_secs, counter.received_window_start_secs);
-        if last.1 != pair || pairs.is_empty() {
-            let known = pairs.iter().position(|known| *known == pair);
-            last = (known.unwrap_or(pairs.len()), pair);
-            if known.is_none() {
-                pairs.push(pair);
-            }
+        let pair_id = *pair_ids.entry(pair).or_insert(pairs.len());
+        if pair_id == pairs.len() {
+            pairs.push(pair);
         }
         let name = usize::try_from(counter.series).ok().and_then(|at| names.get(at));
         put_varint(&mut counters, name.copied().unwrap_or(u64::MAX));
-        put_len(&mut counters, last.0);
+        put_len(&mut counters, pair_id);
         put_varint(&mut counters, counter.events);
         put_varint(&mut counters, counter.quantity.cast_unsigned());
         quantity = quantity.saturating_add(i128::from(counter.quantity));

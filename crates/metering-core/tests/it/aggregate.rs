@@ -4,6 +4,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use drawdown_metering_core::{
     aggregate::{Added, Aggregator, Attached, EventRules, Incoming, RefusedEvents},
+    blob::{self, Decoded, NameBook},
     chain,
     dictionary::Dictionary,
     fault::FieldFault,
@@ -13,6 +14,8 @@ use drawdown_metering_core::{
     series::SeriesNumber,
     shard::{Lane, Position, ShardMap, shard_of},
 };
+
+use drawdown_types::Timestamp;
 
 use crate::setup::{
     DAY_MS, Event, HOUR_MS, Instance, RECEIPT_MS, frame, lane, map, meters, now, producer, series,
@@ -74,6 +77,25 @@ fn times_ahead_are_clamped_to_the_receipt_and_counted() {
         flush.counters.iter().map(|c| (c.window_start_secs - receipt / 1000, c.events)).collect();
     windows.sort_unstable();
     assert_eq!((windows.as_slice(), flush.clamped), (&[(0, 2), (300, 1)][..], 2));
+}
+
+#[test]
+fn whatever_is_counted_can_be_read_again() {
+    let first = Timestamp::MIN.as_millis();
+    let late = now().as_millis() + DAY_MS;
+    for (receipt, times, counted) in [
+        (first, vec![first - 1, first], 1),
+        (first + HOUR_MS, vec![first - 1, i64::MIN, first, first + HOUR_MS], 2),
+        (late, vec![late, late + DAY_MS, Timestamp::MAX.as_millis(), i64::MAX], 2),
+    ] {
+        let mut instance = Instance::new();
+        instance.aggregator.attach(lane(1), 1, Position::START);
+        let events: Vec<Event> = times.iter().map(|time_ms| (1, 1, *time_ms)).collect();
+        instance.add(producer(1), 1, 0, &frame(lane(1), 1, receipt, &events)).unwrap();
+        let flush = instance.aggregator.take();
+        let blob = NameBook::new().encode(&flush, 1, 1, 1);
+        assert_eq!(Decoded::read(&blob::entry(0, &blob.bytes)).unwrap().events, counted, "{receipt}");
+    }
 }
 
 #[test]
