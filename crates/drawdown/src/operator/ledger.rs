@@ -1,0 +1,101 @@
+//! Checks and repairs of the ledger.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use drawdown_client::ledger::{settlement, token};
+use drawdown_proto::ledger::v1::{ResetAllShardsRequest, VerifyLedgerRequest, VerifyLedgerResponse};
+
+use super::{Connection, Session};
+use crate::{
+    failure::Found,
+    output::{json_of, number, text},
+};
+
+/// Runs the ledger service, or checks and repairs the ledger
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  drawdown ledger --config drawdown.toml\n  drawdown ledger verify")]
+pub(crate) struct LedgerCommand {
+    #[command(flatten)]
+    pub(crate) serve: crate::serve::ServeArguments,
+    #[command(subcommand)]
+    pub(crate) action: Option<LedgerAction>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum LedgerAction {
+    /// Runs every invariant of the ledger; ends with exit code 1 where one is violated
+    #[command(after_help = "Example:\n  drawdown ledger verify --json")]
+    Verify {
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Gives every shard a new generation: after a restore of Postgres, before anything connects
+    #[command(
+        after_help = "Example:\n  drawdown ledger reset-shards --cause 'restored the backup of Monday'"
+    )]
+    ResetShards {
+        /// Why, for the log
+        #[arg(long)]
+        cause: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+impl LedgerAction {
+    pub(crate) async fn run(self) -> Result<()> {
+        match self {
+            Self::Verify { connection } => verify(&connection.open()?).await,
+            Self::ResetShards { cause, connection } => {
+                let session = connection.open()?;
+                let request = ResetAllShardsRequest { cause };
+                let answer = settlement(&session.ledger).reset_all_shards(request).await?.into_inner();
+                let answer = json_of("drawdown.ledger.v1.ResetAllShardsResponse", &answer)?;
+                session.output.record(&answer, "", &[number("shards reset", "shards")])
+            }
+        }
+    }
+}
+
+async fn verify(session: &Session) -> Result<()> {
+    let answer = token(&session.ledger).verify_ledger(VerifyLedgerRequest {}).await?.into_inner();
+    let columns = [
+        text("invariant", "name"),
+        number("violations", "violations"),
+        text("statement", "statement"),
+        text("examples", "examples"),
+    ];
+    session.output.table(
+        &json_of("drawdown.ledger.v1.VerifyLedgerResponse", &answer)?,
+        "invariants",
+        &columns,
+    )?;
+    judge(&answer)
+}
+
+/// A check that ran nothing has proven nothing.
+fn judge(answer: &VerifyLedgerResponse) -> Result<()> {
+    let violated = answer.invariants.iter().filter(|invariant| invariant.violations != 0).count();
+    match (answer.invariants.len(), violated) {
+        (0, _) => Err(Found("no invariant was checked".to_owned()).into()),
+        (_, 0) => Ok(()),
+        (all, violated) => Err(Found(format!("{violated} of {all} invariants are violated")).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drawdown_proto::ledger::v1::InvariantResult;
+
+    use super::*;
+
+    #[test]
+    fn only_a_clean_check_of_something_passes() {
+        let result = |violations| InvariantResult { violations, ..InvariantResult::default() };
+        for (invariants, clean) in
+            [(vec![], false), (vec![result(0)], true), (vec![result(0), result(3)], false)]
+        {
+            assert_eq!(judge(&VerifyLedgerResponse { invariants }).is_ok(), clean);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Lots of tokens, balances, charges, the journal and what nobody pays for.
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use drawdown_client::ledger::token;
+use drawdown_proto::ledger::v1::{
+    self as pb, GetBalanceRequest, GrantTokensRequest, ListChargesRequest, ListJournalRequest,
+    ListLotsRequest, ListUnattributedRequest, PurchaseTokensRequest,
+};
+use drawdown_types::{MicroTokens, Timestamp};
+
+use super::{Change, Connection, Pages, wire};
+use crate::output::{Column, json_of, name, number, text, tokens};
+
+/// Buys and grants tokens
+#[derive(Args, Debug)]
+pub(crate) struct TokensCommand {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    action: TokensAction,
+}
+
+#[derive(Subcommand, Debug)]
+enum TokensAction {
+    /// Buys tokens for a team: one lot that expires one calendar year later
+    #[command(
+        after_help = "Example:\n  drawdown tokens purchase 500 --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv"
+    )]
+    Purchase {
+        /// Whole tokens
+        tokens: i64,
+        #[command(flatten)]
+        owner: Owner,
+        /// Set-up: the original instant [default: now]
+        #[arg(long, value_name = "INSTANT")]
+        purchased_at: Option<Timestamp>,
+        /// A note
+        #[arg(long, default_value = "")]
+        note: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Grants tokens to a team
+    #[command(
+        after_help = "Example:\n  drawdown tokens grant 12.5 --pool promotional --expires-at 2026-12-31T00:00:00Z --note 'launch' --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv"
+    )]
+    Grant {
+        /// Tokens, exact to a millionth
+        tokens: MicroTokens,
+        /// Where the lot comes from, which decides when it is drawn
+        #[arg(long)]
+        pool: Pool,
+        #[command(flatten)]
+        owner: Owner,
+        /// First instant at which it may be drawn [default: now]
+        #[arg(long, value_name = "INSTANT")]
+        starts_at: Option<Timestamp>,
+        /// First instant at which it may not
+        #[arg(long, value_name = "INSTANT")]
+        expires_at: Timestamp,
+        /// Why
+        #[arg(long)]
+        note: String,
+        #[command(flatten)]
+        change: Change,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Owner {
+    /// The account
+    #[arg(long, value_name = "ACCOUNT_ID")]
+    account: String,
+    /// The team of that account that will own the lot
+    #[arg(long, value_name = "TEAM_ID")]
+    team: String,
+}
+
+/// Where a granted lot comes from.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Pool {
+    /// A free allowance
+    Free,
+    /// Enterprise agreement
+    Enterprise,
+    /// Cloud credits
+    Credit,
+    /// A promotion
+    Promotional,
+}
+
+/// Lists the lots of a team in the order they are drawn
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  drawdown lots team_01j2gv5gymfsfrn6rc3mq3yjjv")]
+pub(crate) struct LotsCommand {
+    /// The team
+    team_id: String,
+    /// As of this instant [default: now]
+    #[arg(long, value_name = "INSTANT")]
+    at: Option<Timestamp>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Shows the balance of a team
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  drawdown balance team_01j2gv5gymfsfrn6rc3mq3yjjv")]
+pub(crate) struct BalanceCommand {
+    /// The team
+    team_id: String,
+    /// As of this instant [default: now]
+    #[arg(long, value_name = "INSTANT")]
+    at: Option<Timestamp>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Lists the charges of a team in posting order
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  drawdown charges team_01j2gv5gymfsfrn6rc3mq3yjjv --limit 50")]
+pub(crate) struct ChargesCommand {
+    /// The team
+    team_id: String,
+    #[command(flatten)]
+    pages: Pages,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Lists the journal of a team by sequence
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  drawdown journal team_01j2gv5gymfsfrn6rc3mq3yjjv --after 120")]
+pub(crate) struct JournalCommand {
+    /// The team
+    team_id: String,
+    /// Rows after this sequence
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    after: i64,
+    /// At most this many rows
+    #[arg(long, value_name = "ROWS", default_value_t = 1000)]
+    limit: u32,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Lists usage that no team could be charged for
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  drawdown unattributed")]
+pub(crate) struct UnattributedCommand {
+    #[command(flatten)]
+    pages: Pages,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+const LOT: [Column; 9] = [
+    text("lot", "lot_id"),
+    name("pool", "pool_kind", "POOL_KIND_"),
+    name("state", "state", "LOT_STATE_"),
+    tokens("granted", "granted_micros"),
+    tokens("remaining", "remaining_micros"),
+    tokens("used", "consumed_micros"),
+    tokens("expired", "expired_micros"),
+    text("starts", "starts_at"),
+    text("expires", "expires_at"),
+];
+const BALANCE: [Column; 13] = [
+    text("team", "team_id"),
+    tokens("balance", "balance_micros"),
+    tokens("available", "available_micros"),
+    tokens("closing", "closing_micros"),
+    tokens("scheduled", "scheduled_micros"),
+    tokens("held", "held_micros"),
+    tokens("uncharged", "uncharged_micros"),
+    tokens("used", "used_micros"),
+    tokens("purchased", "purchased_micros"),
+    tokens("expired", "expired_micros"),
+    tokens("void", "void_micros"),
+    text("below zero since", "negative_since"),
+    text("at", "at"),
+];
+const CHARGE: [Column; 9] = [
+    text("charge", "charge_id"),
+    text("window", "window_start"),
+    text("app", "app_id"),
+    text("meter", "meter"),
+    number("events", "events"),
+    number("quantity", "quantity"),
+    tokens("tokens", "amount_micros"),
+    tokens("uncharged", "uncharged_micros"),
+    text("posted", "posted_at"),
+];
+const JOURNAL: [Column; 8] = [
+    number("seq", "seq"),
+    text("kind", "kind"),
+    text("from book", "debit_book"),
+    text("to book", "credit_book"),
+    tokens("tokens", "amount_micros"),
+    text("lot", "lot_id"),
+    text("charge", "charge_id"),
+    text("effective", "effective_at"),
+];
+const UNATTRIBUTED: [Column; 7] = [
+    text("window", "window_start"),
+    text("client id", "client_id"),
+    text("meter", "meter"),
+    text("reason", "reason"),
+    number("events", "events"),
+    number("quantity", "quantity"),
+    text("posted", "posted_at"),
+];
+
+impl From<Pool> for pb::PoolKind {
+    fn from(pool: Pool) -> Self {
+        match pool {
+            Pool::Free => Self::Free,
+            Pool::Enterprise => Self::Enterprise,
+            Pool::Credit => Self::Credit,
+            Pool::Promotional => Self::Promotional,
+        }
+    }
+}
+
+impl TokensCommand {
+    pub(crate) async fn run(self) -> Result<()> {
+        let session = self.connection.open()?;
+        let mut client = token(&session.ledger);
+        let answer = match self.action {
+            TokensAction::Purchase { tokens, owner, purchased_at, note, change } => {
+                let request = PurchaseTokensRequest {
+                    account_id: owner.account,
+                    team_id: owner.team,
+                    tokens,
+                    purchased_at: wire(purchased_at),
+                    request_id: change.id(),
+                    note,
+                };
+                let answer = client.purchase_tokens(request).await?.into_inner();
+                json_of("drawdown.ledger.v1.PurchaseTokensResponse", &answer)?
+            }
+            TokensAction::Grant { tokens, pool, owner, starts_at, expires_at, note, change } => {
+                let request = GrantTokensRequest {
+                    account_id: owner.account,
+                    team_id: owner.team,
+                    micros: tokens.as_micros(),
+                    pool_kind: pb::PoolKind::from(pool).into(),
+                    starts_at: wire(starts_at),
+                    expires_at: wire(Some(expires_at)),
+                    note,
+                    request_id: change.id(),
+                };
+                let answer = client.grant_tokens(request).await?.into_inner();
+                json_of("drawdown.ledger.v1.GrantTokensResponse", &answer)?
+            }
+        };
+        session.output.record(&answer, "lot", &LOT)
+    }
+}
+
+impl LotsCommand {
+    pub(crate) async fn run(self) -> Result<()> {
+        let session = self.connection.open()?;
+        let request = ListLotsRequest { team_id: self.team_id, at: wire(self.at) };
+        let answer = token(&session.ledger).list_lots(request).await?.into_inner();
+        session.output.table(&json_of("drawdown.ledger.v1.ListLotsResponse", &answer)?, "lots", &LOT)
+    }
+}
+
+impl BalanceCommand {
+    pub(crate) async fn run(self) -> Result<()> {
+        let session = self.connection.open()?;
+        let request = GetBalanceRequest { team_id: self.team_id, at: wire(self.at) };
+        let answer = token(&session.ledger).get_balance(request).await?.into_inner();
+        session.output.record(
+            &json_of("drawdown.ledger.v1.GetBalanceResponse", &answer)?,
+            "balance",
+            &BALANCE,
+        )
+    }
+}
+
+impl ChargesCommand {
+    pub(crate) async fn run(self) -> Result<()> {
+        let session = self.connection.open()?;
+        let client = token(&session.ledger);
+        let answer = self
+            .pages
+            .collect("drawdown.ledger.v1.ListChargesResponse", "charges", |page_size, page_token| {
+                let request = ListChargesRequest { team_id: self.team_id.clone(), page_size, page_token };
+                let mut client = client.clone();
+                async move { client.list_charges(request).await }
+            })
+            .await?;
+        session.output.table(&answer, "charges", &CHARGE)
+    }
+}
+
+impl JournalCommand {
+    pub(crate) async fn run(self) -> Result<()> {
+        let session = self.connection.open()?;
+        let request =
+            ListJournalRequest { team_id: self.team_id, after_seq: self.after, page_size: self.limit };
+        let answer = token(&session.ledger).list_journal(request).await?.into_inner();
+        session.output.table(&json_of("drawdown.ledger.v1.ListJournalResponse", &answer)?, "rows", &JOURNAL)
+    }
+}
+
+impl UnattributedCommand {
+    pub(crate) async fn run(self) -> Result<()> {
+        let session = self.connection.open()?;
+        let client = token(&session.ledger);
+        let answer =
+            self.pages
+                .collect("drawdown.ledger.v1.ListUnattributedResponse", "usage", |page_size, page_token| {
+                    let mut client = client.clone();
+                    async move {
+                        client.list_unattributed(ListUnattributedRequest { page_size, page_token }).await
+                    }
+                })
+                .await?;
+        session.output.table(&answer, "usage", &UNATTRIBUTED)
+    }
+}

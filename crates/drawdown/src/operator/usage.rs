@@ -1,0 +1,87 @@
+//! Producers, and usage that is not settled yet.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use drawdown_client::{ledger::settlement, metering};
+use drawdown_proto::{ledger::v1::CreateProducerRequest, metering::v1::GetLiveUsageRequest};
+
+use super::{Change, Connection};
+use crate::output::{json_of, name, number, text};
+
+/// Producers: owners of a durable log of usage
+#[derive(Args, Debug)]
+pub(crate) struct ProducerCommand {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    action: ProducerAction,
+}
+
+#[derive(Subcommand, Debug)]
+enum ProducerAction {
+    /// Registers a producer
+    #[command(after_help = "Example:\n  drawdown producer create --name gateway-eu-1")]
+    Create {
+        /// What people call it
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        change: Change,
+    },
+}
+
+/// Usage that metering holds and the ledger does not have yet
+#[derive(Args, Debug)]
+pub(crate) struct UsageCommand {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    action: UsageAction,
+}
+
+#[derive(Subcommand, Debug)]
+enum UsageAction {
+    /// Shows usage that is applied and not settled
+    #[command(after_help = "Example:\n  drawdown usage live client_7f3a client_91bc --meter web.call")]
+    Live {
+        /// Client ids
+        #[arg(required = true, value_name = "CLIENT_ID")]
+        client_ids: Vec<String>,
+        /// Only this meter
+        #[arg(long, default_value = "")]
+        meter: String,
+    },
+}
+
+impl ProducerCommand {
+    pub(crate) async fn run(self) -> Result<()> {
+        let session = self.connection.open()?;
+        let ProducerAction::Create { name, change } = self.action;
+        let request = CreateProducerRequest { name, request_id: change.id() };
+        let answer = settlement(&session.ledger).create_producer(request).await?.into_inner();
+        let answer = json_of("drawdown.ledger.v1.CreateProducerResponse", &answer)?;
+        session.output.record(&answer, "", &[text("producer", "producer_id")])
+    }
+}
+
+impl UsageCommand {
+    pub(crate) async fn run(self) -> Result<()> {
+        let session = self.connection.open()?;
+        let UsageAction::Live { client_ids, meter } = self.action;
+        let request = GetLiveUsageRequest { client_ids, meter };
+        let answer = metering::usage(&session.metering).get_live_usage(request).await?.into_inner();
+        let answer = json_of("drawdown.metering.v1.GetLiveUsageResponse", &answer)?;
+        let columns = [
+            text("window", "window_start"),
+            text("client id", "series.client_id"),
+            text("meter", "series.meter"),
+            name("outcome", "series.outcome", "OUTCOME_"),
+            number("events", "events"),
+            number("quantity", "quantity"),
+        ];
+        session.output.table(&answer, "usage", &columns)?;
+        let complete =
+            answer.get("complete_up_to").and_then(serde_json::Value::as_str).unwrap_or("(not known)");
+        session.output.line(&format!("complete up to {complete}"))
+    }
+}
