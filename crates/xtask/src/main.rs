@@ -1,3 +1,116 @@
-//! Tasks of this repository.
+//! Tasks of this repository: `cargo xtask NAME`.
+//!
+//! Light on purpose: it compiles in seconds and knows of the project only what cargo, git and its files tell.
+#![expect(clippy::print_stdout, reason = "a command line speaks on standard output")]
 
-fn main() {}
+mod contracts;
+mod deploy;
+mod machine;
+mod programs;
+mod queries;
+mod servers;
+mod tidy;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::machine::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "tasks of the Drawdown repository", disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run all tests against a real Postgres and a real Redis
+    Test {
+        /// Passed on to the runner, such as the name of a test
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        runner: Vec<String>,
+    },
+    /// Replay a real access log through all services and recount it
+    Demo {
+        /// Passed on to the demo, such as --keep
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Measure, in release mode
+    Bench(Measurement),
+    /// Break things on purpose and count what survives
+    Drill(Measurement),
+    /// Check the rules of the house
+    Tidy,
+    /// Lint the contracts and compare them with those that were accepted
+    Buf {
+        /// Accept additions; what breaks a caller is refused
+        #[arg(long)]
+        accept: bool,
+    },
+    /// The committed answers of the database to the queries in the code
+    Sqlx {
+        #[command(subcommand)]
+        step: Queries,
+    },
+    /// Check the files of deploy/ and the shell scripts
+    DeployCheck,
+    /// Run a command with private servers in its environment; without one, start them and stop them again
+    Servers {
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(clap::Args)]
+struct Measurement {
+    /// Which one
+    name: String,
+    /// Where the figures are written
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Passed on
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Queries {
+    /// Ask a fresh database and replace .sqlx
+    Prepare,
+    /// Ask a fresh database and compare with .sqlx
+    Check,
+}
+
+fn main() -> ExitCode {
+    let done = Workspace::find().and_then(|workspace| run(&workspace, Arguments::parse().task));
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            println!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(workspace: &Workspace, task: Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Test { runner } => servers::test(workspace, &runner),
+        Task::Demo { options } => programs::demo(workspace, options),
+        Task::Bench(Measurement { name, json, options }) => {
+            programs::measure(workspace, "bench", &name, json.as_deref(), &options)
+        }
+        Task::Drill(Measurement { name, json, options }) => {
+            programs::measure(workspace, "drill", &name, json.as_deref(), &options)
+        }
+        Task::Tidy => tidy::check(workspace),
+        Task::Buf { accept } => contracts::check(workspace, accept),
+        Task::Sqlx { step: Queries::Prepare } => queries::prepare(workspace),
+        Task::Sqlx { step: Queries::Check } => queries::check(workspace),
+        Task::DeployCheck => deploy::check(workspace),
+        Task::Servers { command } => servers::with_servers(workspace, &command),
+    }
+}

@@ -1,0 +1,53 @@
+//! The demo, the benches and the drills: built here, written in `tests/`.
+
+use std::{fs, path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+
+use crate::machine::{Workspace, code, folder_of, run, status};
+
+/// `cargo xtask demo`
+pub(crate) fn demo(workspace: &Workspace, options: Vec<String>) -> anyhow::Result<ExitCode> {
+    let summary = workspace.target.join("demo/summary.json");
+    match fs::remove_file(&summary) {
+        // an old summary must never pass for that of a run which failed
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", summary.display()));
+        }
+        _ => folder_of(&summary)?,
+    }
+    build(workspace, "demo", "debug")?;
+    let mut demo = workspace.command(workspace.program("debug", "demo"));
+    demo.env("DRAWDOWN_BIN", workspace.program("debug", "drawdown"));
+    Ok(code(status(demo.arg("--summary").arg(&summary).args(options))?))
+}
+
+/// `cargo xtask bench NAME` measures a release build; `cargo xtask drill NAME` breaks a development build.
+pub(crate) fn measure(
+    workspace: &Workspace,
+    kind: &str,
+    name: &str,
+    json: Option<&Path>,
+    options: &[String],
+) -> anyhow::Result<ExitCode> {
+    let profile = if kind == "bench" { "release" } else { "debug" };
+    build(workspace, kind, profile)?;
+    let mut program = workspace.command(workspace.program(profile, kind));
+    program.env("DRAWDOWN_BIN", workspace.program(profile, "drawdown")).arg(name);
+    if let Some(json) = json {
+        // a relative file is the caller's, not the workspace's
+        let json = std::path::absolute(json).with_context(|| format!("find {}", json.display()))?;
+        folder_of(&json)?;
+        program.arg("--json").arg(json);
+    }
+    Ok(code(status(program.args(options))?))
+}
+
+fn build(workspace: &Workspace, program: &str, profile: &str) -> anyhow::Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "-p", "drawdown", "-p", "drawdown-tests", "--bin", "drawdown", "--bin", program]);
+    if profile == "release" {
+        cargo.arg("--release");
+    }
+    run(&mut cargo)
+}
