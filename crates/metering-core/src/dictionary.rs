@@ -4,7 +4,7 @@
 //! stands a hint of one aggregator's slot, so that the common case of an event is one index. A hint
 //! is valid for one tag only; tags are never used twice while the process lives, so a hint that was
 //! overtaken (another shard, another map, an aggregator that forgot) is looked up again, never trusted.
-//! Definitions are checked all before the first is taken: a refused frame defines nothing.
+//! Definitions are checked all before the first is taken, so a contradiction among them defines nothing.
 
 use std::sync::{
     Arc,
