@@ -1,0 +1,507 @@
+//! Every limit of the service, by name and with its unit; raw options become checked values before a port is bound.
+//!
+//! Memory of an instance is bounded by: streams × (series per stream + responses) + shards × 2 × counters of a
+//! shard + shards at once × the blobs of one batch.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use drawdown_client::ChannelOptions;
+use drawdown_metering_core::{aggregate::EventRules, frame::FrameLimits, shard::ShardMap};
+use drawdown_service::{
+    config::{Count, Millis, Problem, Problems},
+    server::{ServerConfig, ServerOptions},
+};
+use drawdown_types::WindowSize;
+use serde::Deserialize;
+
+use crate::redis::{Namespace, Settings};
+
+/// The documented defaults of [`Options`]: the section `[metering]`.
+pub const DEFAULTS_TOML: &str = include_str!("../metering.default.toml");
+
+/// Shards of one map: a call asks the ledger about at most so many.
+const SHARDS_MAX: usize = 1024;
+/// Lua spreads a few thousand values over one call at most.
+const LANES_PER_SHARD_MAX: usize = 1500;
+
+/// The section `[metering]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The version of the map that new events are appended under.
+    pub map_version: Count,
+    /// Its number of shards.
+    pub shard_count: Count,
+    /// Maps whose lanes still drain.
+    pub older_maps: Vec<MapOptions>,
+    /// Where the service listens.
+    pub server: ServerOptions,
+    /// The accumulator.
+    pub redis: RedisOptions,
+    /// How the ledger is reached.
+    pub ledger: ChannelOptions,
+    /// How entitlement is reached.
+    pub entitlement: ChannelOptions,
+    /// Limits of streams.
+    pub ingest: IngestOptions,
+    /// Bounds of event times.
+    pub events: EventOptions,
+    /// Limits of flushes.
+    pub flush: FlushOptions,
+    /// Limits of settlement.
+    pub settle: SettleOptions,
+    /// How the catalogue is kept up to date.
+    pub meters: MeterOptions,
+    /// Limits of queries.
+    pub usage: UsageOptions,
+}
+
+/// A map that is not used for new events.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MapOptions {
+    /// Its version.
+    pub version: Count,
+    /// Its number of shards.
+    pub shard_count: Count,
+}
+
+/// The section `[metering.redis]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisOptions {
+    /// Address such as `redis://127.0.0.1:6379`.
+    pub url: String,
+    /// What all keys begin with.
+    pub namespace: String,
+    /// How long to wait for a connection, in ms.
+    pub connect_timeout_ms: Millis,
+    /// How long to wait for an answer, in ms.
+    pub response_timeout_ms: Millis,
+    /// Take a server that may evict or lose what it holds.
+    pub allow_unsafe: bool,
+}
+
+/// The section `[metering.ingest]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestOptions {
+    /// Most bytes of a frame.
+    pub frame_bytes_max: Count,
+    /// Most events of a frame.
+    pub frame_events_max: Count,
+    /// Series that one stream may define.
+    pub series_per_stream_max: Count,
+    /// Streams at once.
+    pub streams_max: Count,
+    /// Lanes of one stream.
+    pub lanes_per_stream_max: Count,
+    /// Lanes that this instance takes for one shard.
+    pub lanes_per_shard_max: Count,
+    /// Events of a lane that may be sent and are not applied yet.
+    pub lane_window_events: Count,
+    /// Counters that a shard adds up before its streams wait.
+    pub shard_counters_max: Count,
+    /// Series that a shard remembers from flush to flush.
+    pub shard_series_max: Count,
+    /// Answers that wait for a stream that is not read.
+    pub responses_max: Count,
+}
+
+/// The section `[metering.events]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventOptions {
+    /// Ahead of the receipt and still taken as it is, in ms.
+    pub clock_skew_max_ms: Millis,
+    /// Ahead of the receipt and refused, in ms.
+    pub future_refused_ms: Millis,
+    /// Before the receipt and refused, in ms.
+    pub age_refused_ms: u64,
+}
+
+/// The section `[metering.flush]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushOptions {
+    /// From the end of one flush to the start of the next, in ms.
+    pub pause_ms: Millis,
+    /// First pause after trouble, in ms.
+    pub retry_pause_ms: Millis,
+    /// Longest pause after trouble, in ms.
+    pub retry_pause_max_ms: Millis,
+    /// Blobs that one batch may have.
+    pub batch_blobs_max: Count,
+}
+
+/// The section `[metering.settle]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettleOptions {
+    /// Shortest interval, in ms.
+    pub interval_ms: Millis,
+    /// Longest interval, in ms.
+    pub interval_max_ms: Millis,
+    /// Lines above which the interval grows.
+    pub lines_per_second: Count,
+    /// Shards that are settled at once.
+    pub shards_at_once: Count,
+    /// Batches of a shard that may wait for the ledger.
+    pub sealed_batches_max: Count,
+    /// Lines of one post.
+    pub post_lines_max: Count,
+    /// First pause after a failure, in ms.
+    pub retry_pause_ms: Millis,
+    /// Longest pause after a failure, in ms.
+    pub retry_pause_max_ms: Millis,
+    /// Questions of one BatchResolve.
+    pub resolve_queries_max: Count,
+    /// Answers of entitlement that are remembered.
+    pub resolved_max: Count,
+    /// For how long, in ms.
+    pub resolved_ttl_ms: Millis,
+    /// How often unused lists are looked for, in ms.
+    pub sweep_interval_ms: Millis,
+}
+
+/// The section `[metering.meters]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeterOptions {
+    /// How often the catalogue is read, in ms.
+    pub refresh_ms: Millis,
+    /// Shortest time between two readings, in ms.
+    pub refresh_pause_ms: Millis,
+    /// Meters of one page.
+    pub page_size: Count,
+    /// Meters at all.
+    pub meters_max: Count,
+}
+
+/// The section `[metering.usage]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageOptions {
+    /// Client ids of one query.
+    pub client_ids_max: Count,
+    /// Blobs that one answer may read.
+    pub blobs_max: Count,
+}
+
+/// Checked [`Options`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The map of new events, then older ones.
+    pub maps: Vec<ShardMap>,
+    /// Where the service listens.
+    pub server: ServerConfig,
+    /// The accumulator.
+    pub redis: Settings,
+    /// How the ledger is reached.
+    pub ledger: ChannelOptions,
+    /// How entitlement is reached.
+    pub entitlement: ChannelOptions,
+    /// Limits of streams.
+    pub ingest: IngestOptions,
+    /// Bounds of event times.
+    pub events: EventOptions,
+    /// Limits of flushes.
+    pub flush: FlushOptions,
+    /// Limits of settlement.
+    pub settle: SettleOptions,
+    /// How the catalogue is kept up to date.
+    pub meters: MeterOptions,
+    /// Limits of queries.
+    pub usage: UsageOptions,
+}
+
+impl Default for Options {
+    /// What [`DEFAULTS_TOML`] says.
+    fn default() -> Self {
+        Self {
+            map_version: Count::of(1),
+            shard_count: Count::of(16),
+            older_maps: Vec::new(),
+            server: ServerOptions {
+                listen: local(7401),
+                metrics_listen: local(7411),
+                ..ServerOptions::default()
+            },
+            redis: RedisOptions::default(),
+            ledger: ChannelOptions::to("http://127.0.0.1:7402"),
+            entitlement: ChannelOptions::to("http://127.0.0.1:7403"),
+            ingest: IngestOptions::default(),
+            events: EventOptions::default(),
+            flush: FlushOptions::default(),
+            settle: SettleOptions::default(),
+            meters: MeterOptions::default(),
+            usage: UsageOptions::default(),
+        }
+    }
+}
+
+fn local(port: u16) -> drawdown_service::config::ListenAddress {
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port).into()
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            namespace: "m".to_owned(),
+            connect_timeout_ms: Millis::from_millis(2000),
+            response_timeout_ms: Millis::from_millis(5000),
+            allow_unsafe: false,
+        }
+    }
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: Count::of(1 << 20),
+            frame_events_max: Count::of(1 << 16),
+            series_per_stream_max: Count::of(1 << 20),
+            streams_max: Count::of(256),
+            lanes_per_stream_max: Count::of(1024),
+            lanes_per_shard_max: Count::of(1000),
+            lane_window_events: Count::of(1 << 21),
+            shard_counters_max: Count::of(1 << 16),
+            shard_series_max: Count::of(1 << 16),
+            responses_max: Count::of(64),
+        }
+    }
+}
+
+impl Default for EventOptions {
+    fn default() -> Self {
+        Self {
+            clock_skew_max_ms: Millis::from_millis(300_000),
+            future_refused_ms: Millis::from_millis(86_400_000),
+            age_refused_ms: 400 * 86_400_000,
+        }
+    }
+}
+
+impl Default for FlushOptions {
+    fn default() -> Self {
+        Self {
+            pause_ms: Millis::from_millis(5),
+            retry_pause_ms: Millis::from_millis(20),
+            retry_pause_max_ms: Millis::from_millis(1000),
+            batch_blobs_max: Count::of(8192),
+        }
+    }
+}
+
+impl Default for SettleOptions {
+    fn default() -> Self {
+        Self {
+            interval_ms: Millis::from_millis(1000),
+            interval_max_ms: Millis::from_millis(60_000),
+            lines_per_second: Count::of(50_000),
+            shards_at_once: Count::of(4),
+            sealed_batches_max: Count::of(8),
+            post_lines_max: Count::of(200_000),
+            retry_pause_ms: Millis::from_millis(200),
+            retry_pause_max_ms: Millis::from_millis(15_000),
+            resolve_queries_max: Count::of(10_000),
+            resolved_max: Count::of(1 << 18),
+            resolved_ttl_ms: Millis::from_millis(300_000),
+            sweep_interval_ms: Millis::from_millis(600_000),
+        }
+    }
+}
+
+impl Default for MeterOptions {
+    fn default() -> Self {
+        Self {
+            refresh_ms: Millis::from_millis(30_000),
+            refresh_pause_ms: Millis::from_millis(500),
+            page_size: Count::of(1000),
+            meters_max: Count::of(100_000),
+        }
+    }
+}
+
+impl Default for UsageOptions {
+    fn default() -> Self {
+        Self { client_ids_max: Count::of(1000), blobs_max: Count::of(65_536) }
+    }
+}
+
+fn map(problems: &mut Problems, version: (&str, Count), shard_count: (&str, Count)) -> Option<ShardMap> {
+    let checked = u32::try_from(version.1.get()).ok();
+    problems.ensure(checked.is_some(), version.0, "does not fit 32 bits");
+    let few = shard_count.1.get() <= SHARDS_MAX;
+    problems.ensure(few, shard_count.0, format!("is above {SHARDS_MAX}"));
+    let shard_count = NonZeroU32::new(shard_count.1.get_u32())?;
+    Some(ShardMap { version: checked?, shard_count })
+}
+
+impl Options {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// Every problem, by the path inside the section.
+    pub fn validate(self) -> Result<Config, Vec<Problem>> {
+        let mut problems = Problems::new();
+        let mut maps = Vec::new();
+        let current =
+            map(&mut problems, ("map_version", self.map_version), ("shard_count", self.shard_count));
+        maps.extend(current);
+        for (at, older) in self.older_maps.iter().enumerate() {
+            let (version, count) =
+                (format!("older_maps[{at}].version"), format!("older_maps[{at}].shard_count"));
+            if let Some(older) = map(&mut problems, (&version, older.version), (&count, older.shard_count)) {
+                let known = maps.iter().any(|map: &ShardMap| map.version == older.version);
+                problems.ensure(!known, &version, "is the version of another map as well");
+                maps.push(older);
+            }
+        }
+        self.check_limits(&mut problems);
+        let server = problems.section("server", self.server.validate());
+        let redis = problems.section("redis", self.redis.validate());
+        for (section, channel) in [("ledger", &self.ledger), ("entitlement", &self.entitlement)] {
+            for problem in channel.problems() {
+                problems.push(&format!("{section}.{}", problem.field), problem.problem);
+            }
+        }
+        let config = server.zip(redis).map(|(server, redis)| Config {
+            maps,
+            server,
+            redis,
+            ledger: self.ledger,
+            entitlement: self.entitlement,
+            ingest: self.ingest,
+            events: self.events,
+            flush: self.flush,
+            settle: self.settle,
+            meters: self.meters,
+            usage: self.usage,
+        });
+        problems.finish(config)
+    }
+
+    fn check_limits(&self, problems: &mut Problems) {
+        let lanes = self.ingest.lanes_per_shard_max.get();
+        problems.ensure(
+            lanes <= LANES_PER_SHARD_MAX,
+            "ingest.lanes_per_shard_max",
+            format!("is above {LANES_PER_SHARD_MAX}"),
+        );
+        let room = self.server.message_bytes_max.get() > self.ingest.frame_bytes_max.get();
+        problems.ensure(room, "ingest.frame_bytes_max", "does not fit into server.message_bytes_max");
+        let window = self.ingest.lane_window_events >= self.ingest.frame_events_max;
+        problems.ensure(window, "ingest.lane_window_events", "is below frame_events_max");
+        let ordered = self.settle.interval_ms <= self.settle.interval_max_ms;
+        problems.ensure(ordered, "settle.interval_max_ms", "is below interval_ms");
+        let ordered = self.settle.retry_pause_ms <= self.settle.retry_pause_max_ms;
+        problems.ensure(ordered, "settle.retry_pause_max_ms", "is below retry_pause_ms");
+        let ordered = self.flush.retry_pause_ms <= self.flush.retry_pause_max_ms;
+        problems.ensure(ordered, "flush.retry_pause_max_ms", "is below retry_pause_ms");
+        let asked = self.settle.resolve_queries_max.get() <= 10_000;
+        problems.ensure(asked, "settle.resolve_queries_max", "is above 10000, which entitlement refuses");
+    }
+}
+
+impl RedisOptions {
+    fn validate(self) -> Result<Settings, Vec<Problem>> {
+        let mut problems = Problems::new();
+        let namespace = problems.field("namespace", Namespace::new(&self.namespace));
+        if redis::Client::open(self.url.as_str()).is_err() {
+            // The url may hold a password: it is not repeated.
+            problems.push("url", "is no address such as redis://127.0.0.1:6379");
+        }
+        problems.finish(namespace.map(|namespace| Settings {
+            url: self.url,
+            namespace,
+            connection_timeout: self.connect_timeout_ms.duration(),
+            response_timeout: self.response_timeout_ms.duration(),
+            allow_unsafe: self.allow_unsafe,
+        }))
+    }
+}
+
+impl EventOptions {
+    /// As the aggregation asks for them.
+    #[must_use]
+    pub const fn rules(&self, window: WindowSize) -> EventRules {
+        EventRules {
+            window,
+            clock_skew_max: self.clock_skew_max_ms.duration(),
+            future_refused: self.future_refused_ms.duration(),
+            age_refused: Duration::from_millis(self.age_refused_ms),
+        }
+    }
+}
+
+impl IngestOptions {
+    /// Limits of one frame.
+    #[must_use]
+    pub fn frames(&self) -> FrameLimits {
+        FrameLimits { bytes_max: self.frame_bytes_max.get(), events_max: self.frame_events_max.get_u32() }
+    }
+}
+
+impl Config {
+    /// The map with this version.
+    #[must_use]
+    pub fn map(&self, version: u32) -> Option<ShardMap> {
+        self.maps.iter().find(|map| map.version == version).copied()
+    }
+
+    /// The map of new events.
+    #[must_use]
+    pub fn current_map(&self) -> Option<ShardMap> {
+        self.maps.first().copied()
+    }
+
+    /// Shards of all maps.
+    #[must_use]
+    pub fn shards(&self) -> u32 {
+        self.maps.iter().map(|map| map.shard_count.get()).max().unwrap_or(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drawdown_service::config::{Sources, load};
+
+    use super::*;
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let documented: Options = load(DEFAULTS_TOML, &Sources::none(), "metering").unwrap();
+        assert_eq!(format!("{documented:?}"), format!("{:?}", Options::default()));
+        assert!(documented.validate().is_ok());
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let mut options = Options { shard_count: Count::of(4096), ..Options::default() };
+        options.older_maps = vec![MapOptions { version: Count::of(1), shard_count: Count::of(16) }];
+        options.redis.namespace = "a{b}".to_owned();
+        options.redis.url = "http://secret".to_owned();
+        options.ledger.endpoint = String::new();
+        options.ingest.lanes_per_shard_max = Count::of(5000);
+        options.ingest.frame_bytes_max = Count::of(64 << 20);
+        options.settle.interval_max_ms = Millis::from_millis(1);
+        let problems = options.validate().unwrap_err();
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "shard_count",
+                "older_maps[0].version",
+                "ingest.lanes_per_shard_max",
+                "ingest.frame_bytes_max",
+                "settle.interval_max_ms",
+                "redis.namespace",
+                "redis.url",
+                "ledger.endpoint",
+            ]
+        );
+        assert!(problems.iter().all(|problem| !problem.description.contains("secret")));
+    }
+}

@@ -1,0 +1,4 @@
+//! Clock-driven loops of the service.
+
+mod post;
+pub mod settle;

@@ -1,0 +1,161 @@
+//! Cursors, posts and resets. The ledger is the only one who says what is settled.
+
+use std::collections::{BTreeMap, HashMap};
+
+use drawdown_client::{Channel, channel::Transport, ledger};
+use drawdown_metering_core::{
+    look::{Cursor, LaneSettled},
+    shard::{Lane, Position},
+};
+use drawdown_proto::ledger::v1::{
+    BeginResetRequest, GetShardsRequest, OpenProducerRequest, OpenProducerResponse, PostBatchRequest,
+    PostBatchResponse, ShardCursor, settlement_service_client::SettlementServiceClient,
+};
+use drawdown_types::{ProducerId, WindowSize};
+use tonic::{Code, Status};
+
+use super::Error;
+
+const PEER: &str = "ledger";
+
+/// Cursors of some shards, with the producers asked for, of one read.
+#[derive(Clone, Debug)]
+pub struct Shards {
+    /// By shard.
+    pub cursors: HashMap<u32, Cursor>,
+    /// Registered epochs of those producers that are known.
+    pub producers: HashMap<ProducerId, u64>,
+    /// The window size of the installation.
+    pub window: WindowSize,
+}
+
+/// What became of a post.
+#[derive(Clone, Debug)]
+pub enum Posted {
+    /// The ledger has the batch.
+    Settled(PostBatchResponse),
+    /// The gate refused it; posting it again changes nothing.
+    Refused {
+        /// The stable reason, where one was given.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+}
+
+/// The ledger's settlement service.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    settlement: SettlementServiceClient<Transport>,
+}
+
+impl Ledger {
+    /// Over a channel.
+    #[must_use]
+    pub fn new(channel: &Channel) -> Self {
+        Self { settlement: ledger::settlement(channel) }
+    }
+
+    /// Cursors with all lanes of some shards, as committed.
+    pub(crate) async fn shards(&self, shards: &[u32], producers: &[ProducerId]) -> Result<Shards, Error> {
+        const CALL: &str = "GetShards";
+        let request = GetShardsRequest {
+            shards: shards.to_vec(),
+            producer_ids: producers.iter().map(ToString::to_string).collect(),
+        };
+        let answer = self.settlement.clone().get_shards(request).await.map_err(Error::call(PEER, CALL))?;
+        let answer = answer.into_inner();
+        let malformed = |detail: String| Error::answer(PEER, CALL, detail);
+        let mut cursors = HashMap::with_capacity(answer.shards.len());
+        for cursor in answer.shards {
+            let shard = cursor.shard;
+            cursors.insert(shard, cursor_of(cursor).map_err(malformed)?);
+        }
+        if let Some(missing) = shards.iter().find(|shard| !cursors.contains_key(shard)) {
+            return Err(malformed(format!("shard {missing} is missing")));
+        }
+        let mut known = HashMap::with_capacity(answer.producers.len());
+        for producer in answer.producers {
+            let id = producer.producer_id.parse().map_err(|error| malformed(format!("{error}")))?;
+            known.insert(id, producer.epoch);
+        }
+        let window =
+            WindowSize::from_secs(answer.window_secs).map_err(|error| malformed(error.to_string()))?;
+        Ok(Shards { cursors, producers: known, window })
+    }
+
+    /// Posts a batch. An error says nothing about its outcome: the same batch may be posted again.
+    pub(crate) async fn post(&self, batch: PostBatchRequest) -> Result<Posted, Error> {
+        match self.settlement.clone().post_batch(batch).await {
+            Ok(answer) => Ok(Posted::Settled(answer.into_inner())),
+            Err(status) if is_refusal(&status) => Ok(Posted::Refused {
+                reason: drawdown_client::reason_of(&status).unwrap_or_default(),
+                message: status.message().to_owned(),
+            }),
+            Err(status) => Err(Error::call(PEER, "PostBatch")(status)),
+        }
+    }
+
+    /// Gives a shard a new generation, if it still has the expected one; `None` where it has another.
+    pub(crate) async fn begin_reset(
+        &self,
+        shard: u32,
+        expected: u64,
+        cause: String,
+    ) -> Result<Option<Cursor>, Error> {
+        const CALL: &str = "BeginReset";
+        let request = BeginResetRequest { shard, expected_generation: expected, cause };
+        let answer = match self.settlement.clone().begin_reset(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if is_refusal(&status) => return Ok(None),
+            Err(status) => return Err(Error::call(PEER, CALL)(status)),
+        };
+        let cursor = answer.cursor.ok_or_else(|| Error::answer(PEER, CALL, "there is no cursor"))?;
+        cursor_of(cursor).map(Some).map_err(|detail| Error::answer(PEER, CALL, detail))
+    }
+
+    /// Registers a restart of a producer. What the ledger refuses goes back to the caller as it is.
+    pub(crate) async fn open_producer(
+        &self,
+        producer: ProducerId,
+        log_epoch: u64,
+    ) -> Result<OpenProducerResponse, Status> {
+        let request = OpenProducerRequest { producer_id: producer.to_string(), log_epoch };
+        Ok(self.settlement.clone().open_producer(request).await?.into_inner())
+    }
+}
+
+/// Whether the ledger has judged the batch, in contrast to not having been able to. Where that is not clear it
+/// has not: a post may be repeated at will, a reset is not free.
+fn is_refusal(status: &Status) -> bool {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange => true,
+        Code::Aborted => drawdown_client::reason_of(status).is_some(),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => false,
+    }
+}
+
+fn cursor_of(cursor: ShardCursor) -> Result<Cursor, String> {
+    let mut lanes = BTreeMap::new();
+    for state in cursor.lanes {
+        let producer = state.producer_id.parse().map_err(|error| format!("{error}"))?;
+        let lane = Lane { producer, map_version: state.map_version, shard: state.shard };
+        let settled = Position { sequence: state.settled_sequence, chain: state.settled_chain };
+        lanes.insert(lane, LaneSettled { epoch: state.epoch, settled });
+    }
+    Ok(Cursor { generation: cursor.generation, last_batch: cursor.last_batch, lanes })
+}

@@ -1,0 +1,65 @@
+//! The other services, as metering needs them: typed questions over the clients of `drawdown-client`.
+//!
+//! Doctrine: an answer is decoded whole or is an error; what another service refuses is told apart from what
+//! it could not answer, because only a refusal may lead to a reset.
+
+mod ledger;
+mod meters;
+mod resolver;
+
+pub use ledger::{Ledger, Posted, Shards};
+pub use meters::Meters;
+pub use resolver::Resolver;
+
+/// Why another service gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The call failed.
+    #[error("{peer} did not answer {call}")]
+    Call {
+        /// Who was asked.
+        peer: &'static str,
+        /// What.
+        call: &'static str,
+        /// What came back.
+        #[source]
+        source: Box<tonic::Status>,
+    },
+    /// The answer can not be read.
+    #[error("the answer of {peer} to {call} can not be read: {detail}")]
+    Answer {
+        /// Who was asked.
+        peer: &'static str,
+        /// What.
+        call: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn call(peer: &'static str, call: &'static str) -> impl FnOnce(tonic::Status) -> Self {
+        move |source| Self::Call { peer, call, source: Box::new(source) }
+    }
+
+    pub(crate) fn answer(peer: &'static str, call: &'static str, detail: impl std::fmt::Display) -> Self {
+        Self::Answer { peer, call, detail: detail.to_string() }
+    }
+
+    /// Whether the same question may be answered later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => drawdown_client::is_transient(source),
+            Self::Answer { .. } => false,
+        }
+    }
+
+    /// Who was asked.
+    #[must_use]
+    pub const fn peer(&self) -> &'static str {
+        match self {
+            Self::Call { peer, .. } | Self::Answer { peer, .. } => peer,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Stable reasons that this service answers with, beside those of `drawdown-metering-core`.
+//! Each is listed in `proto/README.md`.
+
+/// A stream began without a hello.
+pub const HELLO_MISSING: &str = "HELLO_MISSING";
+/// A stream said hello twice.
+pub const HELLO_REPEATED: &str = "HELLO_REPEATED";
+/// A message carries nothing, or a field that has to be there is not.
+pub const REQUEST_INVALID: &str = "REQUEST_INVALID";
+/// An id is not of the form `prefix_…`.
+pub const ID_MALFORMED: &str = "ID_MALFORMED";
+/// The ledger does not know the producer.
+pub const PRODUCER_UNKNOWN: &str = "PRODUCER_UNKNOWN";
+/// No map has this version, or its shards do not reach so far.
+pub const MAP_VERSION_UNKNOWN: &str = "MAP_VERSION_UNKNOWN";
+/// A newer epoch of the producer is registered.
+pub const FENCED: &str = "FENCED";
+/// This instance has as many streams as it takes.
+pub const STREAMS_EXHAUSTED: &str = "STREAMS_EXHAUSTED";
+/// A stream, or a shard, has as many lanes as this instance takes.
+pub const LANES_EXHAUSTED: &str = "LANES_EXHAUSTED";
+/// Another stream of the same producer took the lane.
+pub const LANE_TAKEN: &str = "LANE_TAKEN";
+/// A query would have to read more blobs than one answer may.
+pub const USAGE_TOO_LARGE: &str = "USAGE_TOO_LARGE";
