@@ -5,15 +5,15 @@ pub const REQUEST_INVALID: &str = "REQUEST_INVALID";
 /// More questions than one batch may hold.
 pub const BATCH_TOO_LARGE: &str = "BATCH_TOO_LARGE";
 /// The request id was used before, for other content.
-pub const REQUEST_ID_REUSED: &str = "REQUEST_ID_REUSED";
+pub const REQUEST_ID_CONFLICT: &str = "REQUEST_ID_CONFLICT";
 /// There is no such account.
-pub const ACCOUNT_NOT_FOUND: &str = "ACCOUNT_NOT_FOUND";
+pub const ACCOUNT_UNKNOWN: &str = "ACCOUNT_UNKNOWN";
 /// There is no such team.
-pub const TEAM_NOT_FOUND: &str = "TEAM_NOT_FOUND";
+pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 /// There is no such user.
-pub const USER_NOT_FOUND: &str = "USER_NOT_FOUND";
+pub const USER_UNKNOWN: &str = "USER_UNKNOWN";
 /// There is no such app.
-pub const APP_NOT_FOUND: &str = "APP_NOT_FOUND";
+pub const APP_UNKNOWN: &str = "APP_UNKNOWN";
 /// Another user has the mail address.
 pub const EMAIL_TAKEN: &str = "EMAIL_TAKEN";
 /// An original instant lies in the future.
@@ -28,8 +28,8 @@ pub const APP_AND_TEAM_DIFFER: &str = "APP_AND_TEAM_DIFFER";
 pub const ASSIGNMENT_OVERLAP: &str = "ASSIGNMENT_OVERLAP";
 /// An assignment is scheduled too far ahead.
 pub const ASSIGNMENT_TOO_FAR_AHEAD: &str = "ASSIGNMENT_TOO_FAR_AHEAD";
-/// Usage is settled whose answer a set-up act would change.
-pub const USAGE_SETTLED: &str = "USAGE_SETTLED";
+/// Usage of the windows concerned is settled.
+pub const WINDOW_SETTLED: &str = "WINDOW_SETTLED";
 /// The app has as many credentials as it may have.
 pub const CREDENTIALS_TOO_MANY: &str = "CREDENTIALS_TOO_MANY";
 /// The team has another primary admin.

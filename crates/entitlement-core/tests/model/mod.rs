@@ -66,6 +66,10 @@ impl Model {
         self.credentials.len()
     }
 
+    pub(crate) fn credentials_of(&self, app: usize) -> usize {
+        self.credentials.iter().filter(|(of, _)| *of == app).count()
+    }
+
     pub(crate) fn act(&mut self, now: i64, act: Act) -> Verdict {
         match act {
             Act::Account { created_at, enterprise, commercial } => {
@@ -107,7 +111,7 @@ impl Model {
         if at < self.accounts[account].0 {
             return Verdict::BeforeAccount;
         }
-        if self.credentials.iter().filter(|(of, _)| *of == app).count() >= CREDENTIALS_MAX {
+        if self.credentials_of(app) >= CREDENTIALS_MAX {
             return Verdict::TooMany;
         }
         let moves_trial =

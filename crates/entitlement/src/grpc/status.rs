@@ -34,12 +34,12 @@ impl From<Error> for Status {
 /// Code, reason and field of every refusal.
 pub(super) fn refusal(refused: &Refused) -> Refusal {
     let (code, reason, field) = match refused {
-        Refused::AccountNotFound(_) => (Code::NotFound, reason::ACCOUNT_NOT_FOUND, "account_id"),
-        Refused::TeamNotFound(_) => (Code::NotFound, reason::TEAM_NOT_FOUND, "team_id"),
-        Refused::UserNotFound(_) => (Code::NotFound, reason::USER_NOT_FOUND, "user_id"),
-        Refused::AppNotFound(_) => (Code::NotFound, reason::APP_NOT_FOUND, "app_id"),
+        Refused::AccountNotFound(_) => (Code::NotFound, reason::ACCOUNT_UNKNOWN, "account_id"),
+        Refused::TeamNotFound(_) => (Code::NotFound, reason::TEAM_UNKNOWN, "team_id"),
+        Refused::UserNotFound(_) => (Code::NotFound, reason::USER_UNKNOWN, "user_id"),
+        Refused::AppNotFound(_) => (Code::NotFound, reason::APP_UNKNOWN, "app_id"),
         Refused::EmailTaken => (Code::AlreadyExists, reason::EMAIL_TAKEN, "email"),
-        Refused::RequestIdReused => (Code::AlreadyExists, reason::REQUEST_ID_REUSED, "request_id"),
+        Refused::RequestIdReused => (Code::AlreadyExists, reason::REQUEST_ID_CONFLICT, "request_id"),
         Refused::Open(OpenRefusal::InFuture { .. })
         | Refused::Credential(CredentialRefusal::InFuture { .. }) => {
             (Code::InvalidArgument, reason::INSTANT_IN_FUTURE, "created_at")
@@ -61,10 +61,10 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
             (Code::FailedPrecondition, reason::ASSIGNMENT_OVERLAP, "from")
         }
         Refused::Assign(AssignRefusal::SettledUsage { .. }) => {
-            (Code::FailedPrecondition, reason::USAGE_SETTLED, "from")
+            (Code::FailedPrecondition, reason::WINDOW_SETTLED, "from")
         }
         Refused::Credential(CredentialRefusal::SettledUsage { .. }) => {
-            (Code::FailedPrecondition, reason::USAGE_SETTLED, "created_at")
+            (Code::FailedPrecondition, reason::WINDOW_SETTLED, "created_at")
         }
         Refused::Credential(CredentialRefusal::TooMany { .. }) => {
             (Code::FailedPrecondition, reason::CREDENTIALS_TOO_MANY, "app_id")

@@ -1,0 +1,19 @@
+//! Entitlement on a real Postgres: one database a test, a clock that the test moves, a ledger that the
+//! test makes up.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod assignments;
+mod credentials;
+mod hierarchy;
+#[path = "../../../entitlement-core/tests/model/mod.rs"]
+mod model;
+mod random;
+mod records;
+mod refusals;
+mod resolution;
+mod roles;
+#[path = "../../../entitlement-core/tests/strategy/mod.rs"]
+mod strategy;
+mod wire;
+mod world;

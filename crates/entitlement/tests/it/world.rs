@@ -1,0 +1,252 @@
+//! A service on its own database, and short words for what tests do with it.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use drawdown_entitlement::{Hierarchy, Limits, Parts, Pepper, Resolutions, SettledUsage};
+use drawdown_entitlement_core::Rules;
+use drawdown_proto::{
+    entitlement::v1::{
+        AssignAppRequest, BatchResolveRequest, BilledTo, ClientInstant, ContractKind, CreateAccountRequest,
+        CreateAppRequest, CreateCredentialRequest, CreateCredentialResponse, CreateTeamRequest,
+        CreateUserRequest, UnresolvedReason, hierarchy_service_server::HierarchyService as _, resolution,
+        resolution_service_server::ResolutionService as _,
+    },
+    scalar::{timestamp_from_proto, timestamp_to_proto},
+};
+use drawdown_service::Telemetry;
+use drawdown_testkit::{Database, ManualClock};
+use drawdown_types::{Clock as _, Timestamp};
+use futures::future::BoxFuture;
+use tonic::{Request, Response, Status};
+use tonic_types::StatusExt as _;
+
+/// An edge; tests begin here.
+pub(crate) const NOON: &str = "2026-03-01T12:00:00Z";
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+pub(crate) fn wire(at: Timestamp) -> Option<prost_types::Timestamp> {
+    Some(timestamp_to_proto(at))
+}
+
+pub(crate) fn instant(at: Option<&prost_types::Timestamp>) -> Timestamp {
+    timestamp_from_proto(at.unwrap()).unwrap()
+}
+
+pub(crate) fn ok<T>(answer: Result<Response<T>, Status>) -> T {
+    answer.map_err(|status| (status.message().to_owned(), reason(&status))).unwrap().into_inner()
+}
+
+/// The reason of a refusal, and the fields it names.
+pub(crate) fn refused<T: Debug>(answer: Result<Response<T>, Status>) -> (String, Vec<String>) {
+    let status = answer.unwrap_err();
+    let details = status.get_error_details();
+    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    (reason(&status), violations.into_iter().map(|violation| violation.field).collect())
+}
+
+pub(crate) fn reason(status: &Status) -> String {
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
+
+/// A ledger that has settled what a test says.
+#[derive(Default)]
+pub(crate) struct FakeLedger {
+    settled: Mutex<BTreeMap<String, Timestamp>>,
+    pub(crate) says_yes: AtomicBool,
+    pub(crate) is_away: AtomicBool,
+    pub(crate) questions: Mutex<Vec<(usize, Timestamp)>>,
+}
+
+impl FakeLedger {
+    /// The last window of a client id that is settled.
+    pub(crate) fn settle(&self, client_id: &str, window: Timestamp) {
+        self.settled.lock().unwrap().insert(client_id.to_owned(), window);
+    }
+}
+
+impl SettledUsage for FakeLedger {
+    fn has_settled(&self, client_ids: Vec<String>, from: Timestamp) -> BoxFuture<'_, Result<bool, Status>> {
+        Box::pin(async move {
+            if self.is_away.load(Ordering::SeqCst) {
+                return Err(Status::unavailable("away"));
+            }
+            self.questions.lock().unwrap().push((client_ids.len(), from));
+            let settled = self.settled.lock().unwrap();
+            let in_range = |id: &String| settled.get(id).is_some_and(|window| *window >= from);
+            Ok(self.says_yes.load(Ordering::SeqCst) || client_ids.iter().any(in_range))
+        })
+    }
+}
+
+/// A service on its own database.
+pub(crate) struct World {
+    pub(crate) database: Database,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) ledger: Arc<FakeLedger>,
+    pub(crate) hierarchy: Hierarchy,
+    pub(crate) resolutions: Resolutions,
+}
+
+/// An account with a team and an app of it.
+pub(crate) struct Chain {
+    pub(crate) account_id: String,
+    pub(crate) team_id: String,
+    pub(crate) app_id: String,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Rules::default()).await
+    }
+
+    pub(crate) async fn with(rules: Rules) -> Self {
+        let database = Database::create_with("entitlement", drawdown_entitlement::migrate).await.unwrap();
+        let clock = Arc::new(ManualClock::new(at(NOON)));
+        let ledger = Arc::new(FakeLedger::default());
+        let parts = Parts {
+            pool: database.pool().clone(),
+            clock: clock.clone(),
+            meter: Telemetry::detached("entitlement").unwrap().meter(),
+            rules,
+            limits: Limits { resolve_queries_max: 10_000, page_rows_max: 3, act_attempts_max: 4 },
+            pepper: Pepper::from_hex(&"5a".repeat(32)).unwrap(),
+            ledger: ledger.clone(),
+        };
+        let (hierarchy, resolutions) = (Hierarchy::new(&parts), Resolutions::new(&parts));
+        Self { database, clock, ledger, hierarchy, resolutions }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) async fn account(&self, created_at: Option<&str>, commercial: bool) -> String {
+        let request = CreateAccountRequest {
+            name: "Example".to_owned(),
+            contract_kind: ContractKind::Flex.into(),
+            created_at: created_at.and_then(|text| wire(at(text))),
+            commercial,
+            request_id: String::new(),
+        };
+        ok(self.hierarchy.create_account(Request::new(request)).await).account.unwrap().account_id
+    }
+
+    pub(crate) async fn team(&self, account_id: &str, created_at: Option<&str>) -> String {
+        let request = CreateTeamRequest {
+            account_id: account_id.to_owned(),
+            name: "Team".to_owned(),
+            created_at: created_at.and_then(|text| wire(at(text))),
+            request_id: String::new(),
+        };
+        ok(self.hierarchy.create_team(Request::new(request)).await).team.unwrap().team_id
+    }
+
+    pub(crate) async fn app(&self, account_id: &str) -> String {
+        let request = CreateAppRequest {
+            account_id: account_id.to_owned(),
+            name: "App".to_owned(),
+            ..CreateAppRequest::default()
+        };
+        ok(self.hierarchy.create_app(Request::new(request)).await).app.unwrap().app_id
+    }
+
+    pub(crate) async fn user(&self, email: &str) -> String {
+        let request = CreateUserRequest {
+            email: email.to_owned(),
+            name: "Person".to_owned(),
+            request_id: String::new(),
+        };
+        ok(self.hierarchy.create_user(Request::new(request)).await).user.unwrap().user_id
+    }
+
+    /// A commercial account since January, with a team as old and an app.
+    pub(crate) async fn chain(&self) -> Chain {
+        let since = Some("2026-01-01T00:00:00Z");
+        let account_id = self.account(since, true).await;
+        let team_id = self.team(&account_id, since).await;
+        let app_id = self.app(&account_id).await;
+        Chain { account_id, team_id, app_id }
+    }
+
+    pub(crate) async fn credential(
+        &self,
+        app_id: &str,
+        created_at: Option<&str>,
+    ) -> CreateCredentialResponse {
+        let request = CreateCredentialRequest {
+            app_id: app_id.to_owned(),
+            created_at: created_at.and_then(|text| wire(at(text))),
+            request_id: String::new(),
+        };
+        ok(self.hierarchy.create_credential(Request::new(request)).await)
+    }
+
+    pub(crate) fn assignment(app_id: &str, team_id: &str, from: Option<&str>) -> Request<AssignAppRequest> {
+        Request::new(AssignAppRequest {
+            app_id: app_id.to_owned(),
+            team_id: team_id.to_owned(),
+            from: from.and_then(|text| wire(at(text))),
+            request_id: String::new(),
+        })
+    }
+
+    /// Assigns an app, and says from when on.
+    pub(crate) async fn assign(&self, app_id: &str, team_id: &str, from: Option<&str>) -> Timestamp {
+        let request = Self::assignment(app_id, team_id, from);
+        instant(ok(self.hierarchy.assign_app(request).await).from.as_ref())
+    }
+
+    /// Who pays for a client id at some instants.
+    pub(crate) async fn who_pays(
+        &self,
+        client_id: &str,
+        instants: &[Timestamp],
+    ) -> Vec<Result<BilledTo, UnresolvedReason>> {
+        let query = |at: &Timestamp| ClientInstant { client_id: client_id.to_owned(), at: wire(*at) };
+        let queries = instants.iter().map(query).collect();
+        let answer = self.resolutions.batch_resolve(Request::new(BatchResolveRequest { queries })).await;
+        ok(answer)
+            .resolutions
+            .into_iter()
+            .map(|resolution| match resolution.answer.unwrap() {
+                resolution::Answer::BilledTo(billed) => Ok(billed),
+                resolution::Answer::Unresolved(reason) => Err(UnresolvedReason::try_from(reason).unwrap()),
+            })
+            .collect()
+    }
+
+    /// The team that pays at an instant, or the reason why nobody does.
+    pub(crate) async fn team_at(&self, client_id: &str, at: Timestamp) -> Result<String, UnresolvedReason> {
+        self.who_pays(client_id, &[at]).await.remove(0).map(|billed| billed.team_id)
+    }
+
+    /// Every row of every table, as text.
+    pub(crate) async fn dump(&self) -> String {
+        let tables: Vec<String> = sqlx::query_scalar(
+            "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'entitlement' ORDER BY 1",
+        )
+        .fetch_all(self.database.pool())
+        .await
+        .unwrap();
+        let mut dump = String::new();
+        for table in tables {
+            let statement = format!("SELECT t::text FROM entitlement.{table} t ORDER BY 1");
+            let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(statement))
+                .fetch_all(self.database.pool())
+                .await
+                .unwrap();
+            dump.push_str(&format!("{table}\n{}\n", rows.join("\n")));
+        }
+        dump
+    }
+}
