@@ -50,23 +50,21 @@ pub(crate) fn check(workspace: &Workspace, accept: bool) -> anyhow::Result<ExitC
 fn install(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let folder = workspace.target.join("npm");
     let buf = folder.join("node_modules/.bin/buf");
-    let lock = "package-lock.json";
     let pinned = workspace.root.join("tests/npm");
-    if buf.exists() && same(&pinned.join(lock), &folder.join(lock)) {
+    let (lock, stamp) = (pinned.join("package-lock.json"), folder.join("installed-lock.json"));
+    if buf.exists() && same(&lock, &stamp) {
         return Ok(buf);
     }
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    // npm reads both; a failed installation takes the lock away again
-    let copy = |name: &str| {
-        fs::copy(pinned.join(name), folder.join(name)).with_context(|| format!("copy tests/npm/{name}"))
+    let copy = |from: PathBuf, to: &Path| {
+        fs::copy(&from, to).with_context(|| format!("copy {}", from.display())).map(drop)
     };
-    copy("package.json")?;
-    copy(lock)?;
-    let installed = run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder));
-    if installed.is_err() {
-        fs::remove_file(folder.join(lock)).context("remove the lock of a failed installation")?;
-    }
-    installed.map(|()| buf)
+    copy(pinned.join("package.json"), &folder.join("package.json"))?;
+    copy(lock.clone(), &folder.join("package-lock.json"))?;
+    // not `npm ci`: it wants the programs of every platform in the lock, also of those that a registry has not got
+    run(Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(&folder))?;
+    copy(lock, &stamp)?;
+    Ok(buf)
 }
 
 fn same(one: &Path, other: &Path) -> bool {
