@@ -5,6 +5,8 @@
 //! interval of the debt was opened or paid, and when a lot that started paid. Usage that cost
 //! nothing leaves no row and changes no lot, so it is not missed.
 
+use std::time::Duration;
+
 use drawdown_types::{ChargeId, LotId, MicroTokens, Timestamp};
 
 use crate::{
@@ -95,11 +97,22 @@ fn transaction(
     let at = first.posted_at;
     let mut plan = Plan::default();
     let mut posting = Posting::new(team, &mut plan, settings);
-    // Lots that start and pay; closes are taken from the journal.
-    bring_forward(&mut posting, at, Timestamp::MIN);
+    // What started before is in the journal already, so this must write nothing; closes are taken
+    // from the journal.
+    let just_before = at.checked_sub(Duration::from_micros(1)).unwrap_or(Timestamp::MIN);
+    bring_forward(&mut posting, just_before, Timestamp::MIN);
+    posting.begin(at);
+    if first.kind == Kind::Expiry {
+        check_closes(posting.team(), rows, at)?;
+        posting.close(|lot| rows.iter().any(|row| row.lot_id == Some(lot.lot_id)));
+    } else {
+        // Lots that start now pay before the command does anything (D40).
+        posting.net();
+    }
+    posting.end();
     posting.begin(at);
     match first.kind {
-        Kind::Netting => {}
+        Kind::Netting | Kind::Expiry => {}
         Kind::Purchase | Kind::Grant => {
             posting.add_lot(blank(stored, posting.team(), first)?, first.kind);
             posting.net();
@@ -108,10 +121,6 @@ fn transaction(
             for (cause, amount) in charges(rows) {
                 posting.charge(cause, amount);
             }
-        }
-        Kind::Expiry => {
-            check_closes(posting.team(), rows, at)?;
-            posting.close(|lot| rows.iter().any(|row| row.lot_id == Some(lot.lot_id)));
         }
     }
     posting.end();

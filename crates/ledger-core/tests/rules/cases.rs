@@ -261,3 +261,20 @@ fn case_reading_or_rolling_at_any_moment_changes_no_answer() {
     };
     assert_eq!(story(&[]), story(&["12:31:00", "12:59:59.999999", "13:00:00", "13:00:00", "14:00:59"]));
 }
+
+#[test]
+fn d40_at_one_instant_lots_close_before_lots_start_and_the_command_comes_last() {
+    let mut world = World::new();
+    let tomorrow = at("2026-06-11T13:00:00Z");
+    world.give(1, PoolKind::Promotional, "5", (on("12:00:00"), on("13:00:00")), on("12:00:00"));
+    world.give(2, PoolKind::Promotional, "5", (tomorrow, at("2026-06-12T00:00:00Z")), on("12:00:00"));
+    world.spend(3, on("13:00:00"), on("13:01:00"));
+    let before = world.row().version;
+    world.buy(3, 100, tomorrow);
+    let rows: Vec<_> = world.rows_since(before).into_iter().map(|(kind, lot, _)| (kind, lot)).collect();
+    let row = |kind, lot: &str| (kind, lot.to_owned());
+    assert_eq!(rows, [row(Kind::Expiry, "1"), row(Kind::Netting, "2"), row(Kind::Purchase, "3")]);
+    let transactions: Vec<_> = world.journal.iter().rev().take(3).map(|row| row.transaction).collect();
+    assert_eq!(transactions, [6, 5, 4], "each is a transaction of its own");
+    assert!(world.journal.iter().rev().take(3).all(|row| row.posted_at == tomorrow));
+}

@@ -139,6 +139,8 @@ fn usage() -> impl Strategy<Value = Vec<(usize, i64, u32, usize)>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn d14_no_split_changes_the_sum_of_a_key(usage in usage()) {
         let meters = ["third", "cent", "token"];
