@@ -27,7 +27,7 @@ Example:
 
 /// Prepaid usage metering for API platforms
 #[derive(Parser, Debug)]
-#[command(name = "drawdown", version, about, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
+#[command(name = "drawdown", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -51,7 +51,11 @@ fn describe_status(status: &Status) -> String {
     let mut text = format!("drawdown: {} ({reason})\n", status.message());
     if let Some(bad) = details.bad_request() {
         for violation in &bad.field_violations {
-            let _ = writeln!(text, "  {}: {}", violation.field, violation.description);
+            let line = format!("{}: {}", violation.field, violation.description);
+            // A refusal for one field says it all in its message.
+            if line != status.message() {
+                let _ = writeln!(text, "  {line}");
+            }
         }
     }
     if let Some(id) = details.error_info().and_then(|info| info.metadata.get("request_id")) {

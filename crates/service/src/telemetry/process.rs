@@ -8,7 +8,12 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider},
 };
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use super::{LogFormat, TelemetryConfig, TelemetryError, resource};
 
@@ -26,7 +31,15 @@ pub fn start_process(name: &'static str, config: &TelemetryConfig) -> Result<(),
     if process.is_none() {
         let provider = tracer_provider(name, config)?;
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-        let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("drawdown"));
+        // Without a filter every span of the transport would be made, at the price of all of them.
+        let ours = filter_fn(|metadata| {
+            *metadata.level() <= LevelFilter::INFO && metadata.target().starts_with("drawdown")
+        });
+        let traces = tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("drawdown"))
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(ours.with_max_level_hint(LevelFilter::INFO));
         let filter = EnvFilter::try_new(&config.log_filter)?;
         if tracing_subscriber::registry()
             .with(log_layer(config.log_format, filter))

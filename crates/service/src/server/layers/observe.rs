@@ -1,7 +1,7 @@
 //! Duration of calls by method and code, and calls in hand.
 //!
 //! The code of an answer stands in its head (a refusal) or in its trailers (everything else), so the body
-//! is watched to its end. A body dropped before its trailers is a caller that went away: CANCELLED.
+//! is watched until its code is known. A body dropped before that is a caller that went away: CANCELLED.
 
 use std::{
     collections::HashSet,
@@ -39,7 +39,7 @@ struct Call {
     in_hand: UpDownCounter<i64>,
     labels: [KeyValue; 2],
     started: Instant,
-    code: Option<Code>,
+    recorded: bool,
 }
 
 struct Watched {
@@ -74,7 +74,7 @@ impl Observe {
             in_hand: self.in_hand.clone(),
             labels,
             started: Instant::now(),
-            code: None,
+            recorded: false,
         }
     }
 }
@@ -95,20 +95,27 @@ impl Policy for Observe {
 }
 
 impl Call {
+    /// Recorded as soon as the code is known, before the caller can know it.
     fn see(&mut self, headers: &HeaderMap) {
         if let Some(code) = headers.get(STATUS_HEADER) {
-            self.code = Some(Code::from_bytes(code.as_bytes()));
+            self.record(Code::from_bytes(code.as_bytes()));
         }
+    }
+
+    fn record(&mut self, code: Code) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        self.in_hand.add(-1, &self.labels);
+        let [service, method] = self.labels.clone();
+        let labels = [service, method, KeyValue::new("code", format!("{code:?}"))];
+        self.duration.record(self.started.elapsed().as_secs_f64(), &labels);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.in_hand.add(-1, &self.labels);
-        let code = self.code.unwrap_or(Code::Cancelled);
-        let [service, method] = self.labels.clone();
-        let labels = [service, method, KeyValue::new("code", format!("{code:?}"))];
-        self.duration.record(self.started.elapsed().as_secs_f64(), &labels);
+        self.record(Code::Cancelled);
     }
 }
 
@@ -127,7 +134,7 @@ impl http_body::Body for Watched {
                     self.call.see(trailers);
                 }
             }
-            Poll::Ready(Some(Err(_))) => self.call.code = Some(Code::Unknown),
+            Poll::Ready(Some(Err(_))) => self.call.record(Code::Unknown),
             Poll::Ready(None) | Poll::Pending => {}
         }
         polled
