@@ -14,6 +14,14 @@ end $$;
 comment on function ledger.refuse_change() is
     'Corrections are new rows that point at what they correct (D11); an update or delete is a fault of the program.';
 
+create table ledger.installation (
+    only_row boolean primary key default true check (only_row),
+    window_secs bigint not null check (window_secs > 0),
+    pool_order text[] not null
+);
+comment on table ledger.installation is
+    'Settings that stay for the life of a ledger: another window size would cut windows, another order would undo the replay.';
+
 -- === catalogue ===
 
 create table ledger.catalogue (
@@ -106,6 +114,7 @@ create table ledger.settlement_batch (
     events bigint not null check (events >= 0),
     refused bigint not null check (refused >= 0),
     refused_by_reason jsonb not null,
+    totals jsonb not null,
     charges bigint not null check (charges >= 0),
     unattributed bigint not null check (unattributed >= 0),
     amount_micros bigint not null check (amount_micros >= 0),
@@ -114,6 +123,7 @@ create table ledger.settlement_batch (
 );
 comment on table ledger.settlement_batch is 'Each settled batch with its receipt: a retry is answered from here, without moving anything.';
 comment on column ledger.settlement_batch.digest is '128 bits over raw counters, lanes and chains only, so resolving again on a retry does not change it.';
+comment on column ledger.settlement_batch.totals is 'Events and quantity by meter, as checked by the gate: what its charges and unattributed lines must add up to.';
 create trigger settlement_batch_only_grows before update or delete or truncate on ledger.settlement_batch
     for each statement execute function ledger.refuse_change();
 

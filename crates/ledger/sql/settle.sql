@@ -16,8 +16,8 @@ with ranges as (
 ), batch as (
     insert into ledger.settlement_batch (
         shard, number, batch_id, generation, digest, chain, posted_at, lines, events, refused, refused_by_reason,
-        charges, unattributed, amount_micros, uncharged_micros)
-    select $1, $2, $21, $3, $4, chain, $5, $6, $7, $8, $9::text::jsonb, $10, $11, $12, $13 from cursor
+        totals, charges, unattributed, amount_micros, uncharged_micros)
+    select $1, $2, $21, $3, $4, chain, $5, $6, $7, $8, $9::text::jsonb, $36::text::jsonb, $10, $11, $12, $13 from cursor
 ), batch_lanes as (
     insert into ledger.batch_lane (
         shard, number, producer_id, map_version, epoch, from_sequence, to_sequence, chain_before, chain_after)

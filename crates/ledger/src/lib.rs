@@ -1,14 +1,21 @@
 //! owns token lots, expiry, charges, debts and the journal in Postgres
 
+mod app;
+mod cards;
+mod catalogue;
+pub mod config;
+pub mod directory;
 pub mod error;
+pub mod grpc;
+pub mod jobs;
+mod lanes;
+pub mod metrics;
+pub mod posting;
+pub mod reason;
+pub mod service;
 pub mod store;
+mod tokens;
+pub mod verify;
 
-use sqlx::{PgPool, migrate::MigrateError};
-
-/// Brings the schema `ledger` of a database up to date.
-///
-/// # Errors
-/// Where the database does not answer or holds a schema that is not ours.
-pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    sqlx::migrate!().run(pool).await
-}
+pub use app::{migrate, run};
+pub use config::{Config, Options};

@@ -7,13 +7,16 @@
 
 pub mod audit;
 pub mod catalog;
+pub mod due;
 pub mod idempotency;
+pub mod installation;
 mod instant;
 pub mod pool;
 pub mod reads;
 pub mod settlement;
 pub mod shards;
 pub mod teams;
+pub mod verification;
 pub mod write;
 
 pub use instant::Instant;

@@ -3,20 +3,18 @@
 //! Doctrine: a posting is one transaction that holds row locks, so nothing in it may wait without
 //! end. Each limit is set on the connection itself; a server with other defaults changes nothing.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::error::Error;
-
 /// How to reach the database and how long anything there may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PoolConfig {
     /// The address, with database and user.
-    pub url: String,
+    pub connect: PgConnectOptions,
     /// Most connections at once.
     pub connections_max: u32,
     /// How long to wait for a free connection.
@@ -30,12 +28,10 @@ pub struct PoolConfig {
 }
 
 /// Makes a pool; the first connection is made when it is needed.
-///
-/// # Errors
-/// Where the address can not be read.
-pub fn pool(config: &PoolConfig) -> Result<PgPool, Error> {
+#[must_use]
+pub fn pool(config: &PoolConfig) -> PgPool {
     let millis = |duration: Duration| duration.as_millis().to_string();
-    let options = PgConnectOptions::from_str(&config.url)?.application_name("drawdown-ledger").options([
+    let options = config.connect.clone().application_name("drawdown-ledger").options([
         // A receipt is sent after the commit: one that a crash could take back would free a log too early.
         ("synchronous_commit", "on".to_owned()),
         ("statement_timeout", millis(config.statement_timeout)),
@@ -46,8 +42,8 @@ pub fn pool(config: &PoolConfig) -> Result<PgPool, Error> {
         // Statements are small and alike; compiling them costs more than running them.
         ("jit", "off".to_owned()),
     ]);
-    Ok(PgPoolOptions::new()
+    PgPoolOptions::new()
         .max_connections(config.connections_max)
         .acquire_timeout(config.acquire_timeout)
-        .connect_lazy_with(options))
+        .connect_lazy_with(options)
 }

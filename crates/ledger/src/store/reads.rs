@@ -2,7 +2,7 @@
 
 use drawdown_ledger_core::Lot;
 use drawdown_types::{AccountId, LotId, MicroTokens, TeamId, Timestamp};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{Instant, teams::pool_kind};
@@ -10,6 +10,12 @@ use crate::error::Error;
 
 /// All lots of a team, closed ones too, each with its note.
 pub async fn lots(pool: &PgPool, team: TeamId) -> Result<Vec<(Lot, String)>, Error> {
+    let mut connection = pool.acquire().await?;
+    lots_in_tx(&mut connection, team).await
+}
+
+/// The same in a transaction.
+pub async fn lots_in_tx(tx: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot, String)>, Error> {
     let rows = sqlx::query!(
         "select account_id, lot_id, pool_kind, granted_micros, remaining_micros, consumed_micros, expired_micros,
                 purchased_at, starts_at, valid_from, expires_at, closes_at, closed_at, note
@@ -17,7 +23,7 @@ pub async fn lots(pool: &PgPool, team: TeamId) -> Result<Vec<(Lot, String)>, Err
            and account_id = (select account_id from ledger.balance where team_id = $1)",
         team.as_uuid(),
     )
-    .fetch_all(pool)
+    .fetch_all(tx)
     .await?;
     rows.into_iter()
         .map(|row| {

@@ -180,6 +180,8 @@ pub struct SettledRows<'a> {
     pub refused: i64,
     /// Those by reason, as a JSON object.
     pub refused_by_reason: &'a str,
+    /// Events and quantity by meter, as a JSON object.
+    pub totals: &'a str,
     /// Charges written.
     pub charges: i64,
     /// Σ price of its charges, in micro-tokens.
@@ -238,6 +240,7 @@ pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Resu
         col(left, |u| u.payer.map(|(account, ..)| account.as_uuid())) as _,
         col(left, |u| u.payer.map(|(_, team, _)| team.as_uuid())) as _,
         col(left, |u| u.payer.map(|(.., app)| app.as_uuid())) as _,
+        rows.totals,
     )
     .execute(tx)
     .await?;

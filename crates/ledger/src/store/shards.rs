@@ -69,7 +69,7 @@ pub async fn ensure_cursors(
 
 /// Cursors and lanes of some shards, all of one instant: two statements could tell of a batch whose
 /// lanes have moved but whose number has not.
-pub async fn cursors(pool: &PgPool, shards: &[i32]) -> Result<(Vec<Cursor>, Vec<Lane>), Error> {
+pub async fn cursors_in_tx(tx: &mut PgConnection, shards: &[i32]) -> Result<(Vec<Cursor>, Vec<Lane>), Error> {
     let rows = sqlx::query!(
         r#"select c.shard, c.generation, c.last_batch,
                   l.producer_id as "producer_id?", l.map_version as "map_version?",
@@ -80,7 +80,7 @@ pub async fn cursors(pool: &PgPool, shards: &[i32]) -> Result<(Vec<Cursor>, Vec<
            order by c.shard, l.producer_id, l.map_version"#,
         shards,
     )
-    .fetch_all(pool)
+    .fetch_all(tx)
     .await?;
     let mut cursors: Vec<Cursor> = Vec::with_capacity(shards.len());
     let mut lanes = Vec::with_capacity(rows.len());
@@ -111,7 +111,11 @@ pub async fn lock_cursor_in_tx(tx: &mut PgConnection, shard: i32) -> Result<Opti
     )
     .fetch_optional(tx)
     .await?;
-    Ok(row.map(|row| Cursor { shard, generation: row.generation.cast_unsigned(), last_batch: row.last_batch }))
+    Ok(row.map(|row| Cursor {
+        shard,
+        generation: row.generation.cast_unsigned(),
+        last_batch: row.last_batch,
+    }))
 }
 
 /// Gives a locked shard another generation.
@@ -134,8 +138,9 @@ pub async fn set_generation_in_tx(
 
 /// Locks the cursors of all shards, by shard, and tells which there are.
 pub async fn lock_all_cursors_in_tx(tx: &mut PgConnection) -> Result<Vec<i32>, Error> {
-    let shards =
-        sqlx::query_scalar!("select shard from ledger.shard_cursor order by shard for update").fetch_all(tx).await?;
+    let shards = sqlx::query_scalar!("select shard from ledger.shard_cursor order by shard for update")
+        .fetch_all(tx)
+        .await?;
     Ok(shards)
 }
 
@@ -157,6 +162,45 @@ pub async fn insert_producer_in_tx(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Cursors, lanes and producers as the gate knew them at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Cursors, by shard.
+    pub cursors: Vec<Cursor>,
+    /// Their lanes.
+    pub lanes: Vec<Lane>,
+    /// Epochs of those producers that are registered.
+    pub producers: Vec<(ProducerId, i64)>,
+}
+
+/// Reads some shards and producers at one instant. Without producers one statement is one instant.
+pub async fn snapshot(pool: &PgPool, shards: &[i32], producers: &[ProducerId]) -> Result<Snapshot, Error> {
+    if producers.is_empty() {
+        let mut connection = pool.acquire().await?;
+        let (cursors, lanes) = cursors_in_tx(&mut connection, shards).await?;
+        return Ok(Snapshot { cursors, lanes, producers: Vec::new() });
+    }
+    let mut tx = pool.begin().await?;
+    sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut *tx).await?;
+    let (cursors, lanes) = cursors_in_tx(&mut tx, shards).await?;
+    let producers = producers_in_tx(&mut tx, producers).await?;
+    tx.commit().await?;
+    Ok(Snapshot { cursors, lanes, producers })
+}
+
+/// The epochs of those producers that are registered.
+pub async fn producers_in_tx(
+    tx: &mut PgConnection,
+    ids: &[ProducerId],
+) -> Result<Vec<(ProducerId, i64)>, Error> {
+    let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
+    let rows =
+        sqlx::query!("select producer_id, epoch from ledger.producer where producer_id = any($1)", &ids)
+            .fetch_all(tx)
+            .await?;
+    Ok(rows.into_iter().map(|row| (ProducerId::from_uuid(row.producer_id), row.epoch)).collect())
 }
 
 /// Raises the epoch of a producer above both what is stored and what its log knows; `None` where the

@@ -4,9 +4,7 @@
 //! so locking and loading must stay two statements, or a lot could be drawn twice.
 
 use drawdown_ledger_core::{Balance, Cycle, Lot, PoolKind, Team, UsageKey, UsageState};
-use drawdown_types::{
-    AccountId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, TeamId, Timestamp,
-};
+use drawdown_types::{AccountId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, TeamId, Timestamp};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 

@@ -1,0 +1,11 @@
+-- The charges of a team run from 1 to the number its balance knows.
+with ends as (
+    select account_id, team_id, count(*) as charges, min(seq) as first, max(seq) as last
+    from ledger.charge
+    group by account_id, team_id
+)
+select format('team %s', team_id)
+from ledger.balance b
+full join ends e using (account_id, team_id)
+where (coalesce(e.charges, 0), coalesce(e.last, 0)) is distinct from (b.charges, b.charges) or e.first > 1
+order by team_id

@@ -1,0 +1,7 @@
+-- An order bought one lot, so a request that was sent twice had one effect.
+select format('order %s: %s lots', order_id, count(*))
+from ledger.lot
+where order_id is not null
+group by order_id
+having count(*) > 1
+order by order_id

@@ -1,0 +1,82 @@
+//! Builds the service and owns the order of start and drain: settings that must fit the database are
+//! compared first, ports are bound next, calls are taken last. On the signal to stop the server drains
+//! its calls, then the job ends, then the pool closes.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use drawdown_proto::ledger::v1::{
+    catalog_service_server::CatalogServiceServer, settlement_service_server::SettlementServiceServer,
+    token_service_server::TokenServiceServer,
+};
+use drawdown_service::{Context, Server};
+use sqlx::PgPool;
+
+use crate::{
+    config::Config,
+    directory::Entitlement,
+    grpc::{Catalog, Settlement, Tokens},
+    jobs::due::Due,
+    metrics::Metrics,
+    service::{Ledger, Parts},
+    store::{
+        installation::{self, Installation},
+        pool,
+    },
+};
+
+/// Brings the schema `ledger` of a database up to date. Harmless where it is.
+///
+/// # Errors
+/// Where the database does not answer, or was migrated by a newer version.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    sqlx::migrate!().run(pool).await
+}
+
+/// Serves until the context's signal to stop.
+///
+/// # Errors
+/// Where the configuration does not fit the database, a port is taken, or the server fails.
+pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
+    let pool = pool::pool(&config.database);
+    let ours = Installation::of(&config.settings);
+    let noted =
+        installation::note(&pool, &ours).await.context("can not start on this database; was it migrated?")?;
+    ensure!(
+        noted == ours,
+        "the database was used with windows of {} s and pool order {:?}, the configuration says {} s and {:?}",
+        noted.window_secs,
+        noted.pool_order,
+        ours.window_secs,
+        ours.pool_order
+    );
+    let channel = drawdown_client::connect(&config.entitlement).context("no channel to entitlement")?;
+    let server = Server::bind(&config.server, &context).await?;
+    let ledger = Arc::new(Ledger::new(Parts {
+        pool: pool.clone(),
+        clock: Arc::clone(&context.clock),
+        settings: config.settings,
+        limits: config.limits,
+        directory: Arc::new(Entitlement::new(channel)),
+        metrics: Metrics::new(&context.telemetry.meter()),
+    }));
+    let job_stop = context.shutdown.child_token();
+    let job = tokio::spawn(Due::new(Arc::clone(&ledger), config.due).run(job_stop.clone()));
+    let bytes_max = config.server.message_bytes_max;
+    let served = server
+        .add_service(
+            CatalogServiceServer::new(Catalog::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            TokenServiceServer::new(Tokens::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            SettlementServiceServer::new(Settlement::new(ledger)).max_decoding_message_size(bytes_max),
+        )
+        .serve()
+        .await;
+    job_stop.cancel();
+    job.await.context("the job that closes lots failed")?;
+    pool.close().await;
+    Ok(served?)
+}

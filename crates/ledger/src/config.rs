@@ -1,0 +1,293 @@
+//! Options as they are read, and the checked configuration made of them. Every limit of this service is
+//! named here, with its unit.
+
+use std::{net::SocketAddr, time::Duration};
+
+use drawdown_client::ChannelOptions;
+use drawdown_ledger_core::{PoolKind, PoolOrder, Settings};
+use drawdown_service::{
+    Problem,
+    config::{Count, Millis, Problems},
+    server::{ServerConfig, ServerOptions},
+};
+use drawdown_types::WindowSize;
+use serde::Deserialize;
+
+use crate::{service::Limits, store::PoolConfig};
+
+/// The documented defaults: the section `[ledger]`.
+pub const DEFAULTS_TOML: &str = include_str!("../ledger.default.toml");
+
+/// The most rows that one page can be configured to hold.
+pub const PAGE_ROWS_MAX: u32 = 10_000;
+const LATENESS_SECS_MAX: u64 = 366 * 86_400;
+const PURCHASE_MIN_TOKENS_MAX: i64 = 1_000_000_000;
+const MESSAGE_BYTES: usize = 64 << 20;
+
+/// The section `[ledger]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The size of every window, in seconds.
+    pub window_secs: u32,
+    /// How long after its window's end usage may be received and still be charged, in seconds (D9).
+    pub lateness_limit_secs: u64,
+    /// The least whole tokens that one purchase buys (D1).
+    pub purchase_min_tokens: i64,
+    /// Which lots of a team are drawn first (D4).
+    pub pool_order: Vec<String>,
+    /// How far ahead a rate card's version begins at least, in ms (D51).
+    pub change_lead_ms: Millis,
+    /// How long after its close date a lot still waits for usage received in time, in ms (D55).
+    pub settle_allowance_ms: Millis,
+    /// The most lines of one batch.
+    pub batch_lines_max: Count,
+    /// The most charges that one statement writes.
+    pub sub_batch_lines: Count,
+    /// The most rows of one page of a list.
+    pub page_rows_max: Count,
+    /// How often lots that are due are looked for, in ms.
+    pub due_interval_ms: Millis,
+    /// How many teams one transaction of that job rolls forward.
+    pub due_teams_max: Count,
+    /// How many such transactions one look may take.
+    pub due_rounds_max: Count,
+    /// How long one statement of a verification may run, in ms.
+    pub verify_statement_timeout_ms: Millis,
+    /// Ports and layers.
+    pub server: ServerOptions,
+    /// The database.
+    pub database: DatabaseOptions,
+    /// How to reach entitlement.
+    pub entitlement: ChannelOptions,
+}
+
+/// The section `[ledger.database]`.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseOptions {
+    /// The address with user and database. It may hold a password, so it is never printed.
+    pub url: String,
+    /// The most connections.
+    pub connections_max: Count,
+    /// How long to wait for a free connection, in ms.
+    pub acquire_timeout_ms: Millis,
+    /// How long one statement may run, in ms.
+    pub statement_timeout_ms: Millis,
+    /// How long one statement may wait for a lock, in ms.
+    pub lock_timeout_ms: Millis,
+    /// How long a transaction may stay open with nothing to do, in ms.
+    pub idle_in_transaction_timeout_ms: Millis,
+}
+
+/// Checked [`Options`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the rules take.
+    pub settings: Settings,
+    /// Limits of the handlers.
+    pub limits: Limits,
+    /// The job that closes lots.
+    pub due: DueConfig,
+    /// Ports and layers.
+    pub server: ServerConfig,
+    /// The database.
+    pub database: PoolConfig,
+    /// How to reach entitlement.
+    pub entitlement: ChannelOptions,
+}
+
+/// Limits of the job that closes lots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueConfig {
+    /// How often it looks.
+    pub interval: Duration,
+    /// Teams of one transaction.
+    pub teams_max: u32,
+    /// Transactions of one look.
+    pub rounds_max: usize,
+}
+
+impl std::fmt::Debug for DatabaseOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseOptions")
+            .field("connections_max", &self.connections_max)
+            .finish_non_exhaustive()
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let settings = Settings::default();
+        Self {
+            window_secs: settings.window_size.as_secs(),
+            lateness_limit_secs: settings.lateness_limit.as_secs(),
+            purchase_min_tokens: settings.purchase_min_tokens,
+            pool_order: settings.pool_order.kinds().iter().map(|kind| kind.as_str().to_owned()).collect(),
+            change_lead_ms: Millis::from_millis(5_000),
+            settle_allowance_ms: Millis::from_millis(300_000),
+            batch_lines_max: Count::of(200_000),
+            sub_batch_lines: Count::of(5_000),
+            page_rows_max: Count::of(10_000),
+            due_interval_ms: Millis::from_millis(10_000),
+            due_teams_max: Count::of(200),
+            due_rounds_max: Count::of(50),
+            verify_statement_timeout_ms: Millis::from_millis(600_000),
+            server: ServerOptions {
+                listen: loopback(7402).into(),
+                metrics_listen: loopback(7412).into(),
+                message_bytes_max: Count::of(MESSAGE_BYTES),
+                call_time_max_ms: Millis::from_millis(600_000),
+                ..ServerOptions::default()
+            },
+            database: DatabaseOptions::default(),
+            entitlement: ChannelOptions::to("http://127.0.0.1:7403"),
+        }
+    }
+}
+
+impl Default for DatabaseOptions {
+    fn default() -> Self {
+        Self {
+            url: "postgres://127.0.0.1:5432/drawdown".to_owned(),
+            connections_max: Count::of(24),
+            acquire_timeout_ms: Millis::from_millis(5_000),
+            statement_timeout_ms: Millis::from_millis(30_000),
+            lock_timeout_ms: Millis::from_millis(10_000),
+            idle_in_transaction_timeout_ms: Millis::from_millis(30_000),
+        }
+    }
+}
+
+// === impl Options ===
+
+impl Options {
+    /// Checks all values.
+    ///
+    /// # Errors
+    /// Every problem, by the path inside the section.
+    pub fn validate(self) -> Result<Config, Vec<Problem>> {
+        let mut problems = Problems::new();
+        let settings = self.settings(&mut problems);
+        let rows = self.page_rows_max.get_u32();
+        problems.ensure(rows <= PAGE_ROWS_MAX, "page_rows_max", format!("is above {PAGE_ROWS_MAX}"));
+        let limits = Limits {
+            page_rows_max: rows,
+            batch_lines_max: self.batch_lines_max.get(),
+            sub_batch_lines: self.sub_batch_lines.get(),
+            change_lead: self.change_lead_ms.duration(),
+            settle_allowance: self.settle_allowance_ms.duration(),
+            verify_timeout: self.verify_statement_timeout_ms.duration(),
+        };
+        let due = DueConfig {
+            interval: self.due_interval_ms.duration(),
+            teams_max: self.due_teams_max.get_u32(),
+            rounds_max: self.due_rounds_max.get(),
+        };
+        let server = problems.section("server", self.server.validate());
+        let database = problems.section("database", self.database.validate());
+        for problem in self.entitlement.problems() {
+            problems.push(&format!("entitlement.{}", problem.field), problem.problem);
+        }
+        let config = settings.zip(server.zip(database)).map(|(settings, (server, database))| Config {
+            settings,
+            limits,
+            due,
+            server,
+            database,
+            entitlement: self.entitlement,
+        });
+        problems.finish(config)
+    }
+
+    fn settings(&self, problems: &mut Problems) -> Option<Settings> {
+        let window_size = problems.field("window_secs", WindowSize::from_secs(self.window_secs));
+        let lateness = self.lateness_limit_secs;
+        let on_grid = lateness.checked_rem(u64::from(self.window_secs)) == Some(0);
+        problems.ensure(on_grid, "lateness_limit_secs", "is no multiple of window_secs");
+        let fits = (1..=LATENESS_SECS_MAX).contains(&lateness);
+        problems.ensure(fits, "lateness_limit_secs", format!("is not between 1 and {LATENESS_SECS_MAX}"));
+        let fits = (1..=PURCHASE_MIN_TOKENS_MAX).contains(&self.purchase_min_tokens);
+        problems.ensure(
+            fits,
+            "purchase_min_tokens",
+            format!("is not between 1 and {PURCHASE_MIN_TOKENS_MAX}"),
+        );
+        let kinds: Result<Vec<PoolKind>, _> = self.pool_order.iter().map(|kind| kind.parse()).collect();
+        let kinds = problems.field("pool_order", kinds);
+        let pool_order = kinds.and_then(|kinds| problems.field("pool_order", PoolOrder::new(&kinds)));
+        Some(Settings {
+            window_size: window_size?,
+            lateness_limit: Duration::from_secs(lateness),
+            purchase_min_tokens: self.purchase_min_tokens,
+            pool_order: pool_order?,
+        })
+    }
+}
+
+impl DatabaseOptions {
+    fn validate(self) -> Result<PoolConfig, Vec<Problem>> {
+        let mut problems = Problems::new();
+        // The parser's own words may quote the address, and with it a password.
+        let postgres = ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme));
+        let options = self.url.parse::<sqlx::postgres::PgConnectOptions>().ok().filter(|_| postgres);
+        let options = options.ok_or("is not an address such as postgres://user@host/database");
+        let connect = problems.field("url", options);
+        problems.finish(connect.map(|connect| PoolConfig {
+            connect,
+            connections_max: self.connections_max.get_u32(),
+            acquire_timeout: self.acquire_timeout_ms.duration(),
+            statement_timeout: self.statement_timeout_ms.duration(),
+            lock_timeout: self.lock_timeout_ms.duration(),
+            idle_in_transaction_timeout: self.idle_in_transaction_timeout_ms.duration(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drawdown_service::config::{Sources, load};
+
+    use super::*;
+
+    #[test]
+    fn the_documented_defaults_are_those_of_the_code() {
+        let documented: Options = load(DEFAULTS_TOML, &Sources::default(), "ledger").unwrap();
+        assert_eq!(format!("{documented:?}"), format!("{:?}", Options::default()));
+        assert!(documented.validate().is_ok());
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_at_once() {
+        let options = Options {
+            window_secs: 7,
+            lateness_limit_secs: 0,
+            purchase_min_tokens: 0,
+            pool_order: vec!["flex".to_owned()],
+            page_rows_max: Count::of(10_001),
+            database: DatabaseOptions {
+                url: "mysql://root:secret@db".to_owned(),
+                ..DatabaseOptions::default()
+            },
+            entitlement: ChannelOptions::to("nowhere"),
+            ..Options::default()
+        };
+        let problems = options.validate().unwrap_err();
+        let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        let wrong = [
+            "window_secs",
+            "lateness_limit_secs",
+            "purchase_min_tokens",
+            "pool_order",
+            "page_rows_max",
+            "database.url",
+            "entitlement.endpoint",
+        ];
+        assert_eq!(fields, wrong);
+        assert!(!format!("{problems:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,246 @@
+//! A sealed batch from its message. Metering has refused what a line could not hold before it was
+//! applied, so a fault here is a fault of a program: the batch is refused as a whole, by field.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use drawdown_ledger_core::{Attribution, Line, Payer, Unattributable, Usage};
+use drawdown_proto::ledger::v1::{self, line};
+use drawdown_service::{Refusal, Violations};
+use drawdown_types::{HoldId, MeterSlug, Quantity, Timestamp, WindowSize};
+
+use super::decode::{contract_kind, instant, map_version, parsed, shard, stored};
+use crate::{
+    posting::{LineDetail, MeterTotal, SealedBatch},
+    reason,
+    store::{settlement::LaneRange, shards::LaneKey},
+};
+
+/// Bytes of a digest.
+const DIGEST_BYTES: usize = 16;
+/// Most lanes of one batch.
+const LANES_MAX: usize = 100_000;
+/// Most reasons of refused events.
+const REASONS_MAX: usize = 1000;
+
+pub(super) fn batch(
+    request: &v1::PostBatchRequest,
+    size: WindowSize,
+    lines_max: usize,
+) -> Result<SealedBatch, Refusal> {
+    let mut v = Violations::new();
+    let shard = shard(&mut v, "shard", request.shard);
+    let number = stored(&mut v, "number", request.number);
+    let events = stored(&mut v, "events", request.events);
+    if request.digest.len() != DIGEST_BYTES {
+        v.push("digest", format!("has {} bytes, must have {DIGEST_BYTES}", request.digest.len()));
+    }
+    at_most(&mut v, "lanes", request.lanes.len(), LANES_MAX);
+    at_most(&mut v, "refused", request.refused.len(), REASONS_MAX);
+    at_most(&mut v, "lines", request.lines.len(), lines_max);
+    if !v.is_empty() {
+        return v.finish(reason::REQUEST_INVALID, None);
+    }
+    let lanes = lanes(&mut v, &request.lanes);
+    let refused = refused(&mut v, &request.refused);
+    let totals = totals(&mut v, &request.totals);
+    let mut reader = LineReader::new(size);
+    for (index, line) in request.lines.iter().enumerate() {
+        if let Err(problem) = reader.read(line) {
+            v.push(&format!("lines[{index}].{}", problem.field), problem.why);
+        }
+    }
+    let batch = shard.zip(number).zip(events).map(|((shard, number), events)| SealedBatch {
+        shard,
+        generation: request.generation,
+        number,
+        digest: request.digest.clone(),
+        lanes,
+        events,
+        refused,
+        totals,
+        lines: reader.lines,
+        details: reader.details,
+    });
+    v.finish(reason::REQUEST_INVALID, batch)
+}
+
+fn at_most(v: &mut Violations, field: &str, found: usize, max: usize) {
+    if found > max {
+        v.push(field, format!("are {found}, at most {max}"));
+    }
+}
+
+fn lanes(v: &mut Violations, ranges: &[v1::LaneRange]) -> Vec<LaneRange> {
+    let mut seen = HashSet::new();
+    let mut read = |v: &mut Violations, range: &v1::LaneRange| {
+        let producer_id = parsed(v, "producer_id", &range.producer_id);
+        let map_version = map_version(v, "map_version", range.map_version);
+        let epoch = stored(v, "epoch", range.epoch);
+        let from = stored(v, "from_sequence", range.from_sequence);
+        let to = stored(v, "to_sequence", range.to_sequence);
+        let key = LaneKey { producer_id: producer_id?, map_version: map_version? };
+        if !seen.insert(key) {
+            v.push("producer_id", "has two ranges of one lane");
+        }
+        let (chain_before, chain_after) = (range.chain_before, range.chain_after);
+        Some(LaneRange { key, epoch: epoch?, from: from?, to: to?, chain_before, chain_after })
+    };
+    let ranges = ranges.iter().enumerate();
+    ranges.filter_map(|(index, range)| v.within(&format!("lanes[{index}]"), |v| read(v, range))).collect()
+}
+
+fn refused(v: &mut Violations, counts: &[v1::RefusedCount]) -> Vec<(String, i64)> {
+    let mut by_reason: BTreeMap<String, i64> = BTreeMap::new();
+    for (index, count) in counts.iter().enumerate() {
+        let field = format!("refused[{index}]");
+        let known = !count.reason.is_empty()
+            && count.reason.len() <= 64
+            && count
+                .reason
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+        if !known {
+            v.push(&format!("{field}.reason"), "is no upper-case reason");
+        }
+        if let Some(events) = stored(v, &format!("{field}.events"), count.events) {
+            let sum = by_reason.entry(count.reason.clone()).or_default();
+            *sum = sum.saturating_add(events);
+        }
+    }
+    by_reason.into_iter().collect()
+}
+
+fn totals(v: &mut Violations, totals: &[v1::MeterTotal]) -> Vec<MeterTotal> {
+    let mut seen = HashSet::new();
+    let mut read = |v: &mut Violations, total: &v1::MeterTotal| {
+        let meter: MeterSlug = parsed(v, "meter", &total.meter)?;
+        if !seen.insert(meter.clone()) {
+            v.push("meter", "has two totals");
+        }
+        Some(MeterTotal { meter, events: total.events, quantity: total.quantity })
+    };
+    let totals = totals.iter().enumerate();
+    totals.filter_map(|(index, total)| v.within(&format!("totals[{index}]"), |v| read(v, total))).collect()
+}
+
+/// What is wrong with a line.
+struct Problem {
+    field: &'static str,
+    why: String,
+}
+
+fn problem(field: &'static str) -> impl FnOnce(String) -> Problem {
+    move |why| Problem { field, why }
+}
+
+fn known<T: std::str::FromStr<Err: ToString>>(field: &'static str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| error.to_string()).map_err(problem(field))
+}
+
+/// Reads lines one after the other; the names that most of them share are checked once.
+struct LineReader {
+    size: WindowSize,
+    meters: HashMap<String, MeterSlug>,
+    payers: HashMap<v1::Payer, Payer>,
+    lines: Vec<Line>,
+    details: Vec<LineDetail>,
+}
+
+// === impl LineReader ===
+
+impl LineReader {
+    fn new(size: WindowSize) -> Self {
+        Self { size, meters: HashMap::new(), payers: HashMap::new(), lines: Vec::new(), details: Vec::new() }
+    }
+
+    fn read(&mut self, line: &v1::Line) -> Result<(), Problem> {
+        let client_id = known("client_id", &line.client_id)?;
+        let meter = self.meter(&line.meter)?;
+        let window = self.edge("window_start", line.window_start.as_ref())?;
+        let received_window = self.edge("received_window_start", line.received_window_start.as_ref())?;
+        let usage = match &line.state {
+            Some(line::State::Sum(sum)) => Usage::Sum(
+                Quantity::new(sum.quantity).map_err(|e| e.to_string()).map_err(problem("sum.quantity"))?,
+            ),
+            Some(line::State::Count(_)) => Usage::Count,
+            None => return Err(problem("state")("must be set".to_owned())),
+        };
+        let attribution = match &line.attribution {
+            Some(line::Attribution::Payer(payer)) => Attribution::Payer(self.payer(payer)?),
+            Some(line::Attribution::UnattributedReason(reason)) => {
+                Attribution::Nobody(known::<Unattributable>("unattributed_reason", reason)?)
+            }
+            None => return Err(problem("attribution")("must be set".to_owned())),
+        };
+        if i64::try_from(line.events).is_err() {
+            return Err(problem("events")(format!("{} is above {}", line.events, i64::MAX)));
+        }
+        let hold_id: Option<HoldId> = match line.hold_id.as_str() {
+            "" => None,
+            text => Some(known("hold_id", text)?),
+        };
+        let dimensions = dimensions(&line.dimensions);
+        let mut series = dimensions.clone().into_bytes();
+        series.extend_from_slice(line.hold_id.as_bytes());
+        self.lines.push(Line {
+            client_id,
+            meter,
+            failed: line.failed,
+            series,
+            window,
+            received_window,
+            events: line.events,
+            usage,
+            attribution,
+        });
+        self.details.push(LineDetail { dimensions, hold_id });
+        Ok(())
+    }
+
+    fn meter(&mut self, text: &str) -> Result<MeterSlug, Problem> {
+        if let Some(meter) = self.meters.get(text) {
+            return Ok(meter.clone());
+        }
+        let meter: MeterSlug = known("meter", text)?;
+        self.meters.insert(text.to_owned(), meter.clone());
+        Ok(meter)
+    }
+
+    fn edge(&self, field: &'static str, at: Option<&prost_types::Timestamp>) -> Result<Timestamp, Problem> {
+        let mut v = Violations::new();
+        let at = instant(&mut v, field, at);
+        let window = at.and_then(|at| self.size.starting_at(at));
+        let secs = self.size.as_secs();
+        window
+            .map(|window| window.start())
+            .ok_or_else(|| problem(field)(format!("is no edge of a {secs} s window")))
+    }
+
+    fn payer(&mut self, payer: &v1::Payer) -> Result<Payer, Problem> {
+        if let Some(payer) = self.payers.get(payer) {
+            return Ok(*payer);
+        }
+        let kind = v1::ContractKind::try_from(payer.contract_kind).ok().and_then(contract_kind);
+        let read = Payer {
+            account_id: known("payer.account_id", &payer.account_id)?,
+            team_id: known("payer.team_id", &payer.team_id)?,
+            app_id: known("payer.app_id", &payer.app_id)?,
+            contract_kind: kind
+                .ok_or_else(|| problem("payer.contract_kind")("must be flex or enterprise".to_owned()))?,
+            in_trial: payer.in_trial,
+        };
+        self.payers.insert(payer.clone(), read);
+        Ok(read)
+    }
+}
+
+/// Dimensions as a JSON object, sorted by name. Postgres keeps no NUL in a text, and usage is never
+/// refused for one, so it becomes the sign for what can not be shown.
+fn dimensions(map: &HashMap<String, String>) -> String {
+    if map.is_empty() {
+        return "{}".to_owned();
+    }
+    let shown = |text: &str| text.replace('\0', "\u{fffd}");
+    let sorted: BTreeMap<_, _> = map.iter().map(|(name, value)| (shown(name), shown(value))).collect();
+    serde_json::to_string(&sorted).unwrap_or_else(|_| "{}".to_owned())
+}

@@ -1,0 +1,183 @@
+//! From stored values to messages.
+
+use drawdown_ledger_core::{BalanceView, CardVersion, ContractKind, LotState, PoolKind};
+use drawdown_proto::{ledger::v1, scalar::timestamp_to_proto};
+use drawdown_types::{AppId, ChargeId, LotId, MicroTokens, PriceId, TeamId};
+
+use crate::{
+    lanes::ShardState,
+    store::{
+        catalog::{Aggregation, Meter},
+        reads::{ChargeRead, JournalRead, UnattributedRead},
+        shards::Lane,
+    },
+    tokens::NotedLot,
+};
+
+/// Stored numbers that are never below zero.
+pub(super) fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+fn small(value: i32) -> u32 {
+    u32::try_from(value).unwrap_or_default()
+}
+
+pub(super) fn meter(meter: &Meter) -> v1::Meter {
+    let aggregation = match meter.aggregation {
+        Aggregation::Sum => v1::Aggregation::Sum,
+        Aggregation::Count => v1::Aggregation::Count,
+    };
+    let limit = if meter.hard { v1::LimitKind::Hard } else { v1::LimitKind::Soft };
+    v1::Meter {
+        slug: meter.slug.to_string(),
+        unit: meter.unit.clone(),
+        aggregation: aggregation.into(),
+        dimensions: meter.dimensions.clone(),
+        limit: limit.into(),
+    }
+}
+
+pub(super) fn card(card: &CardVersion) -> v1::RateCard {
+    let kind = match card.contract_kind {
+        ContractKind::Flex => v1::ContractKind::Flex,
+        ContractKind::Enterprise => v1::ContractKind::Enterprise,
+    };
+    let price = |price: &drawdown_ledger_core::Price| v1::Price {
+        meter: price.meter.to_string(),
+        micros: price.terms.micros(),
+        per_units: price.terms.per_units(),
+        failed_is_free: price.terms.failed_is_free(),
+    };
+    v1::RateCard {
+        rate_card_id: card.rate_card_id.to_string(),
+        name: card.name.to_string(),
+        contract_kind: kind.into(),
+        effective_from: Some(timestamp_to_proto(card.effective_from)),
+        prices: card.prices.iter().map(price).collect(),
+    }
+}
+
+pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
+    let lot = &noted.view.lot;
+    let pool_kind = match lot.pool_kind {
+        PoolKind::Free => v1::PoolKind::Free,
+        PoolKind::Enterprise => v1::PoolKind::Enterprise,
+        PoolKind::Credit => v1::PoolKind::Credit,
+        PoolKind::Promotional => v1::PoolKind::Promotional,
+        PoolKind::Flex => v1::PoolKind::Flex,
+    };
+    let state = match noted.view.state {
+        LotState::Scheduled => v1::LotState::Scheduled,
+        LotState::Open => v1::LotState::Open,
+        LotState::Closing => v1::LotState::Closing,
+        LotState::Closed => v1::LotState::Closed,
+    };
+    v1::Lot {
+        lot_id: lot.lot_id.to_string(),
+        account_id: lot.account_id.to_string(),
+        team_id: lot.team_id.to_string(),
+        pool_kind: pool_kind.into(),
+        granted_micros: lot.granted.as_micros(),
+        remaining_micros: lot.remaining.as_micros(),
+        consumed_micros: lot.consumed.as_micros(),
+        expired_micros: lot.expired.as_micros(),
+        purchased_at: Some(timestamp_to_proto(lot.purchased_at)),
+        starts_at: Some(timestamp_to_proto(lot.starts_at)),
+        expires_at: Some(timestamp_to_proto(lot.expires_at)),
+        closes_at: Some(timestamp_to_proto(lot.closes_at)),
+        state: state.into(),
+        note: noted.note.clone(),
+    }
+}
+
+pub(super) fn balance(view: &BalanceView) -> v1::Balance {
+    let row = &view.row;
+    // No holds and no refunds yet: their books are empty.
+    let (held, void) = (MicroTokens::ZERO, MicroTokens::ZERO);
+    v1::Balance {
+        team_id: row.team_id.to_string(),
+        account_id: row.account_id.to_string(),
+        balance_micros: view.balance.as_micros(),
+        available_micros: view.available.as_micros(),
+        closing_micros: view.closing.as_micros(),
+        scheduled_micros: view.scheduled.as_micros(),
+        held_micros: held.as_micros(),
+        uncharged_micros: view.uncharged.as_micros(),
+        used_micros: row.consumed.as_micros(),
+        purchased_micros: row.issued.as_micros(),
+        expired_micros: row.expired.as_micros(),
+        void_micros: void.as_micros(),
+        negative_since: row.negative_since.map(timestamp_to_proto),
+        version: row.version,
+        at: Some(timestamp_to_proto(view.at)),
+    }
+}
+
+pub(super) fn charge(team: TeamId, read: ChargeRead) -> v1::Charge {
+    v1::Charge {
+        charge_id: ChargeId::from_uuid(read.charge_id).to_string(),
+        team_id: team.to_string(),
+        app_id: AppId::from_uuid(read.app_id).to_string(),
+        client_id: read.client_id,
+        meter: read.meter,
+        failed: read.failed,
+        window_start: Some(timestamp_to_proto(read.window_start.0)),
+        events: read.events,
+        quantity: read.quantity,
+        amount_micros: read.amount_micros,
+        uncharged_micros: read.uncharged_micros,
+        price_id: read.price_id.map(|id| PriceId::from_uuid(id).to_string()).unwrap_or_default(),
+        posted_at: Some(timestamp_to_proto(read.posted_at.0)),
+        journal_seq: read.journal_seq,
+    }
+}
+
+pub(super) fn journal_row(team: TeamId, read: JournalRead) -> v1::JournalRow {
+    v1::JournalRow {
+        team_id: team.to_string(),
+        seq: read.seq,
+        kind: read.kind,
+        debit_book: read.debit_book,
+        credit_book: read.credit_book,
+        amount_micros: read.amount_micros,
+        lot_id: read.lot_id.map(|id| LotId::from_uuid(id).to_string()).unwrap_or_default(),
+        charge_id: read.charge_id.map(|id| ChargeId::from_uuid(id).to_string()).unwrap_or_default(),
+        debt_from_micros: read.debt_from_micros,
+        debt_to_micros: read.debt_to_micros,
+        posted_at: Some(timestamp_to_proto(read.posted_at.0)),
+        effective_at: Some(timestamp_to_proto(read.effective_at.0)),
+    }
+}
+
+pub(super) fn unattributed(read: UnattributedRead) -> v1::UnattributedUsage {
+    v1::UnattributedUsage {
+        client_id: read.client_id,
+        meter: read.meter,
+        window_start: Some(timestamp_to_proto(read.window_start.0)),
+        reason: read.reason,
+        events: read.events,
+        quantity: read.quantity,
+        posted_at: Some(timestamp_to_proto(read.posted_at.0)),
+    }
+}
+
+pub(super) fn lane(lane: &Lane) -> v1::LaneState {
+    v1::LaneState {
+        producer_id: lane.key.producer_id.to_string(),
+        map_version: small(lane.key.map_version),
+        shard: small(lane.shard),
+        epoch: unsigned(lane.epoch),
+        settled_sequence: unsigned(lane.settled),
+        settled_chain: lane.chain,
+    }
+}
+
+pub(super) fn shard(state: &ShardState) -> v1::ShardCursor {
+    v1::ShardCursor {
+        shard: small(state.cursor.shard),
+        generation: state.cursor.generation,
+        last_batch: unsigned(state.cursor.last_batch),
+        lanes: state.lanes.iter().map(lane).collect(),
+    }
+}

@@ -1,0 +1,202 @@
+//! `TokenService`.
+
+use std::sync::Arc;
+
+use drawdown_proto::{
+    ledger::v1::{
+        GetBalanceRequest, GetBalanceResponse, GrantTokensRequest, GrantTokensResponse, InvariantResult,
+        ListChargesRequest, ListChargesResponse, ListJournalRequest, ListJournalResponse, ListLotsRequest,
+        ListLotsResponse, ListUnattributedRequest, ListUnattributedResponse, PurchaseTokensRequest,
+        PurchaseTokensResponse, VerifyLedgerRequest, VerifyLedgerResponse,
+        token_service_server::TokenService,
+    },
+    scalar::timestamp_to_proto,
+};
+use drawdown_service::page;
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use super::{decode, encode, status};
+use crate::{
+    error::Error,
+    service::{Ledger, Once},
+    store::{idempotency::RequestKey, reads},
+};
+
+const PAGE_ROWS_DEFAULT: u32 = 1000;
+
+/// `TokenService` over a ledger.
+#[derive(Clone)]
+pub struct Tokens(Arc<Ledger>);
+
+impl Tokens {
+    /// Serves this ledger.
+    #[must_use]
+    pub const fn new(ledger: Arc<Ledger>) -> Self {
+        Self(ledger)
+    }
+
+    fn failed(&self) -> impl Fn(Error) -> Status {
+        |error| status::of(error, &self.0.metrics)
+    }
+
+    fn rows(&self, page_size: u32) -> i64 {
+        page::size(page_size, PAGE_ROWS_DEFAULT, self.0.limits.page_rows_max).into()
+    }
+
+    async fn purchase(&self, request: PurchaseTokensRequest) -> Result<PurchaseTokensResponse, Error> {
+        let order = decode::purchase(&request, &self.0.settings)?;
+        let key = RequestKey::new("PurchaseTokens", &request.request_id, &request.encode_to_vec());
+        match self.0.once(key).await? {
+            Once::Answered(response) => Ok(response),
+            Once::New(key) => {
+                let (tx, lot, order_id) = self.0.purchase(&order).await?;
+                let lot = encode::lot(&lot);
+                let granted = lot.granted_micros;
+                let response = PurchaseTokensResponse { lot: Some(lot), order_id: order_id.to_string() };
+                let response = self.0.commit_once(tx, key, response, self.0.clock.now()).await?;
+                self.0.metrics.issued("purchase", granted);
+                Ok(response)
+            }
+        }
+    }
+
+    async fn grant(&self, request: GrantTokensRequest) -> Result<GrantTokensResponse, Error> {
+        let order = decode::grant(&request)?;
+        let key = RequestKey::new("GrantTokens", &request.request_id, &request.encode_to_vec());
+        match self.0.once(key).await? {
+            Once::Answered(response) => Ok(response),
+            Once::New(key) => {
+                let (tx, lot) = self.0.grant(&order).await?;
+                let response = GrantTokensResponse { lot: Some(encode::lot(&lot)) };
+                let response = self.0.commit_once(tx, key, response, self.0.clock.now()).await?;
+                self.0.metrics.issued("grant", request.micros);
+                Ok(response)
+            }
+        }
+    }
+
+    async fn lots(&self, request: &ListLotsRequest) -> Result<ListLotsResponse, Error> {
+        let (team, at) = decode::team_at(&request.team_id, request.at.as_ref())?;
+        let (lots, at) = self.0.lots(team, at).await?;
+        let lots = lots.iter().map(encode::lot).collect();
+        Ok(ListLotsResponse { lots, at: Some(timestamp_to_proto(at)) })
+    }
+
+    async fn charges(&self, request: &ListChargesRequest) -> Result<ListChargesResponse, Error> {
+        let (team, _) = decode::team_after(&request.team_id, 0)?;
+        // The team is part of the list's name: a token of one team leads nowhere in another.
+        let list = format!("charges/{team}");
+        let after: Option<i64> = page::decode(&list, &request.page_token)?;
+        self.0.check_team(team).await?;
+        let rows = self.rows(request.page_size);
+        let read = reads::charges(&self.0.pool, team, after.unwrap_or_default(), rows).await?;
+        let next_page_token =
+            read.last().filter(|_| is_full(read.len(), rows)).map(|last| page::encode(&list, &last.seq));
+        let charges = read.into_iter().map(|charge| encode::charge(team, charge)).collect();
+        Ok(ListChargesResponse { charges, next_page_token: next_page_token.unwrap_or_default() })
+    }
+
+    async fn journal(&self, request: &ListJournalRequest) -> Result<ListJournalResponse, Error> {
+        let (team, after) = decode::team_after(&request.team_id, request.after_seq)?;
+        self.0.check_team(team).await?;
+        let read = reads::journal(&self.0.pool, team, after, self.rows(request.page_size)).await?;
+        Ok(ListJournalResponse { rows: read.into_iter().map(|row| encode::journal_row(team, row)).collect() })
+    }
+
+    async fn unattributed(
+        &self,
+        request: &ListUnattributedRequest,
+    ) -> Result<ListUnattributedResponse, Error> {
+        let after: Option<i64> = page::decode("unattributed", &request.page_token)?;
+        let rows = self.rows(request.page_size);
+        let read = reads::unattributed(&self.0.pool, after.unwrap_or_default(), rows).await?;
+        let next_page_token = read
+            .last()
+            .filter(|_| is_full(read.len(), rows))
+            .map(|last| page::encode("unattributed", &last.entry));
+        let usage = read.into_iter().map(encode::unattributed).collect();
+        Ok(ListUnattributedResponse { usage, next_page_token: next_page_token.unwrap_or_default() })
+    }
+
+    async fn verify(&self) -> Result<VerifyLedgerResponse, Error> {
+        let verdicts = self.0.verify().await?;
+        let invariants = verdicts.into_iter().map(|verdict| InvariantResult {
+            name: verdict.name.to_owned(),
+            statement: verdict.statement,
+            violations: verdict.violations,
+            examples: verdict.examples,
+        });
+        Ok(VerifyLedgerResponse { invariants: invariants.collect() })
+    }
+}
+
+/// A page that is not full is the last; after a full one there may be more.
+fn is_full(read: usize, rows: i64) -> bool {
+    i64::try_from(read).unwrap_or(i64::MAX) >= rows
+}
+
+#[tonic::async_trait]
+impl TokenService for Tokens {
+    async fn purchase_tokens(
+        &self,
+        request: Request<PurchaseTokensRequest>,
+    ) -> Result<Response<PurchaseTokensResponse>, Status> {
+        self.purchase(request.into_inner()).await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn grant_tokens(
+        &self,
+        request: Request<GrantTokensRequest>,
+    ) -> Result<Response<GrantTokensResponse>, Status> {
+        self.grant(request.into_inner()).await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn list_lots(
+        &self,
+        request: Request<ListLotsRequest>,
+    ) -> Result<Response<ListLotsResponse>, Status> {
+        self.lots(request.get_ref()).await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn get_balance(
+        &self,
+        request: Request<GetBalanceRequest>,
+    ) -> Result<Response<GetBalanceResponse>, Status> {
+        let read = async {
+            let request = request.get_ref();
+            let (team, at) = decode::team_at(&request.team_id, request.at.as_ref())?;
+            let view = self.0.balance(team, at).await?;
+            Ok(GetBalanceResponse { balance: Some(encode::balance(&view)) })
+        };
+        read.await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn list_charges(
+        &self,
+        request: Request<ListChargesRequest>,
+    ) -> Result<Response<ListChargesResponse>, Status> {
+        self.charges(request.get_ref()).await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn list_journal(
+        &self,
+        request: Request<ListJournalRequest>,
+    ) -> Result<Response<ListJournalResponse>, Status> {
+        self.journal(request.get_ref()).await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn list_unattributed(
+        &self,
+        request: Request<ListUnattributedRequest>,
+    ) -> Result<Response<ListUnattributedResponse>, Status> {
+        self.unattributed(request.get_ref()).await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn verify_ledger(
+        &self,
+        _: Request<VerifyLedgerRequest>,
+    ) -> Result<Response<VerifyLedgerResponse>, Status> {
+        self.verify().await.map(Response::new).map_err(self.failed())
+    }
+}

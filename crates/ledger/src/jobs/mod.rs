@@ -1,0 +1,4 @@
+//! Clock-driven loops. Nothing waits for them to be true: every writer rolls its teams forward first, and
+//! every reader computes the same without one.
+
+pub mod due;

@@ -1,0 +1,160 @@
+//! The instruments of the ledger, made once from an injected meter. Nothing is recorded by line: a post
+//! adds up locally and records once.
+
+use std::time::Duration;
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter},
+};
+
+use crate::{
+    error::Error,
+    posting::{PostError, Posted, SealedBatch},
+};
+
+/// Bounds of the histogram of posts, in seconds: a small batch takes milliseconds, one of 100,000 lines
+/// a few seconds.
+const POST_BOUNDS_SECS: [f64; 12] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0];
+
+/// All instruments.
+#[derive(Debug)]
+pub struct Metrics {
+    batches: Counter<u64>,
+    repeated: Counter<u64>,
+    refused: Counter<u64>,
+    failed: Counter<u64>,
+    deadlocks: Counter<u64>,
+    events: Counter<u64>,
+    lines: Counter<u64>,
+    charges: Counter<u64>,
+    amount: Counter<u64>,
+    uncharged: Counter<u64>,
+    unpriced: Counter<u64>,
+    poisoned: Counter<u64>,
+    issued: Counter<u64>,
+    expired: Counter<u64>,
+    closed: Counter<u64>,
+    resets: Counter<u64>,
+    lost: Counter<u64>,
+    duration: Histogram<f64>,
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Makes the instruments.
+    #[must_use]
+    pub fn new(meter: &Meter) -> Self {
+        let counter = |name, description| meter.u64_counter(name).with_description(description).build();
+        Self {
+            batches: counter("ledger.batches.posted", "batches settled"),
+            repeated: counter(
+                "ledger.batches.repeated",
+                "batches answered by the receipt of an earlier post",
+            ),
+            refused: counter("ledger.batches.refused", "batches refused by the gate, by reason"),
+            failed: counter("ledger.batches.failed", "posts that failed, by whether trying again may help"),
+            deadlocks: counter("ledger.deadlocks", "transactions ended by a deadlock; must stay 0"),
+            events: counter(
+                "ledger.events.settled",
+                "events whose lanes moved, counted or refused by metering: the other side of what metering applied",
+            ),
+            lines: counter("ledger.lines.posted", "lines of settled batches, by what became of them"),
+            charges: counter("ledger.charges", "charges written"),
+            amount: counter("ledger.charges.amount.micros", "price of the charges, in micro-tokens"),
+            uncharged: counter(
+                "ledger.charges.uncharged.micros",
+                "part of that price which no lot covered when it was posted, in micro-tokens",
+            ),
+            unpriced: counter(
+                "ledger.lines.unpriced",
+                "lines whose meter had no price in force at their window",
+            ),
+            poisoned: counter("ledger.teams.poisoned", "teams whose lines had to be set apart; must stay 0"),
+            issued: counter(
+                "ledger.lots.issued.micros",
+                "tokens bought and granted, in micro-tokens, by kind",
+            ),
+            expired: counter(
+                "ledger.lots.expired.micros",
+                "tokens forfeited by closed lots, in micro-tokens",
+            ),
+            closed: counter("ledger.lots.closed", "lots closed"),
+            resets: counter("ledger.shards.reset", "new generations of shards"),
+            lost: counter("ledger.events.lost", "events of ranges named as lost; must stay 0"),
+            duration: meter
+                .f64_histogram("ledger.post.duration")
+                .with_unit("s")
+                .with_description("time to post one batch, by outcome")
+                .with_boundaries(POST_BOUNDS_SECS.to_vec())
+                .build(),
+        }
+    }
+
+    /// A post ended.
+    pub fn post(&self, batch: &SealedBatch, outcome: &Result<Posted, PostError>, took: Duration) {
+        let label = match outcome {
+            Ok(Posted::Settled(summary)) => {
+                self.batches.add(1, &[]);
+                self.events.add(unsigned(batch.events), &[KeyValue::new("outcome", "counted")]);
+                self.events.add(unsigned(batch.refused()), &[KeyValue::new("outcome", "refused")]);
+                self.lines.add(unsigned(summary.charges), &[KeyValue::new("outcome", "charged")]);
+                self.lines.add(unsigned(summary.unattributed), &[KeyValue::new("outcome", "unattributed")]);
+                self.charges.add(unsigned(summary.charges), &[]);
+                self.amount.add(unsigned(summary.amount_micros), &[]);
+                self.uncharged.add(unsigned(summary.uncharged_micros), &[]);
+                self.unpriced.add(summary.unpriced, &[]);
+                self.poisoned.add(summary.poisoned_teams, &[]);
+                self.lots_closed(summary.closed_lots, summary.expired_micros);
+                "settled"
+            }
+            Ok(Posted::Already(_)) => {
+                self.repeated.add(1, &[]);
+                "repeated"
+            }
+            Err(PostError::Refused(fault)) => {
+                self.refused.add(1, &[KeyValue::new("reason", fault.reason())]);
+                "refused"
+            }
+            Err(PostError::Failed(error)) => {
+                self.failed.add(1, &[KeyValue::new("transient", error.is_transient())]);
+                self.failure(error);
+                "failed"
+            }
+        };
+        self.duration.record(took.as_secs_f64(), &[KeyValue::new("outcome", label)]);
+    }
+
+    /// Something failed: deadlocks are counted wherever they happen.
+    pub fn failure(&self, error: &Error) {
+        if error.is_deadlock() {
+            self.deadlocks.add(1, &[]);
+        }
+    }
+
+    /// Tokens were bought or granted.
+    pub fn issued(&self, kind: &'static str, micros: i64) {
+        self.issued.add(unsigned(micros), &[KeyValue::new("kind", kind)]);
+    }
+
+    /// Lots closed, with what they forfeited.
+    pub fn lots_closed(&self, lots: u64, expired_micros: i64) {
+        self.closed.add(lots, &[]);
+        self.expired.add(unsigned(expired_micros), &[]);
+    }
+
+    /// Shards got new generations.
+    pub fn reset(&self, shards: usize) {
+        self.resets.add(u64::try_from(shards).unwrap_or(u64::MAX), &[]);
+    }
+
+    /// A range was named as lost.
+    pub fn lost(&self, events: i64) {
+        self.lost.add(unsigned(events), &[]);
+    }
+}

@@ -1,0 +1,245 @@
+//! Posting a batch: money, lane positions and the cursor move in one transaction, or nothing does.
+//!
+//! | statement | what | why there |
+//! |---|---|---|
+//! | 1 | lock the cursor of the shard, and the version of the catalogue for reading | two posts of a shard never overlap; a price can not change under a post |
+//! | 2 | read the receipt of that number and the lanes | a lock that waits refreshes only the locked row, so what it guards is read by a later statement |
+//! | – | the gate's checks 1 to 6, in memory | nothing was written yet; a settled batch is answered by its receipt |
+//! | 3 | insert missing balances and lock all of them, by team id | one order for all writers: they wait, they never deadlock |
+//! | – | take the instant | after the locks, so that it can not be overtaken (D40) |
+//! | 4 | load lots and usage states | again a later statement than the lock |
+//! | – | fold in the core: who pays what | pure; the same function that readers and the replay use |
+//! | 5 | write charges, journal, lots, balances, states; once for each sub-batch of charges | arrays, so the cost is by row and not by round trip |
+//! | 6 | write batch, ranges, unattributed lines; move lanes and cursor | |
+//!
+//! The catalogue is read (two more statements) only when its version moved. A line is never refused:
+//! usage has happened, so what can not be charged is kept as unattributed with its reason. A team whose
+//! rows the database refuses is found by bisection, once, and its lines are set apart as `poison`.
+
+mod batch;
+mod gate;
+mod rows;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use drawdown_ledger_core::{Batch, FoldError, Line, Plan, Settings, fold_batch, usage_keys};
+use drawdown_types::{ChargeId, Clock, TeamId, Timestamp};
+use sqlx::PgPool;
+
+pub use batch::{LineDetail, MeterTotal, SealedBatch};
+pub use gate::{Fault, Gate, check};
+pub(crate) use rows::closed;
+
+use crate::{
+    catalogue::{Catalogue, Remembered},
+    error::Error,
+    store::{settlement, settlement::Receipt, teams, teams::StoredTeam, write},
+};
+
+/// What posting needs.
+#[derive(Clone)]
+pub struct Poster {
+    /// The database.
+    pub pool: PgPool,
+    /// Where instants come from.
+    pub clock: Arc<dyn Clock>,
+    /// The rules' settings.
+    pub settings: Arc<Settings>,
+    /// Meters and prices.
+    pub catalogue: Arc<Remembered>,
+    /// Most charges that one statement writes.
+    pub sub_batch_lines: usize,
+    /// How long after its close date a lot still waits for usage that is on its way (D55).
+    pub settle_allowance: Duration,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It is settled now.
+    Settled(Summary),
+    /// It was settled before: the receipt of then.
+    Already(Receipt),
+}
+
+/// What a post wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The instant of its transaction.
+    pub posted_at: Timestamp,
+    /// Charges written.
+    pub charges: i64,
+    /// Lines left unattributed.
+    pub unattributed: i64,
+    /// Σ price of its charges, in micro-tokens.
+    pub amount_micros: i64,
+    /// What no lot covered of it.
+    pub uncharged_micros: i64,
+    /// Lines without a price in force.
+    pub unpriced: u64,
+    /// Teams whose lines had to be set apart.
+    pub poisoned_teams: u64,
+    /// Lots that closed on the way.
+    pub closed_lots: u64,
+    /// What they forfeited.
+    pub expired_micros: i64,
+}
+
+/// Why a batch was not posted.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    /// The gate refused it; nothing was written.
+    #[error(transparent)]
+    Refused(#[from] Fault),
+    /// It could not be done.
+    #[error("batch could not be posted")]
+    Failed(#[from] Error),
+}
+
+/// What happens at the end of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Commit,
+    /// Only to see whether the database takes the rows.
+    RollBack,
+}
+
+// === impl Poster ===
+
+impl Poster {
+    /// Posts a sealed batch, or gives the receipt of the time it was posted.
+    ///
+    /// # Errors
+    /// [`PostError::Refused`] by the gate, [`PostError::Failed`] where the database does not play along.
+    pub async fn post(&self, batch: &SealedBatch) -> Result<Posted, PostError> {
+        match self.attempt(batch, &HashSet::new(), Ending::Commit).await {
+            Err(PostError::Failed(error)) if is_by_content(&error) => {
+                let poisoned = self.find_poison(batch).await?;
+                if poisoned.is_empty() {
+                    return Err(PostError::Failed(error));
+                }
+                tracing::error!(
+                    batch.shard = batch.shard,
+                    batch.number = batch.number,
+                    teams = ?poisoned,
+                    error = %error,
+                    "teams can not be posted to, their lines are set apart"
+                );
+                self.attempt(batch, &poisoned, Ending::Commit).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        batch: &SealedBatch,
+        poisoned: &HashSet<TeamId>,
+        ending: Ending,
+    ) -> Result<Posted, PostError> {
+        let mut tx = self.pool.begin().await.map_err(Error::from)?;
+        let Some((cursor, version)) = settlement::lock_in_tx(&mut tx, batch.shard).await? else {
+            return Err(Fault::ShardUnknown { shard: batch.shard }.into());
+        };
+        let lanes: Vec<_> = batch.lanes.iter().map(|range| range.key).collect();
+        let facts = settlement::facts_in_tx(&mut tx, batch.shard, batch.number, &lanes).await?;
+        if let Gate::Settled(receipt) = check(batch, &cursor, &facts)? {
+            return Ok(Posted::Already(receipt));
+        }
+        let catalogue = self.catalogue.of_version(&mut tx, version).await?;
+        let mut lines = batch::charged_lines(batch, &catalogue, poisoned);
+        teams::lock_in_tx(&mut tx, batch::payers(&lines)).await?;
+        let now = self.clock.now();
+        let keys = usage_keys(&catalogue.prices, &lines);
+        let team_ids: Vec<TeamId> = batch::payers(&lines).into_iter().map(|(_, team)| team).collect();
+        let (mut stored, states) = teams::load_in_tx(&mut tx, &team_ids, &keys).await?;
+        batch::set_apart_foreign(&mut lines, &stored);
+        let plan = self.fold(&lines, &mut stored, &states, &catalogue, now)?;
+        let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?;
+        let usage = rows.usage(&stored);
+        let plan_rows = write::PlanRows {
+            batch: (batch.shard, batch.number),
+            charges: rows.charges(),
+            plan: &plan,
+            balances: &usage,
+            note: &write::LotNote::default(),
+            sub_batch: self.sub_batch_lines,
+        };
+        write::write_in_tx(&mut tx, &plan_rows).await?;
+        settlement::settle_in_tx(&mut tx, &rows.settled()).await?;
+        match ending {
+            Ending::Commit => tx.commit().await.map_err(Error::from)?,
+            Ending::RollBack => tx.rollback().await.map_err(Error::from)?,
+        }
+        let poisoned_teams = u64::try_from(poisoned.len()).unwrap_or(u64::MAX);
+        Ok(Posted::Settled(Summary { poisoned_teams, ..rows.summary() }))
+    }
+
+    /// Folds on copies of the teams inside `stored`, which are afterwards as the plan leaves them.
+    fn fold(
+        &self,
+        lines: &[Line],
+        stored: &mut [StoredTeam],
+        states: &[drawdown_ledger_core::UsageState],
+        catalogue: &Catalogue,
+        now: Timestamp,
+    ) -> Result<Plan, Error> {
+        let mut teams: Vec<_> = stored.iter().map(|stored| stored.team.clone()).collect();
+        let batch = Batch {
+            lines,
+            states,
+            prices: &catalogue.prices,
+            settings: &self.settings,
+            now,
+            settled_until: self.settled_until(lines, now),
+        };
+        let plan = fold_batch(&mut teams, &batch, ChargeId::generate)
+            .map_err(|error: FoldError| Error::Broken(error.to_string()))?;
+        for (stored, team) in stored.iter_mut().zip(teams) {
+            stored.team = team;
+        }
+        Ok(plan)
+    }
+
+    /// No lot closes before everything received before its close is settled (D55): what this batch
+    /// brings was not settled until now, and the rest is given the allowance.
+    fn settled_until(&self, lines: &[Line], now: Timestamp) -> Timestamp {
+        let received = lines.iter().map(|line| line.received_window).min().unwrap_or(now);
+        now.checked_sub(self.settle_allowance).unwrap_or(Timestamp::MIN).min(received)
+    }
+
+    /// The teams that the database refuses rows of, by halving: each half is tried alone and rolled
+    /// back. Runs under no lock in between; the attempt that follows decides.
+    async fn find_poison(&self, batch: &SealedBatch) -> Result<HashSet<TeamId>, PostError> {
+        let mut all: Vec<TeamId> = batch.teams().into_iter().collect();
+        all.sort_unstable();
+        let mut poisoned = HashSet::new();
+        let mut suspects = vec![all.clone()];
+        while let Some(group) = suspects.pop() {
+            let others = all.iter().filter(|team| !group.contains(team)).copied().collect();
+            match self.attempt(batch, &others, Ending::RollBack).await {
+                Ok(_) => {}
+                Err(PostError::Failed(error)) if is_by_content(&error) => match group.as_slice() {
+                    [] => {}
+                    [team] => {
+                        poisoned.insert(*team);
+                    }
+                    many => {
+                        let (left, right) = many.split_at(many.len() / 2);
+                        suspects.extend([left.to_vec(), right.to_vec()]);
+                    }
+                },
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(poisoned)
+    }
+}
+
+/// The rows themselves were refused or could not be read: trying again does not help.
+const fn is_by_content(error: &Error) -> bool {
+    match error {
+        Error::Permanent(_) | Error::Stored { .. } | Error::Broken(_) => true,
+        Error::Transient(_) | Error::Refused(_) | Error::Peer { .. } => false,
+    }
+}

@@ -1,0 +1,121 @@
+//! A sealed batch as decoded, and which of its lines are charged to whom.
+
+use std::collections::{HashMap, HashSet};
+
+use drawdown_ledger_core::{Attribution, Line, Payer, Unattributable, Usage};
+use drawdown_types::{AccountId, HoldId, MeterSlug, TeamId};
+
+use crate::{
+    catalogue::Catalogue,
+    store::{catalog::Aggregation, settlement::LaneRange, teams::StoredTeam},
+};
+
+/// A sealed batch, merged and resolved by metering.
+#[derive(Clone, Debug)]
+pub struct SealedBatch {
+    /// The shard.
+    pub shard: i32,
+    /// The generation it was sealed under.
+    pub generation: u64,
+    /// Its number.
+    pub number: i64,
+    /// 128 bits over raw counters, lanes and chains.
+    pub digest: Vec<u8>,
+    /// The ranges it settles, each lane once.
+    pub lanes: Vec<LaneRange>,
+    /// Events in lines.
+    pub events: i64,
+    /// Events refused by metering, by reason.
+    pub refused: Vec<(String, i64)>,
+    /// What the lines of each meter add up to.
+    pub totals: Vec<MeterTotal>,
+    /// The lines.
+    pub lines: Vec<Line>,
+    /// Beside each line: what the core does not look at.
+    pub details: Vec<LineDetail>,
+}
+
+/// The sum over one meter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeterTotal {
+    /// The meter.
+    pub meter: MeterSlug,
+    /// Events.
+    pub events: u64,
+    /// Σ quantity.
+    pub quantity: i64,
+}
+
+/// What is kept of a line beside its usage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineDetail {
+    /// Dimensions as a JSON object.
+    pub dimensions: String,
+    /// The hold it was made under.
+    pub hold_id: Option<HoldId>,
+}
+
+impl SealedBatch {
+    /// Events refused by metering.
+    #[must_use]
+    pub fn refused(&self) -> i64 {
+        self.refused.iter().fold(0, |sum, (_, events)| sum.saturating_add(*events))
+    }
+
+    /// Every team that a line names.
+    #[must_use]
+    pub fn teams(&self) -> HashSet<TeamId> {
+        self.lines.iter().filter_map(payer).map(|payer| payer.team_id).collect()
+    }
+}
+
+const fn payer(line: &Line) -> Option<&Payer> {
+    match &line.attribution {
+        Attribution::Payer(payer) => Some(payer),
+        Attribution::Nobody(_) => None,
+    }
+}
+
+/// The lines as they will be folded: a line that its meter does not fit, and lines of teams that can not
+/// be posted to, are charged to nobody.
+pub(super) fn charged_lines(
+    batch: &SealedBatch,
+    catalogue: &Catalogue,
+    poisoned: &HashSet<TeamId>,
+) -> Vec<Line> {
+    let fits = |line: &Line| match (catalogue.meters.get(&line.meter), line.usage) {
+        (Some(Aggregation::Sum), Usage::Sum(_)) | (Some(Aggregation::Count), Usage::Count) | (None, _) => {
+            true
+        }
+        (Some(Aggregation::Sum), Usage::Count) | (Some(Aggregation::Count), Usage::Sum(_)) => false,
+    };
+    let mut lines = batch.lines.clone();
+    for line in &mut lines {
+        let poisonous = payer(line).is_some_and(|payer| poisoned.contains(&payer.team_id));
+        if poisonous || (payer(line).is_some() && !fits(line)) {
+            line.attribution = Attribution::Nobody(Unattributable::Poison);
+        }
+    }
+    lines
+}
+
+/// The teams that pay, each once, by team id.
+pub(super) fn payers(lines: &[Line]) -> Vec<(AccountId, TeamId)> {
+    let mut payers: Vec<_> =
+        lines.iter().filter_map(payer).map(|payer| (payer.account_id, payer.team_id)).collect();
+    payers.sort_unstable_by_key(|(account, team)| (*team, *account));
+    payers.dedup_by_key(|(_, team)| *team);
+    payers
+}
+
+/// A team has one account for ever. A line that names another is not charged: it would put tokens of
+/// one account to the use of another.
+pub(super) fn set_apart_foreign(lines: &mut [Line], stored: &[StoredTeam]) {
+    let accounts: HashMap<TeamId, AccountId> =
+        stored.iter().map(|stored| (stored.team.balance.team_id, stored.team.balance.account_id)).collect();
+    for line in lines {
+        if payer(line).is_some_and(|payer| accounts.get(&payer.team_id) != Some(&payer.account_id)) {
+            line.attribution = Attribution::Nobody(Unattributable::Poison);
+        }
+    }
+}

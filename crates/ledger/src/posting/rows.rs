@@ -1,0 +1,220 @@
+//! From the core's plan to rows: what the plan does not repeat from its lines is put beside it, and the
+//! sums of the receipt are made.
+
+use std::collections::HashMap;
+
+use drawdown_ledger_core::{Attribution, Balance, Line, Payer, Plan, Rated};
+use drawdown_types::{BatchId, MicroTokens, TeamId, Timestamp};
+
+use super::{Summary, batch::SealedBatch};
+use crate::{
+    error::Error,
+    store::{
+        settlement::{SettledRows, UnattributedRow},
+        teams::StoredTeam,
+        write::{ChargeRow, TeamUsage},
+    },
+};
+
+/// The rows of one post.
+pub(super) struct Rows<'a> {
+    batch: &'a SealedBatch,
+    plan: &'a Plan,
+    posted_at: Timestamp,
+    charges: Vec<ChargeRow<'a>>,
+    unattributed: Vec<UnattributedRow<'a>>,
+    clients: Vec<(&'a str, Timestamp)>,
+    usage: HashMap<TeamId, TeamUsage>,
+    refused_by_reason: String,
+    totals: String,
+    amount_micros: i64,
+    uncharged_micros: i64,
+}
+
+fn broken(what: &'static str) -> Error {
+    Error::Broken(what.to_owned())
+}
+
+/// Events fit: the gate has compared their sum with one that does.
+fn events_of(line: &Line) -> Result<i64, Error> {
+    i64::try_from(line.events).map_err(|_| broken("events of a line do not fit"))
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(
+        batch: &'a SealedBatch,
+        lines: &'a [Line],
+        plan: &'a Plan,
+        stored: &[StoredTeam],
+        now: Timestamp,
+    ) -> Result<Self, Error> {
+        let usage = stored.iter().map(|stored| {
+            let usage = TeamUsage { charges: stored.charges, last_window: stored.last_window };
+            (stored.team.balance.team_id, usage)
+        });
+        let mut rows = Self {
+            batch,
+            plan,
+            posted_at: plan.instant.unwrap_or(now),
+            charges: Vec::with_capacity(plan.charges.len()),
+            unattributed: Vec::with_capacity(plan.unattributed.len()),
+            clients: newest_windows(lines),
+            usage: usage.collect(),
+            refused_by_reason: refused_by_reason(batch),
+            totals: totals(batch),
+            amount_micros: 0,
+            uncharged_micros: 0,
+        };
+        rows.charge_all(lines)?;
+        rows.leave_all(lines)?;
+        Ok(rows)
+    }
+
+    fn charge_all(&mut self, lines: &'a [Line]) -> Result<(), Error> {
+        for charge in &self.plan.charges {
+            let line = lines.get(charge.line).ok_or_else(|| broken("a charge has no line"))?;
+            let detail = self.batch.details.get(charge.line).ok_or_else(|| broken("a line has no detail"))?;
+            let Attribution::Payer(Payer { account_id, app_id, .. }) = line.attribution else {
+                return Err(broken("a charge has no payer"));
+            };
+            let usage = self.usage.entry(charge.team_id).or_default();
+            usage.charges = usage.charges.saturating_add(1);
+            usage.last_window = usage.last_window.max(Some(line.window));
+            // The sums of each team fit (D53); those of all teams of a batch are only told, so they may
+            // stop at the end of their range rather than stop the batch.
+            let sum = |sum: i64, part: MicroTokens| sum.saturating_add(part.as_micros());
+            self.amount_micros = sum(self.amount_micros, charge.amount);
+            self.uncharged_micros = sum(self.uncharged_micros, charge.uncharged);
+            self.charges.push(ChargeRow {
+                charge,
+                account_id,
+                seq: usage.charges,
+                app_id,
+                client_id: line.client_id.as_str(),
+                meter: line.meter.as_str(),
+                failed: line.failed,
+                window: line.window,
+                dimensions: &detail.dimensions,
+                hold_id: detail.hold_id,
+                events: events_of(line)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn leave_all(&mut self, lines: &'a [Line]) -> Result<(), Error> {
+        for left in &self.plan.unattributed {
+            let line = lines.get(left.line).ok_or_else(|| broken("an unattributed line is not there"))?;
+            let detail = self.batch.details.get(left.line).ok_or_else(|| broken("a line has no detail"))?;
+            // The batch's own line still names the payer that was set aside.
+            let payer = match self.batch.lines.get(left.line).map(|line| line.attribution) {
+                Some(Attribution::Payer(payer)) => Some((payer.account_id, payer.team_id, payer.app_id)),
+                Some(Attribution::Nobody(_)) | None => None,
+            };
+            self.unattributed.push(UnattributedRow {
+                client_id: line.client_id.as_str(),
+                meter: line.meter.as_str(),
+                failed: line.failed,
+                window: line.window,
+                received_window: line.received_window,
+                dimensions: &detail.dimensions,
+                events: events_of(line)?,
+                quantity: line.quantity().map_or(i64::MAX, |quantity| quantity.as_units()),
+                reason: left.reason,
+                payer,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn charges(&self) -> &[ChargeRow<'a>] {
+        &self.charges
+    }
+
+    /// Every team of the batch as it is afterwards: usage that costs nothing changes no book, but it
+    /// counts.
+    pub(super) fn usage<'t>(&self, stored: &'t [StoredTeam]) -> Vec<(&'t Balance, TeamUsage)> {
+        let usage = |team| self.usage.get(&team).copied().unwrap_or_default();
+        stored.iter().map(|stored| (&stored.team.balance, usage(stored.team.balance.team_id))).collect()
+    }
+
+    pub(super) fn settled(&self) -> SettledRows<'_> {
+        SettledRows {
+            batch_id: BatchId::generate(),
+            shard: self.batch.shard,
+            number: self.batch.number,
+            generation: self.batch.generation,
+            digest: &self.batch.digest,
+            posted_at: self.posted_at,
+            lanes: &self.batch.lanes,
+            lines: count(self.batch.lines.len()),
+            events: self.batch.events,
+            refused: self.batch.refused(),
+            refused_by_reason: &self.refused_by_reason,
+            totals: &self.totals,
+            charges: count(self.charges.len()),
+            amount_micros: self.amount_micros,
+            uncharged_micros: self.uncharged_micros,
+            unattributed: &self.unattributed,
+            clients: &self.clients,
+        }
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        let unpriced = self.plan.charges.iter().filter(|charge| charge.rated == Rated::Unpriced).count();
+        let (closed_lots, expired_micros) = closed(self.plan);
+        Summary {
+            posted_at: self.posted_at,
+            charges: count(self.charges.len()),
+            unattributed: count(self.unattributed.len()),
+            amount_micros: self.amount_micros,
+            uncharged_micros: self.uncharged_micros,
+            unpriced: u64::try_from(unpriced).unwrap_or(u64::MAX),
+            poisoned_teams: 0,
+            closed_lots,
+            expired_micros,
+        }
+    }
+}
+
+/// Lots that a plan closes, and what they forfeit.
+pub(crate) fn closed(plan: &Plan) -> (u64, i64) {
+    let closed = plan.lots.iter().filter(|lot| lot.closed_at.is_some());
+    closed.fold((0, 0), |(lots, micros): (u64, i64), lot| {
+        (lots.saturating_add(1), micros.saturating_add(lot.expired.as_micros()))
+    })
+}
+
+fn count(len: usize) -> i64 {
+    i64::try_from(len).unwrap_or(i64::MAX)
+}
+
+/// The newest window of each client id, by client id.
+fn newest_windows(lines: &[Line]) -> Vec<(&str, Timestamp)> {
+    let mut newest: HashMap<&str, Timestamp> = HashMap::new();
+    for line in lines {
+        let window = newest.entry(line.client_id.as_str()).or_insert(line.window);
+        *window = line.window.max(*window);
+    }
+    let mut newest: Vec<_> = newest.into_iter().collect();
+    newest.sort_unstable();
+    newest
+}
+
+fn refused_by_reason(batch: &SealedBatch) -> String {
+    let by_reason: serde_json::Map<_, _> =
+        batch.refused.iter().map(|(reason, events)| (reason.clone(), (*events).into())).collect();
+    serde_json::Value::Object(by_reason).to_string()
+}
+
+fn totals(batch: &SealedBatch) -> String {
+    let by_meter: serde_json::Map<_, _> = batch
+        .totals
+        .iter()
+        .map(|total| {
+            let sums = serde_json::json!({ "events": total.events, "quantity": total.quantity });
+            (total.meter.to_string(), sums)
+        })
+        .collect();
+    serde_json::Value::Object(by_meter).to_string()
+}

@@ -1,0 +1,65 @@
+//! Stable reasons of this service. Each is listed in `proto/README.md`.
+
+/// Fields of the request are wrong; the violations name them.
+pub const REQUEST_INVALID: &str = "REQUEST_INVALID";
+/// The request id was used before, for other content.
+pub const REQUEST_ID_CONFLICT: &str = "REQUEST_ID_CONFLICT";
+
+// === the gate ===
+
+/// The batch number is settled with another content.
+pub const BATCH_CONFLICT: &str = "BATCH_CONFLICT";
+/// The batch number does not follow the last settled one.
+pub const BATCH_NOT_NEXT: &str = "BATCH_NOT_NEXT";
+/// The shard has another generation.
+pub const GENERATION_STALE: &str = "GENERATION_STALE";
+/// A lane's producer is not registered.
+pub const LANE_UNKNOWN: &str = "LANE_UNKNOWN";
+/// A lane's range does not follow what is settled of it.
+pub const LANE_GAP: &str = "LANE_GAP";
+/// A lane's range does not join the settled chain: the same sequence holds other events.
+pub const LANE_DIVERGED: &str = "LANE_DIVERGED";
+/// Events or totals do not add up.
+pub const TOTALS_MISMATCH: &str = "TOTALS_MISMATCH";
+/// The shard has no cursor yet.
+pub const SHARD_UNKNOWN: &str = "SHARD_UNKNOWN";
+/// The producer is not registered.
+pub const PRODUCER_UNKNOWN: &str = "PRODUCER_UNKNOWN";
+/// A newer opening of the producer's log is registered.
+pub const FENCED: &str = "FENCED";
+/// The range named as lost is settled.
+pub const NOTHING_LOST: &str = "NOTHING_LOST";
+
+// === catalogue ===
+
+/// Another meter of that slug exists.
+pub const METER_EXISTS: &str = "METER_EXISTS";
+/// There is no such meter.
+pub const METER_UNKNOWN: &str = "METER_UNKNOWN";
+/// Another card of the contract kind prices the meter at that time.
+pub const METER_PRICED_ELSEWHERE: &str = "METER_PRICED_ELSEWHERE";
+/// The version does not come after the last one of its card.
+pub const RATE_CARD_OUT_OF_ORDER: &str = "RATE_CARD_OUT_OF_ORDER";
+/// The version begins too early, and is no set-up.
+pub const RATE_CARD_TOO_EARLY: &str = "RATE_CARD_TOO_EARLY";
+/// Usage of the windows concerned is settled.
+pub const WINDOW_SETTLED: &str = "WINDOW_SETTLED";
+
+// === tokens ===
+
+/// Fewer tokens than one purchase buys at least.
+pub const PURCHASE_TOO_SMALL: &str = "PURCHASE_TOO_SMALL";
+/// More tokens than one lot may hold.
+pub const LOT_TOO_LARGE: &str = "LOT_TOO_LARGE";
+/// The sums of the team would not fit.
+pub const BALANCE_OVERFLOW: &str = "BALANCE_OVERFLOW";
+/// An original instant lies in the future.
+pub const INSTANT_IN_FUTURE: &str = "INSTANT_IN_FUTURE";
+/// The team was posted to after the instant asked for.
+pub const INSTANT_BEFORE_POSTING: &str = "INSTANT_BEFORE_POSTING";
+/// The account is in its trial: end it before buying.
+pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";
+/// There is no such team.
+pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
+/// The team belongs to another account.
+pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";

@@ -1,0 +1,170 @@
+//! The ledger as its handlers see it: one value that holds the database, the clock, the rules' settings
+//! and the poster, cloned by reference into every gRPC service and job.
+
+use std::{sync::Arc, time::Duration};
+
+use drawdown_ledger_core::Settings;
+use drawdown_service::{Code, Refusal};
+use drawdown_types::{Clock, TeamId, Timestamp};
+use prost::Message;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use crate::{
+    catalogue::Remembered,
+    directory::{Directory, TeamFacts},
+    error::Error,
+    metrics::Metrics,
+    posting::{PostError, Posted, Poster, SealedBatch},
+    reason,
+    store::idempotency::{self, Known, RequestKey},
+};
+
+/// Limits of the handlers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most rows of one page.
+    pub page_rows_max: u32,
+    /// Most lines of one batch.
+    pub batch_lines_max: usize,
+    /// Most charges that one statement writes.
+    pub sub_batch_lines: usize,
+    /// How far ahead a published version begins at least (D51).
+    pub change_lead: Duration,
+    /// How long after its close date a lot still waits for usage that is on its way (D55).
+    pub settle_allowance: Duration,
+    /// How long one statement of a verification may run.
+    pub verify_timeout: Duration,
+}
+
+/// What the ledger is made of.
+pub struct Parts {
+    /// The database.
+    pub pool: PgPool,
+    /// Where instants come from.
+    pub clock: Arc<dyn Clock>,
+    /// The rules' settings.
+    pub settings: Settings,
+    /// Limits of the handlers.
+    pub limits: Limits,
+    /// Who knows the teams.
+    pub directory: Arc<dyn Directory>,
+    /// Instruments.
+    pub metrics: Metrics,
+}
+
+/// The ledger.
+pub struct Ledger {
+    pub(crate) pool: PgPool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) limits: Limits,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) metrics: Metrics,
+    poster: Poster,
+}
+
+/// A request with an id: new, or answered before.
+pub(crate) enum Once<R> {
+    /// To be done and then remembered by this key.
+    New(RequestKey),
+    /// The answer of the first time.
+    Answered(R),
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let settings = Arc::new(parts.settings);
+        let poster = Poster {
+            pool: parts.pool.clone(),
+            clock: Arc::clone(&parts.clock),
+            settings: Arc::clone(&settings),
+            catalogue: Arc::new(Remembered::default()),
+            sub_batch_lines: parts.limits.sub_batch_lines,
+            settle_allowance: parts.limits.settle_allowance,
+        };
+        Self {
+            pool: parts.pool,
+            clock: parts.clock,
+            settings,
+            limits: parts.limits,
+            directory: parts.directory,
+            metrics: parts.metrics,
+            poster,
+        }
+    }
+
+    /// Posts a sealed batch and counts what became of it.
+    ///
+    /// # Errors
+    /// As [`Poster::post`].
+    pub async fn post(&self, batch: &SealedBatch) -> Result<Posted, PostError> {
+        let started = tokio::time::Instant::now();
+        let outcome = self.poster.post(batch).await;
+        self.metrics.post(batch, &outcome, started.elapsed());
+        outcome
+    }
+
+    /// Everything received before this instant counts as settled for a reader or a job at `at` (D55).
+    pub(crate) fn settled_until(&self, at: Timestamp) -> Timestamp {
+        at.checked_sub(self.limits.settle_allowance).unwrap_or(Timestamp::MIN)
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
+        Ok(self.pool.begin().await?)
+    }
+
+    /// Who a team belongs to.
+    pub(crate) async fn team_facts(&self, team: TeamId) -> Result<TeamFacts, Error> {
+        self.directory.team(team).await?.ok_or_else(|| {
+            Refusal::new(Code::NotFound, reason::TEAM_UNKNOWN, "there is no such team")
+                .violation("team_id", format!("{team} is not known"))
+                .into()
+        })
+    }
+
+    /// What is known of a request id.
+    pub(crate) async fn once<R: Message + Default>(&self, key: RequestKey) -> Result<Once<R>, Error> {
+        match idempotency::find(&self.pool, &key).await? {
+            Known::New => Ok(Once::New(key)),
+            Known::Answered(bytes) => {
+                Ok(Once::Answered(R::decode(&bytes[..]).map_err(|e| Error::stored("answer")(e.into()))?))
+            }
+            Known::Taken => Err(Refusal::new(
+                Code::AlreadyExists,
+                reason::REQUEST_ID_CONFLICT,
+                "the request id was used before, for other content",
+            )
+            .violation("request_id", "must be new for new content")
+            .into()),
+        }
+    }
+
+    /// Remembers the answer in the transaction of its effect and commits. Where the same request id was
+    /// answered meanwhile, this transaction is undone and that answer is given: one effect.
+    pub(crate) async fn commit_once<R: Message + Default>(
+        &self,
+        mut tx: Transaction<'static, Postgres>,
+        key: RequestKey,
+        response: R,
+        now: Timestamp,
+    ) -> Result<R, Error> {
+        if idempotency::remember_in_tx(connection(&mut tx), &key, &response.encode_to_vec(), now).await? {
+            tx.commit().await?;
+            return Ok(response);
+        }
+        tx.rollback().await?;
+        match self.once(key).await? {
+            Once::Answered(response) => Ok(response),
+            Once::New(_) => Err(Error::Broken("a request id was taken and is not there".to_owned())),
+        }
+    }
+}
+
+/// The connection of a transaction, as `*_in_tx` functions take it.
+pub(crate) fn connection<'a>(tx: &'a mut Transaction<'static, Postgres>) -> &'a mut PgConnection {
+    tx
+}

@@ -1,0 +1,35 @@
+//! Teams with something due, for the job that rolls them forward.
+
+use drawdown_types::{TeamId, Timestamp};
+use sqlx::PgConnection;
+
+use super::Instant;
+use crate::error::Error;
+
+/// Locks teams that have a lot to close by `settled_until`, or one that started while they owe, at most
+/// `limit` of them. Those that somebody else has locked are left to them or to the next look; so several
+/// jobs share the work, and none of them waits.
+pub async fn lock_in_tx(
+    tx: &mut PgConnection,
+    now: Timestamp,
+    settled_until: Timestamp,
+    limit: i64,
+) -> Result<Vec<TeamId>, Error> {
+    let teams = sqlx::query_scalar!(
+        "select b.team_id from ledger.balance b
+         where b.team_id in (
+             select team_id from ledger.lot where closed_at is null and closes_at <= $2
+             union all
+             select l.team_id from ledger.lot l join ledger.balance o using (account_id, team_id)
+             where l.closed_at is null and l.remaining_micros > 0 and l.starts_at <= $1
+               and l.starts_at > o.posted_at and o.debt_opened_micros > o.debt_paid_micros)
+         order by b.team_id limit $3
+         for update of b skip locked",
+        Instant(now) as _,
+        Instant(settled_until) as _,
+        limit,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(teams.into_iter().map(TeamId::from_uuid).collect())
+}

@@ -1,0 +1,289 @@
+//! Buying and granting tokens, and what a team looks like at an instant.
+//!
+//! A command is one transaction: lock the balance, take the instant, load, let the core plan, write. The
+//! account of the team is asked for before the lock, so that nobody waits for a peer while holding it.
+
+use std::collections::{HashMap, HashSet};
+
+use drawdown_ledger_core::{
+    BalanceView, Grant, GrantError, Lot, LotView, Plan, PurchaseError, ReadError, Team, balance_at, grant,
+    lots_at, purchase,
+};
+use drawdown_service::{Code, Refusal};
+use drawdown_types::{AccountId, LotId, OrderId, TeamId, Timestamp};
+use sqlx::{Postgres, Transaction};
+
+use crate::{
+    error::Error,
+    reason,
+    service::{Ledger, connection},
+    store::{
+        audit, reads,
+        teams::{self, StoredTeam},
+        write::{self, LotNote, PlanRows, TeamUsage},
+    },
+};
+
+/// A purchase as decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct PurchaseOrder {
+    /// The buyer.
+    pub(crate) account_id: AccountId,
+    /// The lot's owner.
+    pub(crate) team_id: TeamId,
+    /// Whole tokens.
+    pub(crate) tokens: i64,
+    /// The original instant of a set-up.
+    pub(crate) purchased_at: Option<Timestamp>,
+    /// A note.
+    pub(crate) note: String,
+}
+
+/// A grant as decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct GrantOrder {
+    /// The team's account.
+    pub(crate) account_id: AccountId,
+    /// The lot's owner.
+    pub(crate) team_id: TeamId,
+    /// What is granted; `lot_id` and `set_up` are decided here.
+    pub(crate) grant: Grant,
+    /// Why.
+    pub(crate) note: String,
+}
+
+/// A lot with its note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotedLot {
+    /// The lot at an instant.
+    pub(crate) view: LotView,
+    /// Its note.
+    pub(crate) note: String,
+}
+
+/// A command under way: the team is locked and loaded, the instant is taken.
+struct Command {
+    tx: Transaction<'static, Postgres>,
+    stored: StoredTeam,
+    now: Timestamp,
+}
+
+fn refuse(code: Code, reason: &'static str, field: &'static str, why: impl std::fmt::Display) -> Error {
+    Refusal::new(code, reason, why.to_string()).violation(field, why).into()
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Buys tokens (D1, D2). The open transaction is given back with the lot, to be committed with the
+    /// answer.
+    pub(crate) async fn purchase(
+        &self,
+        order: &PurchaseOrder,
+    ) -> Result<(Transaction<'static, Postgres>, NotedLot, OrderId), Error> {
+        let facts = self.team_facts(order.team_id).await?;
+        check_account(facts.account_id, order.account_id)?;
+        let instant = order.purchased_at.unwrap_or_else(|| self.clock.now());
+        if facts.in_trial(instant) {
+            let why = "the account is in its trial: end it before buying";
+            return Err(refuse(Code::FailedPrecondition, reason::TRIAL_ACTIVE, "account_id", why));
+        }
+        let mut command = self.begin_command(order.account_id, order.team_id).await?;
+        if let Some(original) = order.purchased_at {
+            self.check_unsettled(&command, original, "purchased_at")?;
+        }
+        let (lot_id, order_id) = (LotId::generate(), OrderId::generate());
+        let bought =
+            drawdown_ledger_core::Purchase { lot_id, tokens: order.tokens, purchased_at: order.purchased_at };
+        let until = self.settled_until(command.now);
+        let plan = purchase(&mut command.stored.team, &bought, command.now, until, &self.settings)
+            .map_err(purchase_refusal)?;
+        let note = LotNote { order_id: Some(order_id), note: order.note.clone() };
+        let set_up = order.purchased_at.is_some().then_some("purchase.set_up");
+        let lot = self.write_lot(&mut command, &plan, lot_id, &note, set_up).await?;
+        Ok((command.tx, lot, order_id))
+    }
+
+    /// Grants tokens (D5).
+    pub(crate) async fn grant(
+        &self,
+        order: &GrantOrder,
+    ) -> Result<(Transaction<'static, Postgres>, NotedLot), Error> {
+        let facts = self.team_facts(order.team_id).await?;
+        check_account(facts.account_id, order.account_id)?;
+        let mut command = self.begin_command(order.account_id, order.team_id).await?;
+        let past = order.grant.starts_at.filter(|starts_at| *starts_at < command.now);
+        if let Some(original) = past {
+            self.check_unsettled(&command, original, "starts_at")?;
+        }
+        let granted = Grant { lot_id: LotId::generate(), set_up: past.is_some(), ..order.grant.clone() };
+        let until = self.settled_until(command.now);
+        let plan = grant(&mut command.stored.team, &granted, command.now, until, &self.settings)
+            .map_err(grant_refusal)?;
+        let note = LotNote { order_id: None, note: order.note.clone() };
+        let set_up = past.is_some().then_some("grant.set_up");
+        let lot = self.write_lot(&mut command, &plan, granted.lot_id, &note, set_up).await?;
+        Ok((command.tx, lot))
+    }
+
+    async fn begin_command(&self, account: AccountId, team: TeamId) -> Result<Command, Error> {
+        let mut tx = self.begin().await?;
+        teams::lock_in_tx(connection(&mut tx), vec![(account, team)]).await?;
+        let now = self.clock.now();
+        let (mut stored, _) = teams::load_in_tx(connection(&mut tx), &[team], &[]).await?;
+        let stored = stored.pop().ok_or_else(|| Error::Broken("a locked team is not there".to_owned()))?;
+        check_account(stored.team.balance.account_id, account)?;
+        let now = stored.team.balance.posted_at.map_or(now, |last| last.max(now));
+        Ok(Command { tx, stored, now })
+    }
+
+    /// An original instant is taken only while no usage of its windows is settled (D61).
+    fn check_unsettled(
+        &self,
+        command: &Command,
+        original: Timestamp,
+        field: &'static str,
+    ) -> Result<(), Error> {
+        if original > command.now {
+            return Ok(());
+        }
+        let edge = self.settings.window_size.floor(original);
+        if command.stored.last_window.is_some_and(|window| window >= edge) {
+            let why = format!("usage of the team from {edge} on is settled already");
+            return Err(refuse(Code::FailedPrecondition, reason::WINDOW_SETTLED, field, why));
+        }
+        Ok(())
+    }
+
+    async fn write_lot(
+        &self,
+        command: &mut Command,
+        plan: &Plan,
+        lot_id: LotId,
+        note: &LotNote,
+        audited: Option<&'static str>,
+    ) -> Result<NotedLot, Error> {
+        let StoredTeam { team, charges, last_window } = &command.stored;
+        let usage = TeamUsage { charges: *charges, last_window: *last_window };
+        let rows = PlanRows {
+            batch: (0, 0),
+            charges: &[],
+            plan,
+            balances: &[(&team.balance, usage)],
+            note,
+            sub_batch: self.limits.sub_batch_lines,
+        };
+        let tx = connection(&mut command.tx);
+        write::write_in_tx(tx, &rows).await?;
+        if let Some(action) = audited {
+            let detail = serde_json::json!({ "lot": lot_id.to_string(), "note": note.note });
+            audit::note_in_tx(tx, command.now, action, &team.balance.team_id.to_string(), &detail).await?;
+        }
+        let lot = team.lots.iter().find(|lot| lot.lot_id == lot_id).cloned();
+        let lot = lot.ok_or_else(|| Error::Broken("a new lot is not there".to_owned()))?;
+        let state = lot.state_at(command.now);
+        Ok(NotedLot { view: LotView { lot, state }, note: note.note.clone() })
+    }
+
+    /// The balance of a team at an instant, and the instant.
+    pub(crate) async fn balance(&self, team: TeamId, at: Option<Timestamp>) -> Result<BalanceView, Error> {
+        let stored = match teams::load(&self.pool, team).await? {
+            Some(stored) => stored.team,
+            None => self.untouched(team).await?,
+        };
+        let at = self.instant_of_read(&stored, at);
+        balance_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)
+    }
+
+    /// The lots of a team at an instant, in draw order, closed ones last, and the instant.
+    pub(crate) async fn lots(
+        &self,
+        team: TeamId,
+        at: Option<Timestamp>,
+    ) -> Result<(Vec<NotedLot>, Timestamp), Error> {
+        let mut stored = match teams::load(&self.pool, team).await? {
+            Some(stored) => stored.team,
+            None => self.untouched(team).await?,
+        };
+        let (lots, mut notes): (Vec<_>, HashMap<LotId, String>) = {
+            let read = reads::lots(&self.pool, team).await?;
+            let notes = read.iter().map(|(lot, note)| (lot.lot_id, note.clone())).collect();
+            (read.into_iter().map(|(lot, _)| lot).collect(), notes)
+        };
+        // The live lots were read with the balance, in one statement; only closed ones are added, and
+        // those never change.
+        let live: HashSet<LotId> = stored.lots.iter().map(|lot| lot.lot_id).collect();
+        let closed = |lot: &Lot| lot.closed_at.is_some() && !live.contains(&lot.lot_id);
+        stored.lots.extend(lots.into_iter().filter(closed));
+        let at = self.instant_of_read(&stored, at);
+        let views = lots_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)?;
+        let noted = |view: LotView| {
+            let note = notes.remove(&view.lot.lot_id).unwrap_or_default();
+            NotedLot { view, note }
+        };
+        Ok((views.into_iter().map(noted).collect(), at))
+    }
+
+    /// A team that nothing was ever posted to, if there is such a team.
+    async fn untouched(&self, team: TeamId) -> Result<Team, Error> {
+        Ok(Team::new(self.team_facts(team).await?.account_id, team))
+    }
+
+    /// Refuses a team that does not exist.
+    pub(crate) async fn check_team(&self, team: TeamId) -> Result<(), Error> {
+        match teams::load(&self.pool, team).await? {
+            Some(_) => Ok(()),
+            None => self.team_facts(team).await.map(drop),
+        }
+    }
+
+    /// Without an instant: now, or the last posting where another machine's clock is ahead of ours.
+    fn instant_of_read(&self, team: &Team, at: Option<Timestamp>) -> Timestamp {
+        at.unwrap_or_else(|| {
+            let now = self.clock.now();
+            team.balance.posted_at.map_or(now, |last| last.max(now))
+        })
+    }
+}
+
+fn check_account(theirs: AccountId, asked: AccountId) -> Result<(), Error> {
+    if theirs == asked {
+        return Ok(());
+    }
+    let why = "the team belongs to another account";
+    Err(refuse(Code::FailedPrecondition, reason::TEAM_NOT_OF_ACCOUNT, "team_id", why))
+}
+
+fn read_refusal(error: ReadError) -> Error {
+    match &error {
+        ReadError::BeforeLastPosting { .. } => {
+            refuse(Code::FailedPrecondition, reason::INSTANT_BEFORE_POSTING, "at", error)
+        }
+    }
+}
+
+fn purchase_refusal(error: PurchaseError) -> Error {
+    let (code, reason, field) = match &error {
+        PurchaseError::BelowMinimum { .. } => (Code::InvalidArgument, reason::PURCHASE_TOO_SMALL, "tokens"),
+        PurchaseError::AboveLotMax { .. } => (Code::InvalidArgument, reason::LOT_TOO_LARGE, "tokens"),
+        PurchaseError::SetUpInFuture { .. } => {
+            (Code::InvalidArgument, reason::INSTANT_IN_FUTURE, "purchased_at")
+        }
+        PurchaseError::CalendarEnd => (Code::InvalidArgument, reason::REQUEST_INVALID, "purchased_at"),
+        PurchaseError::Overflow => (Code::FailedPrecondition, reason::BALANCE_OVERFLOW, "tokens"),
+    };
+    refuse(code, reason, field, error)
+}
+
+fn grant_refusal(error: GrantError) -> Error {
+    let (code, reason, field) = match &error {
+        GrantError::NotPositive(_) => (Code::InvalidArgument, reason::REQUEST_INVALID, "micros"),
+        GrantError::AboveLotMax { .. } => (Code::InvalidArgument, reason::LOT_TOO_LARGE, "micros"),
+        GrantError::Flex => (Code::InvalidArgument, reason::REQUEST_INVALID, "pool_kind"),
+        GrantError::ExpiryNotAfterStart { .. } | GrantError::AlreadyExpired { .. } => {
+            (Code::InvalidArgument, reason::REQUEST_INVALID, "expires_at")
+        }
+        GrantError::Overflow => (Code::FailedPrecondition, reason::BALANCE_OVERFLOW, "micros"),
+    };
+    refuse(code, reason, field, error)
+}
