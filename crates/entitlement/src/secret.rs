@@ -72,20 +72,6 @@ impl Pepper {
         Ok(Self(key))
     }
 
-    /// A new random pepper as the text that [`Pepper::from_hex`] reads.
-    #[must_use]
-    pub fn generate_hex() -> Zeroizing<String> {
-        let mut bytes = Zeroizing::new([0_u8; PEPPER_BYTES_MIN]);
-        rand::rng().fill_bytes(bytes.as_mut_slice());
-        let mut text = Zeroizing::new(String::with_capacity(PEPPER_BYTES_MIN * 2));
-        for byte in bytes.iter() {
-            for nibble in [byte >> 4, byte & 15] {
-                text.extend(char::from_digit(u32::from(nibble), 16));
-            }
-        }
-        text
-    }
-
     /// What is stored for a secret.
     pub(crate) fn hash(&self, client_id: &str, secret: &str) -> [u8; HASH_BYTES] {
         self.mac(&[b"credential", client_id.as_bytes(), secret.as_bytes()])
@@ -182,8 +168,6 @@ mod tests {
             assert_eq!(Pepper::from_hex(&text).map(drop), Err(problem));
         }
         assert_eq!(format!("{:?}", pepper()), "Pepper(…)");
-        assert!(Pepper::from_hex(&Pepper::generate_hex()).is_ok());
-        assert_ne!(*Pepper::generate_hex(), *Pepper::generate_hex());
     }
 
     #[test]

@@ -163,6 +163,11 @@ mod tests {
         let mut facts = facts();
         facts.trial.commercial_from = Some(at(-86_400 - 60));
         assert_eq!(plan(facts, None), created(90, 60, None));
+        // opened in this very window
+        facts.trial.commercial_from = Some(at(60));
+        assert_eq!(plan(facts, None), created(90, 60, None));
+        facts.trial.commercial_from = Some(at(120));
+        assert_eq!(plan(facts, None), created(90, 60, Some(90)));
     }
 
     #[test]

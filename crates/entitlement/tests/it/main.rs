@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod assignments;
+mod contention;
 mod credentials;
 mod hierarchy;
 #[path = "../../../entitlement-core/tests/model/mod.rs"]

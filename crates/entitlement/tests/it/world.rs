@@ -93,6 +93,7 @@ pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) ledger: Arc<FakeLedger>,
+    pub(crate) parts: Parts,
     pub(crate) hierarchy: Hierarchy,
     pub(crate) resolutions: Resolutions,
 }
@@ -123,7 +124,7 @@ impl World {
             ledger: ledger.clone(),
         };
         let (hierarchy, resolutions) = (Hierarchy::new(&parts), Resolutions::new(&parts));
-        Self { database, clock, ledger, hierarchy, resolutions }
+        Self { database, clock, ledger, parts, hierarchy, resolutions }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
