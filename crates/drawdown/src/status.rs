@@ -40,7 +40,9 @@ impl StatusCommand {
             Ok(shards) => (shards, None),
             Err(error) => (json!([]), Some(error)),
         };
-        show(&session, &json!({ "services": services, "shards": shards }))?;
+        let unsettled = unsettled(&shards);
+        let state = json!({ "services": services, "shards": shards, "unsettled_events": unsettled });
+        show(&session, &state)?;
         match (missing.as_slice(), unknown) {
             ([], None) => Ok(()),
             ([], Some(error)) => Err(error),
@@ -86,5 +88,13 @@ fn show(session: &Session, state: &Value) -> Result<()> {
         number("unsettled events", "unsettled_events"),
     ];
     session.output.line("")?;
-    session.output.table(state, "shards", &shards)
+    session.output.table(state, "shards", &shards)?;
+    session.output.line("")?;
+    session.output.record(state, "", &[number("unsettled events", "unsettled_events")])
+}
+
+/// What the whole installation is behind by.
+fn unsettled(shards: &Value) -> u64 {
+    let shards = shards.as_array().map(Vec::as_slice).unwrap_or_default();
+    shards.iter().filter_map(|shard| shard.get("unsettled_events")?.as_u64()).fold(0, u64::saturating_add)
 }

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use drawdown_client::ledger::token;
 use drawdown_proto::ledger::v1::{
     self as pb, GetBalanceRequest, GrantTokensRequest, ListChargesRequest, ListJournalRequest,
-    ListLotsRequest, ListUnattributedRequest, PurchaseTokensRequest,
+    ListJournalResponse, ListLotsRequest, ListUnattributedRequest, PurchaseTokensRequest,
 };
 use drawdown_types::{MicroTokens, Timestamp};
 
@@ -154,6 +154,9 @@ pub(crate) struct UnattributedCommand {
     connection: Connection,
 }
 
+/// Rows of the journal asked for at once.
+const JOURNAL_PAGE_ROWS: u32 = 1000;
+
 const LOT: [Column; 9] = [
     text("lot", "lot_id"),
     name("pool", "pool_kind", "POOL_KIND_"),
@@ -297,11 +300,24 @@ impl ChargesCommand {
 }
 
 impl JournalCommand {
+    /// The journal has no page token: its sequence is one.
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
-        let request =
-            ListJournalRequest { team_id: self.team_id, after_seq: self.after, page_size: self.limit };
-        let answer = token(&session.ledger).list_journal(request).await?.into_inner();
+        let mut client = token(&session.ledger);
+        let mut answer = ListJournalResponse::default();
+        let mut after_seq = self.after;
+        loop {
+            let read = u32::try_from(answer.rows.len()).unwrap_or(u32::MAX);
+            let page_size = self.limit.saturating_sub(read).min(JOURNAL_PAGE_ROWS);
+            if page_size == 0 {
+                break;
+            }
+            let request = ListJournalRequest { team_id: self.team_id.clone(), after_seq, page_size };
+            let page = client.list_journal(request).await?.into_inner();
+            let Some(last) = page.rows.last() else { break };
+            after_seq = last.seq;
+            answer.rows.extend(page.rows);
+        }
         session.output.table(&json_of("drawdown.ledger.v1.ListJournalResponse", &answer)?, "rows", &JOURNAL)
     }
 }

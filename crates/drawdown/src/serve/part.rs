@@ -20,6 +20,8 @@ pub(crate) enum Service {
 /// The checked configuration of a service.
 pub(crate) enum Config {
     Entitlement(Box<drawdown_entitlement::config::Config>),
+    Ledger(Box<drawdown_ledger::config::Config>),
+    Metering(Box<drawdown_metering::config::Config>),
 }
 
 /// A service that runs.
@@ -50,8 +52,8 @@ impl Service {
     pub(crate) const fn defaults(self) -> &'static str {
         match self {
             Self::Entitlement => drawdown_entitlement::config::DEFAULTS_TOML,
-            Self::Ledger => "",
-            Self::Metering => "",
+            Self::Ledger => drawdown_ledger::config::DEFAULTS_TOML,
+            Self::Metering => drawdown_metering::config::DEFAULTS_TOML,
         }
     }
 
@@ -61,7 +63,10 @@ impl Service {
         let checked = match self {
             Self::Entitlement => load::<drawdown_entitlement::config::Options>(defaults, sources, name)
                 .map(|options| options.validate().map(|config| Config::Entitlement(Box::new(config)))),
-            _ => return Err(vec![]),
+            Self::Ledger => load::<drawdown_ledger::config::Options>(defaults, sources, name)
+                .map(|options| options.validate().map(|config| Config::Ledger(Box::new(config)))),
+            Self::Metering => load::<drawdown_metering::config::Options>(defaults, sources, name)
+                .map(|options| options.validate().map(|config| Config::Metering(Box::new(config)))),
         };
         let within = |problems: Vec<Problem>| problems.into_iter().map(|p| p.within(name)).collect();
         checked.map_err(|error: ConfigError| error.problems())?.map_err(within)
@@ -72,6 +77,8 @@ impl Config {
     pub(crate) const fn service(&self) -> Service {
         match self {
             Self::Entitlement(_) => Service::Entitlement,
+            Self::Ledger(_) => Service::Ledger,
+            Self::Metering(_) => Service::Metering,
         }
     }
 
@@ -84,6 +91,13 @@ impl Config {
                 pool.close().await;
                 migrated.context("can not bring the schema entitlement up to date")
             }
+            Self::Ledger(config) => {
+                let pool = drawdown_ledger::store::pool::pool(&config.database);
+                let migrated = drawdown_ledger::migrate(&pool).await;
+                pool.close().await;
+                migrated.context("can not bring the schema ledger up to date")
+            }
+            Self::Metering(_) => Ok(()),
         }
     }
 
@@ -91,6 +105,8 @@ impl Config {
     pub(crate) fn run(self, context: Context) -> Running {
         match self {
             Self::Entitlement(config) => Box::pin(drawdown_entitlement::run(*config, context)),
+            Self::Ledger(config) => Box::pin(drawdown_ledger::run(*config, context)),
+            Self::Metering(_) => Box::pin(async { Err(anyhow::anyhow!("metering can not be run yet")) }),
         }
     }
 }
