@@ -3,6 +3,8 @@
 
 pub mod figures;
 pub mod installation;
+pub mod load;
+pub mod load_platform;
 pub mod lot_model;
 pub mod null_server;
 pub mod platform;
