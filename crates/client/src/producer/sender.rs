@@ -42,9 +42,14 @@ const DISAGREEMENT_MAX: Duration = Duration::from_secs(5);
 /// Streams in a row on which the same lane, at the same settled position, is stopped for a reason that
 /// can pass, before it is left alone.
 const LANE_ATTEMPTS_MAX: u32 = 5;
-/// Reasons that speak of the service's store, which a reset of it mends.
-const PASSING: [&str; 4] =
-    [reason::DIVERGED, reason::LANE_OUT_OF_SEQUENCE, reason::LANE_UNKNOWN, reason::RECEIPT_IN_FUTURE];
+/// Reasons that speak of the service's store, its clock or this stream, and not of the frame.
+const PASSING: [&str; 5] = [
+    reason::DIVERGED,
+    reason::LANE_OUT_OF_SEQUENCE,
+    reason::LANE_UNKNOWN,
+    reason::RECEIPT_IN_FUTURE,
+    reason::SERIES_UNKNOWN,
+];
 
 pub(super) struct Sender {
     pub(super) shared: Arc<Shared>,

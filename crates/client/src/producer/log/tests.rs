@@ -13,7 +13,7 @@ use drawdown_metering_core::{
 use drawdown_types::{ClientId, MeterSlug, ProducerId, Timestamp};
 use uuid::Uuid;
 
-use super::{store::Freed, *};
+use super::{super::tests::scratch, store::Freed, *};
 
 fn producer() -> ProducerId {
     ProducerId::from_uuid(Uuid::from_u128(7))
@@ -101,14 +101,14 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 
 /// What a log with the first `groups` groups says, with `torn_bytes` cut.
 fn expected(groups: u64, torn_bytes: u64) -> Opened {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     build(dir.path(), groups, 1 << 20, false);
     let (_, opened) = open(dir.path(), 1 << 20).unwrap();
     Opened { torn_bytes, ..opened }
 }
 
 fn copy(from: &Path) -> tempfile::TempDir {
-    let to = tempfile::tempdir().unwrap();
+    let to = scratch();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, to.path().join(path.file_name().unwrap())).unwrap();
@@ -118,7 +118,7 @@ fn copy(from: &Path) -> tempfile::TempDir {
 
 #[test]
 fn what_was_appended_is_there_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     build(dir.path(), 5, 300, true);
     assert!(segments(dir.path()).len() > 2, "several segments");
     let (mut log, opened) = open(dir.path(), 300).unwrap();
@@ -131,7 +131,7 @@ fn what_was_appended_is_there_again() {
 
 #[test]
 fn a_second_owner_is_kept_out() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let first = open(dir.path(), 1 << 20).unwrap();
     assert!(matches!(open(dir.path(), 1 << 20), Err(LogError::InUse { .. })));
     drop(first);
@@ -141,7 +141,7 @@ fn a_second_owner_is_kept_out() {
 #[test]
 fn a_log_cut_anywhere_in_its_last_segment_keeps_every_whole_group() {
     for segment_bytes in [1 << 20, 300] {
-        let whole = tempfile::tempdir().unwrap();
+        let whole = scratch();
         build(whole.path(), 3, segment_bytes, false);
         let last = segments(whole.path()).pop().unwrap();
         let name = last.file_name().unwrap().to_owned();
@@ -163,7 +163,7 @@ fn a_log_cut_anywhere_in_its_last_segment_keeps_every_whole_group() {
 
 #[test]
 fn a_flipped_bit_is_never_skipped_in_silence() {
-    let whole = tempfile::tempdir().unwrap();
+    let whole = scratch();
     build(whole.path(), 3, 300, true);
     for path in segments(whole.path()) {
         let name = path.file_name().unwrap().to_owned();
@@ -191,7 +191,7 @@ fn a_flipped_bit_is_never_skipped_in_silence() {
 
 #[test]
 fn a_segment_missing_in_the_middle_is_corruption() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     build(dir.path(), 9, 300, true);
     let paths = segments(dir.path());
     assert!(paths.len() > 3);
@@ -201,7 +201,7 @@ fn a_segment_missing_in_the_middle_is_corruption() {
 
 #[test]
 fn segments_are_freed_when_settled_and_old_enough() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     build(dir.path(), 6, 300, true);
     let (mut log, before) = open(dir.path(), 300).unwrap();
     let count = segments(dir.path()).len();
@@ -230,7 +230,7 @@ fn segments_are_freed_when_settled_and_old_enough() {
 
 #[test]
 fn settled_segments_yield_when_the_log_is_crowded() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     build(dir.path(), 6, 300, true);
     let lock = DirectoryLock::take(dir.path()).unwrap();
     let recovered = recover(dir.path(), producer()).unwrap();
@@ -243,7 +243,7 @@ fn settled_segments_yield_when_the_log_is_crowded() {
 
 #[test]
 fn another_producers_log_is_not_opened() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     build(dir.path(), 1, 300, true);
     let other = ProducerId::from_uuid(Uuid::from_u128(8));
     assert!(matches!(recover(dir.path(), other), Err(LogError::OtherProducer { .. })));
@@ -251,7 +251,7 @@ fn another_producers_log_is_not_opened() {
 
 #[test]
 fn meta_survives_and_a_damaged_one_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     assert!(Meta::read(dir.path()).unwrap().is_none());
     let limits = StreamLimits { frame_bytes_max: 1 << 20, frame_events_max: 100, series_max: 10 };
     let map = ShardMap { version: 2, shard_count: NonZeroU32::new(16).unwrap() };
@@ -273,7 +273,7 @@ fn meta_survives_and_a_damaged_one_is_refused() {
 /// A segment as version 1 wrote it: head, a group with two frames, closed. It has to be read for ever.
 #[test]
 fn bytes_once_written_are_still_read() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     fs::write(dir.path().join("000000000001.segment"), include_bytes!("fixtures/v1.segment")).unwrap();
     let (_, opened) = open(dir.path(), 1 << 20).unwrap();
     assert_eq!(opened, expected(1, 0));

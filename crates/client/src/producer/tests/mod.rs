@@ -1,1 +1,48 @@
+mod fake;
+mod sending;
 
+use std::{path::Path, sync::Arc};
+
+use drawdown_types::{ManualClock, ProducerId, Timestamp};
+
+use super::{Outcome, Producer, ProducerOptions, Usage};
+
+/// A directory without a disk below it where there is one; the tests are about order, not about fsync.
+pub(super) fn scratch() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+fn options(dir: &Path, id: ProducerId) -> ProducerOptions {
+    ProducerOptions {
+        producer_id: Some(id),
+        linger_ms: 1,
+        reconnect_min_ms: 1,
+        reconnect_max_ms: 5,
+        register_timeout_ms: 60_000,
+        ..ProducerOptions::at(dir)
+    }
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap()))
+}
+
+async fn open(options: ProducerOptions, fake: &fake::Fake) -> Producer {
+    Producer::open(options, fake.channel(), clock()).await.unwrap()
+}
+
+fn usage(client_id: &str, quantity: u64) -> Usage<'_> {
+    let at = "2026-01-01T00:00:00Z".parse().unwrap();
+    Usage { client_id, meter: "web.call", quantity, at, outcome: Outcome::Succeeded, dimensions: &[] }
+}
+
+/// A copy as a crash at this moment would leave it.
+fn crash_image(dir: &Path) -> tempfile::TempDir {
+    let copy = scratch();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
