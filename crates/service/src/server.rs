@@ -43,6 +43,9 @@ use crate::{
 /// HTTP/2 allows at most this much in flight.
 const WINDOW_BYTES_MAX: usize = (1 << 31) - 1;
 
+/// Services that every server has.
+const PLATFORM_SERVICES: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
+
 /// The section `[<service>.server]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -275,13 +278,17 @@ impl Server {
     }
 
     async fn add_platform_services(&mut self) -> Result<(), ServerError> {
+        // Only what is served here is listed, though all contracts can be read.
         let contracts = || {
-            tonic_reflection::server::Builder::configure()
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(drawdown_proto::FILE_DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            let names = self.names.iter().chain(&PLATFORM_SERVICES);
+            names.fold(builder, |builder, name| builder.with_service_name(*name))
         };
-        self.routes.add_service(contracts().build_v1()?);
-        self.routes.add_service(contracts().build_v1alpha()?);
+        let (v1, v1alpha) = (contracts().build_v1()?, contracts().build_v1alpha()?);
+        self.routes.add_service(v1);
+        self.routes.add_service(v1alpha);
         self.routes.add_service(self.health.service());
         self.health.start(&self.names).await;
         Ok(())

@@ -107,6 +107,14 @@ impl Running {
         page
     }
 
+    async fn reflect(&self, request: MessageRequest) -> MessageResponse {
+        let ask = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+        let mut client = ServerReflectionClient::new(self.channel.clone());
+        let mut answers =
+            client.server_reflection_info(tokio_stream::iter([ask])).await.unwrap().into_inner();
+        answers.message().await.unwrap().unwrap().message_response.unwrap()
+    }
+
     async fn health(&self, service: &str) -> Result<i32, Status> {
         let request = HealthCheckRequest { service: service.to_owned() };
         HealthClient::new(self.channel.clone()).check(request).await.map(|answer| answer.into_inner().status)
@@ -185,16 +193,24 @@ async fn health_and_reflection_know_the_services() {
     assert_eq!(running.health("drawdown.entitlement.v1.ResolutionService").await.unwrap(), 1);
     assert_eq!(running.health("nobody").await.unwrap_err().code(), Code::NotFound);
     assert!(running.get("/healthz").await.starts_with("HTTP/1.1 200"));
-    let ask = ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::FileContainingSymbol(
-            "drawdown.entitlement.v1.ResolutionService".to_owned(),
-        )),
+    let symbol = "drawdown.entitlement.v1.ResolutionService".to_owned();
+    let answer = running.reflect(MessageRequest::FileContainingSymbol(symbol)).await;
+    assert!(matches!(answer, MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
+    let MessageResponse::ListServicesResponse(list) =
+        running.reflect(MessageRequest::ListServices(String::new())).await
+    else {
+        panic!("no list of services");
     };
-    let mut client = ServerReflectionClient::new(running.channel.clone());
-    let mut answers = client.server_reflection_info(tokio_stream::iter([ask])).await.unwrap().into_inner();
-    let answer = answers.message().await.unwrap().unwrap().message_response;
-    assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+    let mut names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "drawdown.entitlement.v1.ResolutionService",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection"
+        ]
+    );
 }
 
 #[tokio::test]
