@@ -5,7 +5,12 @@
 /// Contracts of the metering service.
 pub mod metering {
     /// Version 1.
-    #[expect(clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated")]
+    #[expect(
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "generated"
+    )]
     pub mod v1 {
         tonic::include_proto!("drawdown.metering.v1");
     }
@@ -14,7 +19,12 @@ pub mod metering {
 /// Contracts of the ledger service.
 pub mod ledger {
     /// Version 1.
-    #[expect(clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated")]
+    #[expect(
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "generated"
+    )]
     pub mod v1 {
         tonic::include_proto!("drawdown.ledger.v1");
     }
@@ -23,7 +33,12 @@ pub mod ledger {
 /// Contracts of the entitlement service.
 pub mod entitlement {
     /// Version 1.
-    #[expect(clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated")]
+    #[expect(
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "generated"
+    )]
     pub mod v1 {
         tonic::include_proto!("drawdown.entitlement.v1");
     }
