@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::machine::{Workspace, code, folder_of, run, status};
 
@@ -30,6 +30,8 @@ pub(crate) fn measure(
     json: Option<&Path>,
     options: &[String],
 ) -> anyhow::Result<ExitCode> {
+    let written = workspace.root.join(format!("tests/src/bin/{kind}.rs"));
+    ensure!(written.is_file(), "there is no {kind} in this repository yet");
     let profile = if kind == "bench" { "release" } else { "debug" };
     build(workspace, kind, profile)?;
     let mut program = workspace.command(workspace.program(profile, kind));
