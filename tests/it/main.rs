@@ -2,3 +2,4 @@
 
 mod fixture;
 mod main_job;
+mod set_up;

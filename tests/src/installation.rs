@@ -28,12 +28,18 @@ pub struct Settings {
     pub lateness_limit_secs: u64,
     /// Further TOML for the configuration file, such as `[telemetry]`.
     pub further_toml: String,
+    /// The services that are started.
+    pub services: Vec<Service>,
 }
 
 impl Default for Settings {
     /// Seven days, as the replayed log spans more than three.
     fn default() -> Self {
-        Self { lateness_limit_secs: 7 * 86_400, further_toml: String::new() }
+        Self {
+            lateness_limit_secs: 7 * 86_400,
+            further_toml: String::new(),
+            services: vec![Service::Ledger, Service::Entitlement, Service::Metering],
+        }
     }
 }
 
@@ -49,8 +55,6 @@ pub enum Service {
 }
 
 impl Service {
-    const ALL: [Self; 3] = [Self::Ledger, Self::Entitlement, Self::Metering];
-
     /// The subcommand.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -107,11 +111,11 @@ impl Installation {
         };
         let migrated = installation.command("migrate").output().context("drawdown migrate")?;
         ensure!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
-        for service in Service::ALL {
-            installation.spawn(service)?;
+        for service in &settings.services {
+            installation.spawn(*service)?;
         }
-        for service in Service::ALL {
-            installation.await_serving(service).await?;
+        for service in &settings.services {
+            installation.await_serving(*service).await?;
         }
         Ok(installation)
     }

@@ -50,7 +50,7 @@ impl Channels {
 }
 
 /// What the set-up made: ids by name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Platform {
     /// Account ids by account name.
     pub accounts: BTreeMap<String, String>,
