@@ -8,7 +8,7 @@ use std::cmp::{max, min};
 
 use drawdown_types::{MicroTokens, Timestamp};
 
-use crate::{plan::Plan, posting::Posting, settings::Settings, team::Team};
+use crate::{lot::Lot, plan::Plan, posting::Posting, settings::Settings, team::Team};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
@@ -50,27 +50,30 @@ pub(crate) fn bring_forward(posting: &mut Posting<'_>, to: Timestamp, settled_un
 /// instant are one step: together they pay in draw order (D42).
 fn steps(team: &Team, to: Timestamp, closable: Timestamp) -> Vec<(Timestamp, Step)> {
     let last = team.balance.posted_at.unwrap_or(Timestamp::MIN);
-    let owes = team.balance.uncharged() > MicroTokens::ZERO;
-    let mut steps = Vec::new();
-    for lot in team.lots.iter().filter(|lot| lot.closed_at.is_none()) {
-        if lot.closes_at <= closable {
-            steps.push((max(lot.closes_at, last), Step::Close));
-        }
-        // What started at or before the last posting has paid then.
-        if owes && last < lot.starts_at && lot.starts_at <= to && lot.remaining > MicroTokens::ZERO {
-            steps.push((lot.starts_at, Step::Start));
-        }
-    }
+    let closes = unclosed(team).filter(|lot| lot.closes_at <= closable);
+    let starts = starting(team, last).filter(|lot| lot.starts_at <= to);
+    let mut steps: Vec<_> = closes.map(|lot| (max(lot.closes_at, last), Step::Close)).collect();
+    steps.extend(starts.map(|lot| (lot.starts_at, Step::Start)));
     steps.sort_unstable();
     steps.dedup();
     steps
+}
+
+fn unclosed(team: &Team) -> impl Iterator<Item = &Lot> {
+    team.lots.iter().filter(|lot| lot.closed_at.is_none())
+}
+
+/// Lots that will pay debt when they start. What started at or before the last posting has paid then.
+fn starting(team: &Team, last: Timestamp) -> impl Iterator<Item = &Lot> {
+    let owes = team.balance.uncharged() > MicroTokens::ZERO;
+    unclosed(team).filter(move |lot| owes && last < lot.starts_at && lot.remaining > MicroTokens::ZERO)
 }
 
 /// When a job should roll `team` forward next: the earliest close of a lot, or the start of a lot
 /// that will pay debt. Nothing waits for that job to be true.
 #[must_use]
 pub fn next_due(team: &Team) -> Option<Timestamp> {
-    let end = team.lots.iter().map(|lot| lot.closes_at).max()?;
-    let end = team.lots.iter().map(|lot| lot.starts_at).fold(end, max);
-    steps(team, end, end).first().map(|(at, _)| *at)
+    let last = team.balance.posted_at.unwrap_or(Timestamp::MIN);
+    let closes = unclosed(team).map(|lot| lot.closes_at);
+    closes.chain(starting(team, last).map(|lot| lot.starts_at)).min()
 }
