@@ -1,0 +1,199 @@
+//! Each invariant is broken once, by hand, and the verification names it. A corruption that other
+//! invariants must see too says which; nothing else may be reported.
+
+use drawdown_ledger::verify::{INVARIANTS, REPLAY};
+
+use crate::world::{DAY, World, at, calls, calls_at};
+
+struct Corruption {
+    sql: &'static str,
+    /// The invariants that see it, by name.
+    seen_by: &'static [&'static str],
+}
+
+/// Constraints and triggers off, so that every row can be broken.
+const DISARM: &str = "
+    do $$
+    declare found record;
+    begin
+        for found in select conrelid::regclass as tab, conname from pg_constraint
+                     where connamespace = 'ledger'::regnamespace and contype = 'c' loop
+            execute format('alter table %s drop constraint %I', found.tab, found.conname);
+        end loop;
+        for found in select oid::regclass as tab from pg_class
+                     where relnamespace = 'ledger'::regnamespace and relkind = 'r' loop
+            execute format('alter table %s disable trigger all', found.tab);
+        end loop;
+    end $$";
+
+const CORRUPTIONS: &[Corruption] = &[
+    Corruption {
+        sql: "update ledger.journal set credit_book = debit_book, amount_micros = 0
+              where kind = 'expiry'; update ledger.lot set expired_micros = 0, remaining_micros = expired_micros
+              where closed_at is not null",
+        seen_by: &[
+            "amounts_move_between_books",
+            "balance_is_its_journal",
+            "balance_is_its_lots",
+            "closed_lots_are_empty",
+            REPLAY,
+        ],
+    },
+    Corruption {
+        sql: "update ledger.balance set expired_micros = expired_micros + 1, issued_micros = issued_micros + 1",
+        seen_by: &["balance_is_its_journal", "balance_is_its_lots", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.balance set held_micros = 1",
+        seen_by: &["balance_is_its_journal", "balance_is_its_lots", "books_sum_to_zero"],
+    },
+    Corruption {
+        sql: "update ledger.lot set consumed_micros = 0, remaining_micros = granted_micros - expired_micros
+              where closed_at is null;
+              update ledger.balance set lot_micros = (select sum(remaining_micros) from ledger.lot)",
+        seen_by: &["balance_is_its_journal", "books_sum_to_zero", "lot_is_its_journal", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.lot set void_micros = 7 where closed_at is null",
+        seen_by: &["lot_is_its_journal"],
+    },
+    Corruption {
+        sql: "update ledger.balance set version = version + 1",
+        seen_by: &["journal_is_gapless", REPLAY],
+    },
+    Corruption { sql: "update ledger.balance set charges = charges + 1", seen_by: &["charges_are_gapless"] },
+    Corruption {
+        sql: "update ledger.charge set uncharged_micros = uncharged_micros + 1 where seq = 1;
+              update ledger.charge set uncharged_micros = uncharged_micros - 1 where seq = 2",
+        seen_by: &["charge_is_its_journal"],
+    },
+    Corruption {
+        sql: "update ledger.usage_state set quantity = quantity + 1",
+        seen_by: &["charges_are_price_of_state"],
+    },
+    Corruption {
+        sql: "update ledger.price set micros = micros + 1",
+        seen_by: &["charges_are_price_of_state"],
+    },
+    Corruption {
+        sql: "update ledger.journal set debt_from_micros = debt_from_micros + 1 where kind = 'netting'",
+        seen_by: &["debts_are_a_queue", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.balance set debt_opened_micros = debt_opened_micros + 1, consumed_micros = consumed_micros + 1",
+        seen_by: &["balance_is_its_journal", "debt_means_no_usable_lot", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.journal set window_start = '2020-01-01' where kind = 'charge'",
+        seen_by: &["lots_pay_inside_validity", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.lot set starts_at = '2099-01-01', valid_from = starts_at
+              where lot_id in (select lot_id from ledger.journal where kind = 'netting')",
+        seen_by: &["netting_lots_are_open", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.lot set closes_at = '2099-01-01' where closed_at is not null",
+        seen_by: &["closed_lots_are_empty", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.lot set closed_at = closed_at + interval '1 second' where closed_at is not null",
+        seen_by: &["lots_close_once"],
+    },
+    Corruption {
+        sql: "update ledger.lot set order_id = gen_random_uuid() where order_id is not null;
+              update ledger.lot set order_id = (select min(order_id::text)::uuid from ledger.lot) where order_id is not null",
+        seen_by: &["orders_have_one_lot"],
+    },
+    Corruption {
+        sql: "update ledger.shard_cursor set last_batch = last_batch + 1",
+        seen_by: &["batch_chain_recomputes", "batches_are_gapless"],
+    },
+    Corruption {
+        sql: "update ledger.settlement_batch set digest = decode(repeat('ff', 16), 'hex') where number = 1",
+        seen_by: &["batch_chain_recomputes"],
+    },
+    Corruption {
+        sql: "update ledger.settlement_batch set totals = jsonb_set(totals, '{call,quantity}', '999') where number = 1",
+        seen_by: &["batch_is_its_lines"],
+    },
+    Corruption {
+        sql: "delete from ledger.unattributed",
+        seen_by: &["batch_is_its_lines", "batch_is_its_receipt"],
+    },
+    Corruption {
+        sql: "update ledger.settlement_batch set refused = refused + 1 where number = 1",
+        seen_by: &["batch_chain_recomputes", "batch_is_its_ranges"],
+    },
+    Corruption {
+        sql: "update ledger.lane_settled set settled = settled + 1",
+        seen_by: &["lanes_are_their_ranges"],
+    },
+    Corruption {
+        sql: "update ledger.batch_lane set chain_after = chain_after + 1 where number = 1",
+        seen_by: &["batch_chain_recomputes", "lanes_are_their_ranges"],
+    },
+    Corruption { sql: "delete from ledger.client_usage", seen_by: &["usage_is_noted"] },
+];
+
+/// A ledger with something of everything: lots that are open, closing and closed, debts opened and paid,
+/// several batches, unattributed usage.
+async fn rich() -> World {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    world.grant(buyer, 5_000_000, None, "2026-03-10T13:00:00Z").await.unwrap();
+    world.settle(producer, vec![calls(buyer, 2), calls(buyer, 1)]).await;
+    world.clock.set(at("2026-03-10T13:30:00Z"));
+    world.settle(producer, vec![calls_at(buyer, 20, "2026-03-10T13:29:00Z")]).await;
+    world.purchase(buyer, 100, None).await.unwrap();
+    world.purchase(buyer, 200, None).await.unwrap();
+    let nobody = drawdown_proto::ledger::v1::Line {
+        client_id: "stranger".to_owned(),
+        attribution: Some(drawdown_proto::ledger::v1::line::Attribution::UnattributedReason(
+            "unknown_client".to_owned(),
+        )),
+        ..calls(buyer, 3)
+    };
+    world.settle(producer, vec![nobody, calls_at(buyer, 4, "2026-03-10T13:30:00Z")]).await;
+    world.clock.advance(DAY + DAY);
+    world.settle(producer, vec![calls_at(buyer, 1, "2026-03-12T13:30:00Z")]).await;
+    world.assert_clean().await;
+    sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn each_invariant_sees_its_corruption_and_nothing_else_is_reported() {
+    let world = rich().await;
+    let mut failures = Vec::new();
+    for Corruption { sql, seen_by } in CORRUPTIONS {
+        let backup = "create schema safe; do $$ declare t record; begin
+            for t in select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' loop
+                execute format('create table safe.%I as table ledger.%I', t.relname, t.relname); end loop; end $$";
+        sqlx::raw_sql(backup).execute(world.database.pool()).await.unwrap();
+        sqlx::raw_sql(*sql).execute(world.database.pool()).await.unwrap();
+        let violated = world.violated().await;
+        let names: Vec<_> = violated.iter().map(|verdict| verdict.name).collect();
+        if names != *seen_by {
+            failures.push(format!("{sql}\n  expected {seen_by:?}\n  reported {names:?}"));
+        }
+        assert!(violated.iter().all(|verdict| !verdict.examples.is_empty() && !verdict.statement.is_empty()));
+        let restore = "do $$ declare t record; begin
+            for t in select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' loop
+                execute format('delete from ledger.%I', t.relname);
+                execute format('insert into ledger.%I overriding system value select * from safe.%I', t.relname, t.relname);
+            end loop; end $$; drop schema safe cascade";
+        sqlx::raw_sql(restore).execute(world.database.pool()).await.unwrap();
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    world.assert_clean().await;
+}
+
+#[test]
+fn every_invariant_is_broken_once() {
+    let seen: Vec<_> = CORRUPTIONS.iter().flat_map(|corruption| corruption.seen_by).collect();
+    let names = INVARIANTS.iter().map(|invariant| invariant.name).chain([REPLAY]);
+    let unseen: Vec<_> = names.filter(|name| !seen.contains(&name)).collect();
+    assert!(unseen.is_empty(), "{unseen:?}");
+}

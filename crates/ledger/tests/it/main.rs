@@ -1,0 +1,11 @@
+//! The ledger on a real Postgres: a database per test, handlers called in process.
+#![cfg(test)]
+
+mod catalog;
+mod corruption;
+mod gate;
+mod posting;
+mod producers;
+mod race;
+mod tokens;
+mod world;

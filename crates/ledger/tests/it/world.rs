@@ -1,0 +1,355 @@
+//! A ledger of its own per test, with a clock that stands still, and the batches that metering would send.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use drawdown_ledger::{
+    Options,
+    directory::{Directory, TeamFacts},
+    error::Error,
+    grpc::{Catalog, Settlement, Tokens},
+    metrics::Metrics,
+    service::{Ledger, Parts},
+    verify::Verdict,
+};
+use drawdown_proto::{
+    ledger::v1::{
+        catalog_service_server::CatalogService, line, settlement_service_server::SettlementService,
+        token_service_server::TokenService, *,
+    },
+    scalar::timestamp_to_proto,
+};
+use drawdown_testkit::{Database, ManualClock};
+use drawdown_types::{AccountId, AppId, Clock, ProducerId, TeamId, Timestamp};
+use futures::{FutureExt as _, future::BoxFuture};
+use tonic::{Request, Status};
+use tonic_types::StatusExt as _;
+
+/// The instant at which every test begins.
+pub(crate) const NOW: &str = "2026-03-10T12:00:30Z";
+/// The shard that tests post to where it does not matter.
+pub(crate) const SHARD: u32 = 3;
+
+#[derive(Default)]
+pub(crate) struct FakeDirectory(Mutex<HashMap<TeamId, TeamFacts>>);
+
+impl Directory for FakeDirectory {
+    fn team(&self, team: TeamId) -> BoxFuture<'_, Result<Option<TeamFacts>, Error>> {
+        let facts = self.0.lock().unwrap().get(&team).copied();
+        async move { Ok(facts) }.boxed()
+    }
+}
+
+/// A team and who stands behind it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buyer {
+    pub(crate) account: AccountId,
+    pub(crate) team: TeamId,
+    pub(crate) app: AppId,
+}
+
+pub(crate) struct World {
+    pub(crate) database: Database,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) tokens: Tokens,
+    pub(crate) catalog: Catalog,
+    pub(crate) settlement: Settlement,
+    directory: Arc<FakeDirectory>,
+}
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+pub(crate) fn proto(at: Timestamp) -> Option<prost_types::Timestamp> {
+    Some(timestamp_to_proto(at))
+}
+
+/// The code, the reason and the fields of a refusal.
+pub(crate) fn refusal(status: &Status) -> (tonic::Code, String, Vec<String>) {
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+    let fields = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    (status.code(), reason, fields.into_iter().map(|violation| violation.field).collect())
+}
+
+pub(crate) fn reason<T: std::fmt::Debug>(outcome: Result<T, Status>) -> String {
+    refusal(&outcome.unwrap_err()).1
+}
+
+pub(crate) fn request_id() -> String {
+    ProducerId::generate().to_string()
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let database = Database::create_with("ledger", drawdown_ledger::migrate).await.unwrap();
+        let mut options = Options::default();
+        database.url().clone_into(&mut options.database.url);
+        change(&mut options);
+        let config = options.validate().unwrap();
+        let clock = Arc::new(ManualClock::new(at(NOW)));
+        let directory = Arc::new(FakeDirectory::default());
+        let ledger = Arc::new(Ledger::new(Parts {
+            pool: drawdown_ledger::store::pool::pool(&config.database),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            settings: config.settings,
+            limits: config.limits,
+            directory: Arc::clone(&directory) as Arc<dyn Directory>,
+            metrics: Metrics::new(&opentelemetry::global::meter("test")),
+        }));
+        Self {
+            database,
+            clock,
+            tokens: Tokens::new(Arc::clone(&ledger)),
+            catalog: Catalog::new(Arc::clone(&ledger)),
+            settlement: Settlement::new(Arc::clone(&ledger)),
+            ledger,
+            directory,
+        }
+    }
+
+    pub(crate) fn buyer(&self) -> Buyer {
+        let buyer =
+            Buyer { account: AccountId::generate(), team: TeamId::generate(), app: AppId::generate() };
+        self.know(buyer, None, None);
+        buyer
+    }
+
+    pub(crate) fn know(&self, buyer: Buyer, trial_from: Option<Timestamp>, trial_to: Option<Timestamp>) {
+        let facts = TeamFacts { account_id: buyer.account, trial_from, trial_to };
+        self.directory.0.lock().unwrap().insert(buyer.team, facts);
+    }
+
+    /// The meters `call` (count, 0.5 tokens) and `byte` (sum, 1 token per 1000), priced for ever.
+    pub(crate) async fn priced(&self) {
+        for (slug, aggregation) in [("call", Aggregation::Count), ("byte", Aggregation::Sum)] {
+            self.meter(slug, aggregation).await.unwrap();
+        }
+        let prices = vec![price("call", 500_000, 1), price("byte", 1_000_000, 1000)];
+        self.publish("web", "2020-01-01T00:00:00Z", prices, true).await.unwrap();
+    }
+
+    pub(crate) async fn meter(&self, slug: &str, aggregation: Aggregation) -> Result<Meter, Status> {
+        let meter = Meter {
+            slug: slug.to_owned(),
+            unit: slug.to_owned(),
+            aggregation: aggregation.into(),
+            dimensions: vec!["region".to_owned()],
+            limit: LimitKind::Soft.into(),
+        };
+        let request = CreateMeterRequest { meter: Some(meter), request_id: request_id() };
+        let answer = self.catalog.create_meter(Request::new(request)).await?;
+        Ok(answer.into_inner().meter.unwrap())
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        name: &str,
+        from: &str,
+        prices: Vec<Price>,
+        set_up: bool,
+    ) -> Result<RateCard, Status> {
+        let rate_card = RateCard {
+            rate_card_id: String::new(),
+            name: name.to_owned(),
+            contract_kind: ContractKind::Flex.into(),
+            effective_from: proto(at(from)),
+            prices,
+        };
+        let request = PublishRateCardRequest { rate_card: Some(rate_card), set_up, request_id: request_id() };
+        let answer = self.catalog.publish_rate_card(Request::new(request)).await?;
+        Ok(answer.into_inner().rate_card.unwrap())
+    }
+
+    pub(crate) async fn purchase(
+        &self,
+        buyer: Buyer,
+        tokens: i64,
+        purchased_at: Option<&str>,
+    ) -> Result<Lot, Status> {
+        let request = PurchaseTokensRequest {
+            account_id: buyer.account.to_string(),
+            team_id: buyer.team.to_string(),
+            tokens,
+            purchased_at: purchased_at.and_then(|text| proto(at(text))),
+            request_id: request_id(),
+            note: String::new(),
+        };
+        let answer = self.tokens.purchase_tokens(Request::new(request)).await?;
+        Ok(answer.into_inner().lot.unwrap())
+    }
+
+    pub(crate) async fn grant(
+        &self,
+        buyer: Buyer,
+        micros: i64,
+        starts_at: Option<&str>,
+        expires_at: &str,
+    ) -> Result<Lot, Status> {
+        let request = GrantTokensRequest {
+            account_id: buyer.account.to_string(),
+            team_id: buyer.team.to_string(),
+            micros,
+            pool_kind: PoolKind::Promotional.into(),
+            starts_at: starts_at.and_then(|text| proto(at(text))),
+            expires_at: proto(at(expires_at)),
+            note: "test".to_owned(),
+            request_id: request_id(),
+        };
+        let answer = self.tokens.grant_tokens(Request::new(request)).await?;
+        Ok(answer.into_inner().lot.unwrap())
+    }
+
+    pub(crate) async fn balance(&self, buyer: Buyer) -> Balance {
+        let request = GetBalanceRequest { team_id: buyer.team.to_string(), at: None };
+        let answer = self.tokens.get_balance(Request::new(request)).await.unwrap();
+        answer.into_inner().balance.unwrap()
+    }
+
+    pub(crate) async fn lots(&self, buyer: Buyer) -> Vec<Lot> {
+        let request = ListLotsRequest { team_id: buyer.team.to_string(), at: None };
+        self.tokens.list_lots(Request::new(request)).await.unwrap().into_inner().lots
+    }
+
+    pub(crate) async fn charges(&self, buyer: Buyer) -> Vec<Charge> {
+        let request =
+            ListChargesRequest { team_id: buyer.team.to_string(), page_size: 0, page_token: String::new() };
+        self.tokens.list_charges(Request::new(request)).await.unwrap().into_inner().charges
+    }
+
+    pub(crate) async fn journal(&self, buyer: Buyer) -> Vec<JournalRow> {
+        let request = ListJournalRequest { team_id: buyer.team.to_string(), after_seq: 0, page_size: 0 };
+        self.tokens.list_journal(Request::new(request)).await.unwrap().into_inner().rows
+    }
+
+    pub(crate) async fn unattributed(&self) -> Vec<UnattributedUsage> {
+        let request = ListUnattributedRequest { page_size: 0, page_token: String::new() };
+        self.tokens.list_unattributed(Request::new(request)).await.unwrap().into_inner().usage
+    }
+
+    pub(crate) async fn producer(&self) -> ProducerId {
+        let request = CreateProducerRequest { name: "gateway".to_owned(), request_id: request_id() };
+        let answer = self.settlement.create_producer(Request::new(request)).await.unwrap();
+        answer.into_inner().producer_id.parse().unwrap()
+    }
+
+    pub(crate) async fn shard(&self, shard: u32) -> ShardCursor {
+        let request = GetShardsRequest { shards: vec![shard], producer_ids: Vec::new() };
+        self.settlement.get_shards(Request::new(request)).await.unwrap().into_inner().shards.remove(0)
+    }
+
+    /// The batch that a worker would post next: one lane, all of `lines`.
+    pub(crate) async fn batch(&self, shard: u32, producer: ProducerId, lines: Vec<Line>) -> PostBatchRequest {
+        let cursor = self.shard(shard).await;
+        batch(&cursor, producer, lines)
+    }
+
+    pub(crate) async fn post(&self, batch: &PostBatchRequest) -> Result<PostBatchResponse, Status> {
+        Ok(self.settlement.post_batch(Request::new(batch.clone())).await?.into_inner())
+    }
+
+    /// Posts lines as the next batch of the usual shard.
+    pub(crate) async fn settle(&self, producer: ProducerId, lines: Vec<Line>) -> PostBatchResponse {
+        let batch = self.batch(SHARD, producer, lines).await;
+        self.post(&batch).await.unwrap()
+    }
+
+    /// Every verdict that is not clean.
+    pub(crate) async fn violated(&self) -> Vec<Verdict> {
+        self.ledger.verify().await.unwrap().into_iter().filter(|verdict| verdict.violations > 0).collect()
+    }
+
+    pub(crate) async fn assert_clean(&self) {
+        assert_eq!(self.violated().await, Vec::new());
+    }
+}
+
+pub(crate) fn price(meter: &str, micros: i64, per_units: i64) -> Price {
+    Price { meter: meter.to_owned(), micros, per_units, failed_is_free: true }
+}
+
+/// A batch that follows what `cursor` says.
+pub(crate) fn batch(cursor: &ShardCursor, producer: ProducerId, lines: Vec<Line>) -> PostBatchRequest {
+    let events: u64 = lines.iter().map(|line| line.events).sum();
+    let lane = cursor.lanes.iter().find(|lane| lane.producer_id == producer.to_string());
+    let (settled, chain) = lane.map_or((0, 0), |lane| (lane.settled_sequence, lane.settled_chain));
+    let mut totals: HashMap<String, MeterTotal> = HashMap::new();
+    for line in &lines {
+        let total = totals
+            .entry(line.meter.clone())
+            .or_insert_with(|| MeterTotal { meter: line.meter.clone(), ..MeterTotal::default() });
+        total.events += line.events;
+        total.quantity += match line.state {
+            Some(line::State::Sum(SumState { quantity })) => quantity,
+            _ => i64::try_from(line.events).unwrap(),
+        };
+    }
+    let number = cursor.last_batch + 1;
+    let range = LaneRange {
+        producer_id: producer.to_string(),
+        map_version: 1,
+        from_sequence: settled + 1,
+        to_sequence: settled + events.max(1),
+        chain_before: chain,
+        chain_after: chain.wrapping_mul(31).wrapping_add(number),
+        epoch: 1,
+    };
+    // An empty batch still has a lane, whose one event was refused.
+    let refused = if events == 0 {
+        vec![RefusedCount { reason: "METER_UNKNOWN".to_owned(), events: 1 }]
+    } else {
+        Vec::new()
+    };
+    PostBatchRequest {
+        shard: cursor.shard,
+        generation: cursor.generation,
+        number,
+        digest: u128::from(number).to_be_bytes().to_vec(),
+        lanes: vec![range],
+        events,
+        refused,
+        totals: totals.into_values().collect(),
+        lines,
+    }
+}
+
+/// `events` of the meter `call` in the window before now, received in that window.
+pub(crate) fn calls(buyer: Buyer, events: u64) -> Line {
+    calls_at(buyer, events, "2026-03-10T12:00:00Z")
+}
+
+pub(crate) fn calls_at(buyer: Buyer, events: u64, window: &str) -> Line {
+    Line {
+        client_id: format!("client-{}", buyer.app),
+        meter: "call".to_owned(),
+        failed: false,
+        dimensions: HashMap::from([("region".to_owned(), "eu".to_owned())]),
+        hold_id: String::new(),
+        window_start: proto(at(window)),
+        received_window_start: proto(at(window)),
+        events,
+        state: Some(line::State::Count(CountState {})),
+        attribution: Some(line::Attribution::Payer(payer(buyer))),
+    }
+}
+
+pub(crate) fn payer(buyer: Buyer) -> Payer {
+    Payer {
+        account_id: buyer.account.to_string(),
+        team_id: buyer.team.to_string(),
+        app_id: buyer.app.to_string(),
+        contract_kind: ContractKind::Flex.into(),
+        in_trial: false,
+    }
+}
+
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
