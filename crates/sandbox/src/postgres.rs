@@ -101,9 +101,7 @@ impl Postgres {
 
     pub(crate) fn start(&self) -> Result<(), Error> {
         let own = self.own()?;
-        if own.lock().is_some() {
-            return Err(Error::Running { what: WHAT });
-        }
+        own.expect_stopped()?;
         let mut tries = 1;
         // backends of a killed server may still hold its memory for a moment
         while let Err(error) = own.start() {
@@ -139,6 +137,15 @@ impl Own {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A server that ended by itself counts as stopped; its watcher must not tidy up behind the next one.
+    fn expect_stopped(&self) -> Result<(), Error> {
+        let mut child = self.lock();
+        if child.as_mut().is_some_and(|child| child.exited().is_none()) {
+            return Err(Error::Running { what: WHAT });
+        }
+        child.take().map_or(Ok(()), Supervised::kill9)
+    }
+
     fn start(&self) -> Result<(), Error> {
         let data = self.folder.join("data");
         let log = self.folder.join("log");
@@ -159,7 +166,13 @@ impl Own {
         let mut ended = None;
         wait_until(READY_LIMIT, || {
             ended = child.exited();
-            match probe::postgres(self.port, USER, DATABASE) {
+            // a stranger that took the port in between must not pass for our own
+            let ours = if is_ready(&data, child.id()) {
+                probe::postgres(self.port, USER, DATABASE)
+            } else {
+                Err("it does not call itself ready".to_owned())
+            };
+            match ours {
                 Ok(()) => reason.clear(),
                 Err(answer) => reason = answer,
             }
@@ -173,6 +186,13 @@ impl Own {
         child.kill9()?;
         Err(Error::NotReady { what: WHAT, waited: READY_LIMIT, reason, log: tail(&log) })
     }
+}
+
+/// Whether the server of this process has written that it takes calls. A file of a killed one names another process.
+fn is_ready(data: &Path, process: u32) -> bool {
+    let Ok(file) = fs::read_to_string(data.join("postmaster.pid")) else { return false };
+    file.lines().next().is_some_and(|pid| pid.trim().parse() == Ok(process))
+        && file.lines().any(|line| line.trim() == "ready")
 }
 
 /// What is said at every start; everything else stays as Postgres has it, `full_page_writes` among it.
@@ -219,4 +239,25 @@ fn init(place: &Place, programs: &PostgresPrograms, folder: &Path) -> Result<(),
     run(&mut single, &format!("create database {DATABASE}\n"))?;
     let data = folder.join("data");
     fs::rename(&fresh, &data).map_err(Error::io(format!("rename {}", fresh.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_is_that_of_our_own_process() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_ready(folder.path(), 42));
+        let cases = [
+            ("42\n/data\n1700000000\n5432\n\n127.0.0.1\n  1 2\nready   \n", true),
+            ("42\n/data\n1700000000\n5432\n\n127.0.0.1\n  1 2\nstarting\n", false),
+            ("43\n/data\n1700000000\n5432\n\n127.0.0.1\n  1 2\nready   \n", false),
+            ("", false),
+        ];
+        for (content, expected) in cases {
+            fs::write(folder.path().join("postmaster.pid"), content).unwrap();
+            assert_eq!(is_ready(folder.path(), 42), expected, "{content}");
+        }
+    }
 }

@@ -89,9 +89,14 @@ impl Supervised {
         self.child.try_wait().ok().flatten()
     }
 
+    /// The process of the server itself: the shell that starts it becomes it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Pid {
         // the kernel's own limit on process ids is far below i32::MAX
-        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+        Pid::from_raw(i32::try_from(self.id()).unwrap_or(i32::MAX))
     }
 
     /// Sends each signal in turn and waits for its time; then kills.

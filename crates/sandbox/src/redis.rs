@@ -74,17 +74,13 @@ impl Redis {
 
     pub(crate) fn start(&self) -> Result<(), Error> {
         let own = self.own()?;
-        if own.lock().is_some() {
-            return Err(Error::Running { what: WHAT });
-        }
+        own.expect_stopped()?;
         own.start()
     }
 
     pub(crate) fn start_empty(&self) -> Result<(), Error> {
         let own = self.own()?;
-        if own.lock().is_some() {
-            return Err(Error::Running { what: WHAT });
-        }
+        own.expect_stopped()?;
         let data = own.folder.join("data");
         fs::remove_dir_all(&data).map_err(Error::io(format!("remove {}", data.display())))?;
         own.start()
@@ -112,6 +108,15 @@ impl Redis {
 impl Own {
     fn lock(&self) -> MutexGuard<'_, Option<Supervised>> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A server that ended by itself counts as stopped; its watcher must not tidy up behind the next one.
+    fn expect_stopped(&self) -> Result<(), Error> {
+        let mut child = self.lock();
+        if child.as_mut().is_some_and(|child| child.exited().is_none()) {
+            return Err(Error::Running { what: WHAT });
+        }
+        child.take().map_or(Ok(()), Supervised::kill9)
     }
 
     fn start(&self) -> Result<(), Error> {

@@ -39,6 +39,14 @@ fn redis(url: &str, command: &str) -> String {
     answer.strip_prefix("+OK\r\n").unwrap().strip_suffix("+OK\r\n").unwrap().trim().to_owned()
 }
 
+fn shut_down(url: &str) {
+    let password = url.split_once("://:").unwrap().1.split('@').next().unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port(url))).unwrap();
+    stream.write_all(format!("AUTH {password}\r\nSHUTDOWN NOSAVE\r\n").as_bytes()).unwrap();
+    stream.read_to_string(&mut String::new()).unwrap();
+    assert!(wait(Duration::from_secs(20), || is_free(url)));
+}
+
 fn psql(sandbox: &Sandbox, statement: &str) -> String {
     let program = sandbox.postgres().programs().unwrap().join("psql");
     let output = Command::new(program)
@@ -144,6 +152,13 @@ fn redis_is_killed_and_started_with_and_without_its_data() {
     assert_eq!(redis(&url, "GET answer"), "$-1");
     sandbox.redis().restart().unwrap();
     assert_eq!(sandbox.redis_url(), url);
+
+    // one that ends by itself is as good as stopped
+    assert_eq!(redis(&url, "SET answer 43"), "+OK");
+    shut_down(&url);
+    // its port is free a little before it has ended
+    assert!(wait(Duration::from_secs(20), || sandbox.redis().start().is_ok()));
+    assert_eq!(redis(&url, "GET answer"), "$2\r\n43");
 }
 
 #[test]
