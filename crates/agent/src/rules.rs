@@ -17,7 +17,7 @@
 //! path_pattern = "^/files(/|$)"
 //! methods = ["GET"]
 //! status = { from = 200, to = 399 }   # inclusive
-//! client_id = "client_01j2gv5gymfsfrn6rc3mq3yjjv"
+//! client_id = "client_01j2gv5gymfsfrn6rc3mq3yjjv"   # or { field = "consumer" } of a JSON line
 //! meter = "web.egress"
 //! quantity = "bytes"                  # one (default), bytes, or { field = "tokens" } of a JSON line
 //! failed_from_status = 400            # this status and above count as failed; 400 is the default
@@ -82,15 +82,20 @@ pub enum Mapped<'a> {
     Usage(MappedUsage<'a>),
     /// Not metered.
     Ignored,
-    /// A rule took it, but the line lacks the quantity.
-    NoQuantity(&'a str),
+    /// A rule took it, but a field of the line is missing or can not be used.
+    Unusable {
+        /// The field.
+        field: &'a str,
+        /// What it has to be.
+        needed: &'static str,
+    },
 }
 
 /// Usage that a line stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappedUsage<'a> {
     /// Whose.
-    pub client_id: &'a ClientId,
+    pub client_id: &'a str,
     /// Of what.
     pub meter: &'a MeterSlug,
     /// How much, in the meter's base unit.
@@ -121,11 +126,24 @@ struct Condition {
 
 #[derive(Debug, Clone)]
 struct Action {
-    client_id: ClientId,
+    client_id: Client,
     meter: MeterSlug,
     quantity: RawQuantity,
     failed_from_status: u16,
     dimensions: Vec<(DimensionName, String)>,
+}
+
+#[derive(Debug, Clone)]
+enum Client {
+    Fixed(ClientId),
+    Field(String),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum RawClient {
+    Fixed(String),
+    Field { field: String },
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,7 +168,7 @@ struct RawRule {
     user_agent_pattern: Option<String>,
     fields: BTreeMap<String, Value>,
     ignore: bool,
-    client_id: Option<String>,
+    client_id: Option<RawClient>,
     meter: Option<String>,
     quantity: Option<RawQuantity>,
     failed_from_status: Option<u16>,
@@ -201,7 +219,7 @@ impl Rules {
 
     /// What the first rule that takes `entry` makes of it.
     #[must_use]
-    pub fn map(&self, entry: &Entry<'_>) -> Mapped<'_> {
+    pub fn map<'a>(&'a self, entry: &'a Entry<'_>) -> Mapped<'a> {
         let Some(rule) = self.rules.iter().find(|rule| rule.condition.holds(entry)) else {
             return Mapped::Ignored;
         };
@@ -210,17 +228,30 @@ impl Rules {
         };
         let quantity = match &action.quantity {
             RawQuantity::One => 1,
+            RawQuantity::Bytes if entry.bytes > Quantity::EVENT_MAX => {
+                return Mapped::Unusable { field: "bytes", needed: "a whole number of at most 2^48" };
+            }
             RawQuantity::Bytes => entry.bytes,
             RawQuantity::Field { field } => {
                 let value = entry.fields.as_ref().and_then(|fields| fields.get(field));
                 match value.and_then(Value::as_u64).filter(|units| *units <= Quantity::EVENT_MAX) {
                     Some(units) => units,
-                    None => return Mapped::NoQuantity(field),
+                    None => return Mapped::Unusable { field, needed: "a whole number of at most 2^48" },
+                }
+            }
+        };
+        let client_id = match &action.client_id {
+            Client::Fixed(client_id) => client_id.as_str(),
+            Client::Field(field) => {
+                let value = entry.fields.as_ref().and_then(|fields| fields.get(field));
+                match value.and_then(Value::as_str).filter(|text| ClientId::new(text).is_ok()) {
+                    Some(text) => text,
+                    None => return Mapped::Unusable { field, needed: "a client id" },
                 }
             }
         };
         Mapped::Usage(MappedUsage {
-            client_id: &action.client_id,
+            client_id,
             meter: &action.meter,
             quantity,
             failed: entry.status >= action.failed_from_status,
@@ -296,7 +327,13 @@ impl Check<'_> {
     }
 
     fn action(&mut self, raw: RawRule) -> Option<Action> {
-        let client_id = self.name("client_id", raw.client_id.as_deref(), ClientId::new);
+        let client_id = match raw.client_id {
+            Some(RawClient::Field { field }) => Some(Client::Field(field)),
+            Some(RawClient::Fixed(text)) => {
+                self.name("client_id", Some(&text), ClientId::new).map(Client::Fixed)
+            }
+            None => self.name("client_id", None, ClientId::new).map(Client::Fixed),
+        };
         let meter = self.name("meter", raw.meter.as_deref(), MeterSlug::new);
         if raw.dimensions.len() > DIMENSIONS_MAX {
             self.fault("dimensions", format!("are {}, at most {DIMENSIONS_MAX}", raw.dimensions.len()));
@@ -306,6 +343,9 @@ impl Check<'_> {
             let field = format!("dimensions.{name}");
             if value.len() > DIMENSION_VALUE_BYTES_MAX {
                 self.fault(&field, format!("has {} bytes, at most {DIMENSION_VALUE_BYTES_MAX}", value.len()));
+            }
+            if let Some((at, _)) = value.char_indices().find(|(_, c)| c.is_control()) {
+                self.fault(&field, format!("has a control character at byte {at}"));
             }
             match DimensionName::new(&name) {
                 Ok(name) => dimensions.push((name, value)),
@@ -349,7 +389,7 @@ mod tests {
                 format!("{} {} {} {}", usage.client_id, usage.meter, usage.quantity, usage.failed)
             }
             Mapped::Ignored => "ignored".to_owned(),
-            Mapped::NoQuantity(field) => format!("no {field}"),
+            Mapped::Unusable { field, .. } => format!("no {field}"),
         }
     }
 
@@ -366,6 +406,9 @@ mod tests {
                 "c m 42 false",
             ),
             (format!("[[rule]]\nquantity = {{ field = 'tier' }}\n{action}"), "no tier"),
+            ("[[rule]]\nclient_id = { field = 'tier' }\nmeter = 'm'".to_owned(), "gold m 1 true"),
+            ("[[rule]]\nclient_id = { field = 'path' }\nmeter = 'm'".to_owned(), "no path"),
+            ("[[rule]]\nclient_id = { field = 'none' }\nmeter = 'm'".to_owned(), "no none"),
             (format!("[[rule]]\nfields = {{ tier = 'silver' }}\n{action}"), "ignored"),
             (format!("[[rule]]\nfields = {{ tier = 'gold' }}\n{action}"), "c m 1 true"),
             (format!("[[rule]]\nmethods = ['POST']\n{action}"), "ignored"),

@@ -147,12 +147,9 @@ impl Producer {
     /// # Errors
     /// [`AppendError`]; after a transient one [`Producer::ready`] says when to try again.
     pub fn append(&self, usage: &Usage<'_>, mark: Option<Mark<'_>>) -> Result<Appended, AppendError> {
-        self.change(|pending| {
-            let appended = pending.append(usage)?;
-            if let Some(mark) = mark {
-                pending.mark(mark)?;
-            }
-            Ok(appended)
+        self.change(|pending| match mark {
+            Some(mark) => pending.append_marked(usage, mark),
+            None => pending.append(usage),
         })
     }
 

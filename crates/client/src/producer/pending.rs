@@ -158,13 +158,29 @@ impl Pending {
         Ok(Appended::Taken)
     }
 
+    /// Takes an event together with the position of its source, or neither.
+    pub(super) fn append_marked(
+        &mut self,
+        usage: &Usage<'_>,
+        mark: Mark<'_>,
+    ) -> Result<Appended, AppendError> {
+        self.check_mark(mark)?;
+        let appended = self.append(usage)?;
+        self.mark(mark).map(|()| appended)
+    }
+
+    fn check_mark(&self, mark: Mark<'_>) -> Result<(), AppendError> {
+        mark.check()?;
+        if !self.sources.contains(mark.source) && self.sources.len() >= self.limits.sources_max {
+            return Err(AppendError::SourcesExhausted(self.limits.sources_max));
+        }
+        Ok(())
+    }
+
     /// Notes where a source stands after everything appended so far.
     pub(super) fn mark(&mut self, mark: Mark<'_>) -> Result<(), AppendError> {
-        mark.check()?;
+        self.check_mark(mark)?;
         if !self.sources.contains(mark.source) {
-            if self.sources.len() >= self.limits.sources_max {
-                return Err(AppendError::SourcesExhausted(self.limits.sources_max));
-            }
             self.sources.insert(mark.source.into());
         }
         match self.marks.get_mut(mark.source) {
