@@ -123,9 +123,13 @@ async fn of_two_that_race_for_one_edge_one_wins() {
     let world = World::new().await;
     let chain = world.chain().await;
     let other = world.team(&chain.account_id, None).await;
-    let ask = |team_id: &str| world.hierarchy.assign_app(World::assignment(&chain.app_id, team_id, None));
-    let (a, b) = tokio::join!(ask(&chain.team_id), ask(&other));
-    let refusals = [a, b].into_iter().filter_map(Result::err).collect::<Vec<_>>();
-    let reasons: Vec<_> = refusals.iter().map(crate::world::reason).collect();
-    assert_eq!(reasons, ["ASSIGNMENT_OVERLAP"]);
+    world.warm().await;
+    for round in 0..10 {
+        let app_id = world.app(&chain.account_id).await;
+        let ask = |team_id: &str| world.hierarchy.assign_app(World::assignment(&app_id, team_id, None));
+        let (a, b) = tokio::join!(ask(&chain.team_id), ask(&other));
+        let refusals = [a, b].into_iter().filter_map(Result::err).collect::<Vec<_>>();
+        let reasons: Vec<_> = refusals.iter().map(crate::world::reason).collect();
+        assert_eq!(reasons, ["ASSIGNMENT_OVERLAP"], "round {round}");
+    }
 }

@@ -8,7 +8,7 @@ use drawdown_proto::entitlement::v1::{
 use drawdown_types::ClientId;
 use tonic::Request;
 
-use crate::world::{World, at, instant, ok, refused, wire};
+use crate::world::{Chain, World, at, instant, ok, refused, wire};
 
 async fn valid(world: &World, client_id: &str, client_secret: &str) -> bool {
     let request =
@@ -87,17 +87,30 @@ async fn no_secret_is_found_anywhere_in_the_database() {
 }
 
 #[tokio::test]
+async fn a_credential_is_not_in_force_before_it_was_made() {
+    let world = World::new().await;
+    let chain = world.chain().await;
+    let made = world.credential(&chain.app_id, None).await;
+    world.clock.set(at("2026-03-01T11:59:59.999999Z"));
+    assert!(!valid(&world, &made.client_id, &made.client_secret).await);
+}
+
+#[tokio::test]
 async fn an_app_has_a_bounded_number_of_credentials() {
     let world = World::with(Rules { credentials_per_app_max: 2, ..Rules::default() }).await;
     let chain = world.chain().await;
-    let ask = || {
-        let request = CreateCredentialRequest { app_id: chain.app_id.clone(), ..Default::default() };
-        world.hierarchy.create_credential(Request::new(request))
-    };
-    let (a, b, c) = tokio::join!(ask(), ask(), ask());
-    let reasons: Vec<_> = [a, b, c].into_iter().filter_map(Result::err).collect();
-    let reasons: Vec<_> = reasons.iter().map(crate::world::reason).collect();
-    assert_eq!(reasons, ["CREDENTIALS_TOO_MANY"]);
+    world.warm().await;
+    for round in 0..10 {
+        let app_id = world.app(&chain.account_id).await;
+        let ask = || {
+            let request = CreateCredentialRequest { app_id: app_id.clone(), ..Default::default() };
+            world.hierarchy.create_credential(Request::new(request))
+        };
+        let (a, b, c) = tokio::join!(ask(), ask(), ask());
+        let refusals: Vec<_> = [a, b, c].into_iter().filter_map(Result::err).collect();
+        let reasons: Vec<_> = refusals.iter().map(crate::world::reason).collect();
+        assert_eq!(reasons, ["CREDENTIALS_TOO_MANY"], "round {round}");
+    }
 }
 
 #[tokio::test]
@@ -124,4 +137,28 @@ async fn an_older_credential_moves_the_trial_where_nothing_is_settled() {
     ok(world.hierarchy.create_credential(Request::new(older("2026-02-09T00:00:30Z"))).await);
     assert_eq!(started().await, (at("2026-02-09T00:00:30Z"), at("2026-05-10T00:01:00Z")));
     assert!(world.dump().await.contains("2026-02-10T00:00:00Z"), "the audit log has what was before");
+}
+
+#[tokio::test]
+async fn the_ledger_is_asked_about_every_credential_of_an_account() {
+    let world = World::new().await;
+    let account_id = world.account(Some("2026-01-01T00:00:00Z"), false).await;
+    let app_id = world.app(&account_id).await;
+    let team_id = world.team(&account_id, Some("2026-01-01T00:00:00Z")).await;
+    let first = world.credential(&app_id, Some("2026-02-10T00:00:00Z")).await.client_id;
+    let chain = Chain { account_id, team_id, app_id };
+    world.many_credentials(&chain, 2_100).await;
+    let older = || {
+        let (app_id, created_at) = (chain.app_id.clone(), wire(at("2026-02-01T00:00:00Z")));
+        let request = CreateCredentialRequest { app_id, created_at, request_id: String::new() };
+        world.hierarchy.create_credential(Request::new(request))
+    };
+    // client_999 sorts behind all the others: it is on the third page
+    assert!(first.as_str() < "client_999");
+    world.ledger.settle("client_999", at("2026-02-01T00:00:00Z"));
+    assert_eq!(refused(older().await).0, "WINDOW_SETTLED");
+    let pages: Vec<usize> = world.ledger.questions.lock().unwrap().iter().map(|(asked, _)| *asked).collect();
+    assert_eq!(pages, [1_000, 1_000, 101]);
+    world.ledger.settle("client_999", at("2026-01-31T23:59:00Z"));
+    ok(older().await);
 }

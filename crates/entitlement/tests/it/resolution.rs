@@ -75,37 +75,11 @@ async fn one_question_is_answered_like_a_batch_of_one() {
     assert!(matches!(one.resolution.unwrap().answer, Some(Answer::BilledTo(_))));
 }
 
-/// Rows as the acts write them, for thousands of apps at once.
-async fn many_credentials(world: &World, chain: &crate::world::Chain, apps: i32) {
-    let as_uuid = |text: &str| text.parse::<drawdown_types::AccountId>().unwrap().as_uuid();
-    let team: drawdown_types::TeamId = chain.team_id.parse().unwrap();
-    sqlx::query(
-        "WITH made AS (
-            INSERT INTO entitlement.app (app_id, account_id, name)
-            SELECT gen_random_uuid(), $1, n::text FROM generate_series(1, $3) n RETURNING app_id, name
-        ), linked AS (
-            INSERT INTO entitlement.app_team (app_id, valid_from, team_id, set_up)
-            SELECT app_id, timestamptz '2026-02-01 00:00Z' + n * interval '1 day', $2, true
-            FROM made, generate_series(0, 1) n WHERE name::int % 10 <> 0
-        )
-        INSERT INTO entitlement.credential (credential_id, app_id, client_id, secret_hmac, created_at, known_from)
-        SELECT gen_random_uuid(), app_id, 'client_' || name, decode(repeat('00', 32), 'hex'),
-            '2026-01-15 00:00Z', '2026-01-15 00:00Z'
-        FROM made",
-    )
-    .bind(as_uuid(&chain.account_id))
-    .bind(team.as_uuid())
-    .bind(apps)
-    .execute(world.database.pool())
-    .await
-    .unwrap();
-}
-
 #[tokio::test]
 async fn ten_thousand_questions_are_answered_in_the_order_asked() {
     let world = World::new().await;
     let chain = world.chain().await;
-    many_credentials(&world, &chain, 9_000).await;
+    world.many_credentials(&chain, 9_000).await;
     let instant = |n: usize| ["2026-01-01T00:00:00Z", "2026-01-20T00:00:00Z", "2026-02-02T00:00:00Z"][n % 3];
     let queries: Vec<ClientInstant> = (1..=10_000)
         .map(|n| ClientInstant { client_id: format!("client_{n}"), at: wire(at(instant(n))) })

@@ -231,6 +231,38 @@ impl World {
         self.who_pays(client_id, &[at]).await.remove(0).map(|billed| billed.team_id)
     }
 
+    /// Rows as the acts write them, for thousands of apps at once.
+    pub(crate) async fn many_credentials(&self, chain: &Chain, apps: i32) {
+        let as_uuid = |text: &str| text.parse::<drawdown_types::AccountId>().unwrap().as_uuid();
+        let team: drawdown_types::TeamId = chain.team_id.parse().unwrap();
+        sqlx::query(
+            "WITH made AS (
+                INSERT INTO entitlement.app (app_id, account_id, name)
+                SELECT gen_random_uuid(), $1, n::text FROM generate_series(1, $3) n RETURNING app_id, name
+            ), linked AS (
+                INSERT INTO entitlement.app_team (app_id, valid_from, team_id, set_up)
+                SELECT app_id, timestamptz '2026-02-01 00:00Z' + n * interval '1 day', $2, true
+                FROM made, generate_series(0, 1) n WHERE name::int % 10 <> 0
+            )
+            INSERT INTO entitlement.credential (credential_id, app_id, client_id, secret_hmac, created_at, known_from)
+            SELECT gen_random_uuid(), app_id, 'client_' || name, decode(repeat('00', 32), 'hex'),
+                '2026-01-15 00:00Z', '2026-01-15 00:00Z'
+            FROM made",
+        )
+        .bind(as_uuid(&chain.account_id))
+        .bind(team.as_uuid())
+        .bind(apps)
+        .execute(self.database.pool())
+        .await
+        .unwrap();
+    }
+
+    /// Opens connections ahead: two acts on one connection after the other are no race.
+    pub(crate) async fn warm(&self) {
+        let connections = (0..6).map(|_| self.database.pool().acquire());
+        futures::future::try_join_all(connections).await.unwrap();
+    }
+
     /// Every row of every table, as text.
     pub(crate) async fn dump(&self) -> String {
         let tables: Vec<String> = sqlx::query_scalar(
