@@ -1,5 +1,6 @@
 //! One integration binary: everything here runs against real servers and real processes.
 
+mod bad_input;
 mod fixture;
 mod main_job;
 mod set_up;

@@ -9,6 +9,7 @@ pub mod lot_model;
 pub mod null_server;
 pub mod platform;
 pub mod process;
+pub mod raw_stream;
 pub mod recount;
 pub mod replay;
 pub mod report;
