@@ -1,10 +1,13 @@
-//! takes high-volume usage by streaming gRPC, aggregates it in Redis, settles it into the ledger
+//! Takes high-volume usage by streaming gRPC, aggregates it in Redis, settles it into the ledger.
 
+mod app;
 pub mod config;
-pub mod jobs;
+mod grpc;
+mod instance;
+mod jobs;
 mod metrics;
-pub mod peer;
+mod peer;
 pub mod reason;
 pub mod redis;
 
-pub use metrics::Metrics;
+pub use app::run;

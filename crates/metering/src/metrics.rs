@@ -42,7 +42,7 @@ pub(crate) enum BatchOutcome {
 
 /// All instruments.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     frames: Counter<u64>,
     applied: Counter<u64>,
     clamped: Counter<u64>,
@@ -91,7 +91,7 @@ impl BatchOutcome {
 impl Metrics {
     /// Makes the instruments.
     #[must_use]
-    pub fn new(meter: &Meter) -> Self {
+    pub(crate) fn new(meter: &Meter) -> Self {
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
         let seconds = |name, description, bounds: &[f64]| {
             let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);

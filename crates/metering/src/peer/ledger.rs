@@ -20,18 +20,18 @@ const PEER: &str = "ledger";
 
 /// Cursors of some shards, with the producers asked for, of one read.
 #[derive(Clone, Debug)]
-pub struct Shards {
+pub(crate) struct Shards {
     /// By shard.
-    pub cursors: HashMap<u32, Cursor>,
+    pub(crate) cursors: HashMap<u32, Cursor>,
     /// Registered epochs of those producers that are known.
-    pub producers: HashMap<ProducerId, u64>,
+    pub(crate) producers: HashMap<ProducerId, u64>,
     /// The window size of the installation.
-    pub window: WindowSize,
+    pub(crate) window: WindowSize,
 }
 
 /// What became of a post.
 #[derive(Clone, Debug)]
-pub enum Posted {
+pub(crate) enum Posted {
     /// The ledger has the batch.
     Settled(PostBatchResponse),
     /// The gate refused it; posting it again changes nothing.
@@ -45,14 +45,14 @@ pub enum Posted {
 
 /// The ledger's settlement service.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     settlement: SettlementServiceClient<Transport>,
 }
 
 impl Ledger {
     /// Over a channel.
     #[must_use]
-    pub fn new(channel: &Channel) -> Self {
+    pub(crate) fn new(channel: &Channel) -> Self {
         Self { settlement: ledger::settlement(channel) }
     }
 

@@ -31,7 +31,7 @@ const MISSED_FOR: Duration = Duration::from_secs(2);
 
 /// All meters.
 #[derive(Debug)]
-pub struct Meters {
+pub(crate) struct Meters {
     catalog: CatalogServiceClient<Transport>,
     options: MeterOptions,
     table: RwLock<Arc<MeterTable>>,
@@ -43,7 +43,7 @@ pub struct Meters {
 impl Meters {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(channel: &Channel, options: MeterOptions) -> Self {
+    pub(crate) fn new(channel: &Channel, options: MeterOptions) -> Self {
         Self {
             catalog: ledger::catalog(channel),
             options,
@@ -55,7 +55,7 @@ impl Meters {
 
     /// The meters as read last.
     #[must_use]
-    pub fn table(&self) -> Arc<MeterTable> {
+    pub(crate) fn table(&self) -> Arc<MeterTable> {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -7,13 +7,13 @@ mod ledger;
 mod meters;
 mod resolver;
 
-pub use ledger::{Ledger, Posted, Shards};
-pub use meters::Meters;
-pub use resolver::Resolver;
+pub(crate) use ledger::{Ledger, Posted};
+pub(crate) use meters::Meters;
+pub(crate) use resolver::Resolver;
 
 /// Why another service gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The call failed.
     #[error("{peer} did not answer {call}")]
     Call {
@@ -48,7 +48,7 @@ impl Error {
 
     /// Whether the same question may be answered later.
     #[must_use]
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Call { source, .. } => drawdown_client::is_transient(source),
             Self::Answer { .. } => false,
@@ -57,7 +57,7 @@ impl Error {
 
     /// Who was asked.
     #[must_use]
-    pub const fn peer(&self) -> &'static str {
+    pub(crate) const fn peer(&self) -> &'static str {
         match self {
             Self::Call { peer, .. } | Self::Answer { peer, .. } => peer,
         }

@@ -30,7 +30,7 @@ const NO_TEAM: &str = "no_team";
 type Question = (ClientId, Timestamp);
 
 /// Answers of entitlement.
-pub struct Resolver {
+pub(crate) struct Resolver {
     resolution: ResolutionServiceClient<Transport>,
     queries_max: usize,
     payers: Cache<Question, Payer>,
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Resolver {
 impl Resolver {
     /// Knows nothing yet.
     #[must_use]
-    pub fn new(channel: &Channel, options: &SettleOptions, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(channel: &Channel, options: &SettleOptions, clock: Arc<dyn Clock>) -> Self {
         Self {
             resolution: entitlement::resolution(channel),
             queries_max: options.resolve_queries_max.get(),

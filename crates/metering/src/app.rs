@@ -1,0 +1,129 @@
+//! Builds the parts and owns the order of start and drain.
+//!
+//! Start: Redis is checked and refused by name; the ledger is waited for, because the window size, the meters
+//! and every settled position come from it; then the ports are bound and the parts run.
+//! Drain: streams read no more → what they gave is flushed → its acknowledgements are sent → streams end → the
+//! worker finishes what it has begun. Nothing that was acknowledged depends on any of it: that is in Redis.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use drawdown_client::Channel;
+use drawdown_proto::metering::v1::{
+    ingest_service_server::IngestServiceServer, usage_service_server::UsageServiceServer,
+};
+use drawdown_service::{Context, Server};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    grpc::{Ingest, Usage},
+    instance::{Instance, Parts, retry::Retry},
+    jobs::{self, Worker},
+    metrics::Metrics,
+    peer::{Ledger, Meters, Resolver},
+    redis::Store,
+};
+
+/// Pauses between attempts at start.
+const START_PAUSE_MIN: Duration = Duration::from_millis(50);
+const START_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Runs the service until the context's signal to stop, then drains.
+///
+/// # Errors
+/// Where Redis is not one to trust, a port can not be bound, or the transport fails.
+pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
+    let stop = context.shutdown.clone();
+    let started = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        started = start(&config, &context) => started?,
+    };
+    let (instance, resolver) = started;
+    let server = Server::bind(&config.server, &context).await?;
+    let streams = TaskTracker::new();
+    let message_bytes_max = config.server.message_bytes_max;
+    let ingest = Ingest::new(Arc::clone(&instance), stop.clone(), streams.clone());
+    let ingest = IngestServiceServer::new(ingest).max_decoding_message_size(message_bytes_max);
+    let usage = UsageServiceServer::new(Usage::new(Arc::clone(&instance)))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let server = server.add_service(ingest).add_service(usage);
+
+    // The parts that streams rely on end after the streams.
+    let after_streams = CancellationToken::new();
+    let parts = TaskTracker::new();
+    let drain = config.server.drain;
+    let flusher = Arc::clone(&instance);
+    let flusher_stop = stop.clone();
+    parts.spawn(async move { flusher.flush(flusher_stop, drain).await });
+    let attacher = Arc::clone(&instance);
+    let attacher_stop = after_streams.clone();
+    parts.spawn(async move { attacher.attach(attacher_stop).await });
+    parts.spawn(jobs::refresh_meters(Arc::clone(&instance), after_streams.clone()));
+    let worker = Worker::new(Arc::clone(&instance), resolver);
+    parts.spawn(worker.run(after_streams.clone()));
+
+    let served = server.serve().await;
+    // Where the transport failed nobody else says so.
+    stop.cancel();
+    streams.close();
+    if tokio::time::timeout(drain, streams.wait()).await.is_err() {
+        tracing::warn!("streams were cut");
+    }
+    after_streams.cancel();
+    parts.close();
+    if tokio::time::timeout(drain, parts.wait()).await.is_err() {
+        tracing::warn!("a worker was cut; the next one goes on where it was");
+    }
+    Ok(served?)
+}
+
+async fn start(config: &Config, context: &Context) -> anyhow::Result<(Arc<Instance>, Resolver)> {
+    let ledger_channel = drawdown_client::connect(&config.ledger).context("ledger")?;
+    let entitlement_channel = drawdown_client::connect(&config.entitlement).context("entitlement")?;
+    let store = Arc::new(Store::connect(&config.redis).await.context("redis")?);
+    let instance = assemble(config, context, store, &ledger_channel).await;
+    let resolver = Resolver::new(&entitlement_channel, &config.settle, Arc::clone(&context.clock));
+    Ok((instance, resolver))
+}
+
+/// Waits for the ledger: without it no lane can be placed and no event judged.
+async fn assemble(
+    config: &Config,
+    context: &Context,
+    store: Arc<Store>,
+    ledger_channel: &Channel,
+) -> Arc<Instance> {
+    let ledger = Ledger::new(ledger_channel);
+    let meters = Meters::new(ledger_channel, config.meters.clone());
+    let shards: Vec<u32> = (0..config.shards()).collect();
+    let mut retry = Retry::new(START_PAUSE_MIN, START_PAUSE_MAX);
+    let window = loop {
+        let known = async {
+            meters.refresh().await?;
+            ledger.shards(&shards, &[]).await
+        };
+        match known.await {
+            Ok(shards) => break shards.window,
+            Err(error) => {
+                let chain = drawdown_service::refusal::chain(&error.into());
+                tracing::info!(error = %chain, "waiting for the ledger");
+                retry.failed(Instant::now());
+                if let Some(until) = retry.until() {
+                    tokio::time::sleep_until(until).await;
+                }
+            }
+        }
+    };
+    Arc::new(Instance::new(Parts {
+        config: config.clone(),
+        window,
+        store,
+        ledger,
+        meters,
+        metrics: Metrics::new(&context.telemetry.meter()),
+        clock: Arc::clone(&context.clock),
+    }))
+}

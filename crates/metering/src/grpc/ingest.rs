@@ -1,0 +1,107 @@
+//! `IngestService`: opening producers, and streams of frames.
+
+use std::sync::Arc;
+
+use drawdown_metering_core::shard::{Lane, Position};
+use drawdown_proto::{
+    ledger::v1::LaneState,
+    metering::v1::{self as wire, ingest_service_server::IngestService},
+};
+use drawdown_service::{Code, Refusal, refusal};
+use drawdown_types::ProducerId;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{decode, encode, stream};
+use crate::{instance::Instance, reason};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct Ingest {
+    instance: Arc<Instance>,
+    /// Cancelled: streams read no more.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Ingest {
+    pub(crate) const fn new(instance: Arc<Instance>, stop: CancellationToken, tasks: TaskTracker) -> Self {
+        Self { instance, stop, tasks }
+    }
+
+    fn limits(&self) -> wire::IngestLimits {
+        let ingest = &self.instance.config.ingest;
+        wire::IngestLimits {
+            frame_bytes_max: ingest.frame_bytes_max.get_u32(),
+            frame_events_max: ingest.frame_events_max.get_u32(),
+            series_max: ingest.series_per_stream_max.get_u32(),
+        }
+    }
+}
+
+fn settled(producer: ProducerId, state: &LaneState) -> wire::LanePosition {
+    let lane = Lane { producer, map_version: state.map_version, shard: state.shard };
+    encode::position(&lane, Position { sequence: state.settled_sequence, chain: state.settled_chain })
+}
+
+/// What the ledger says to a producer: its own refusals as they are, everything else as unavailable.
+fn opening_failed(status: Status) -> Status {
+    match status.code() {
+        tonic::Code::NotFound => {
+            Refusal::new(Code::NotFound, reason::PRODUCER_UNKNOWN, "the ledger does not know this producer")
+                .violation("producer_id", "is not registered")
+                .into()
+        }
+        _ if !drawdown_client::is_transient(&status) && drawdown_client::reason_of(&status).is_some() => {
+            status
+        }
+        _ => refusal::unavailable(status),
+    }
+}
+
+#[tonic::async_trait]
+impl IngestService for Ingest {
+    async fn open_producer(
+        &self,
+        request: Request<wire::OpenProducerRequest>,
+    ) -> Result<Response<wire::OpenProducerResponse>, Status> {
+        let request = request.into_inner();
+        let producer = decode::producer(&request.producer_id)?;
+        let opened =
+            self.instance.ledger.open_producer(producer, request.log_epoch).await.map_err(opening_failed)?;
+        let map = self.instance.config.current_map();
+        Ok(Response::new(wire::OpenProducerResponse {
+            epoch: opened.epoch,
+            map_version: map.map_or(0, |map| map.version),
+            shard_count: map.map_or(0, |map| map.shard_count.get()),
+            settled: opened.lanes.iter().map(|state| settled(producer, state)).collect(),
+            limits: Some(self.limits()),
+        }))
+    }
+
+    type IngestStream = ReceiverStream<Result<wire::IngestResponse, Status>>;
+
+    async fn ingest(
+        &self,
+        request: Request<Streaming<wire::IngestRequest>>,
+    ) -> Result<Response<Self::IngestStream>, Status> {
+        let unavailable = || {
+            let message = "this instance has as many streams as it takes";
+            Refusal::new(Code::ResourceExhausted, reason::STREAMS_EXHAUSTED, message)
+                .retry_after(refusal::RETRY_AFTER_DEFAULT)
+        };
+        let permit = Arc::clone(&self.instance.streams).try_acquire_owned().map_err(|_| unavailable())?;
+        let (answers, receiver) = mpsc::channel(self.instance.config.ingest.responses_max.get());
+        let serving = stream::serve(
+            Arc::clone(&self.instance),
+            request.into_inner(),
+            answers,
+            self.stop.clone(),
+            permit,
+        );
+        self.tasks.spawn(serving);
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}

@@ -1,0 +1,81 @@
+//! The attacher: asks the ledger where lanes stand, for all lanes that want it in one call.
+//!
+//! A lane that is not in its shard's cursor has never settled: it stands at 0, if its producer is registered;
+//! an unknown producer is refused, because "new, start at 0" would count a forgotten lane twice.
+
+use std::collections::BTreeSet;
+
+use drawdown_metering_core::shard::{Lane, Position};
+use drawdown_types::ProducerId;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Instance, retry::Retry};
+use crate::peer;
+
+/// Shards and producers of one question.
+const ASKED_MAX: usize = 1024;
+
+impl Instance {
+    /// Answers lanes until the signal to stop.
+    pub(crate) async fn attach(&self, stop: CancellationToken) {
+        let (first, longest) =
+            (self.config.flush.retry_pause_ms.duration(), self.config.flush.retry_pause_max_ms.duration());
+        let mut retry = Retry::new(first, longest);
+        loop {
+            let lanes = self.wanted_lanes();
+            let wait = async {
+                if lanes.is_empty() {
+                    self.wanted.notified().await;
+                } else if let Some(until) = retry.until() {
+                    tokio::time::sleep_until(until).await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = wait => {}
+            }
+            if lanes.is_empty() {
+                continue;
+            }
+            match self.ask(&lanes).await {
+                Ok(()) => retry.succeeded(),
+                Err(error) => {
+                    self.metrics.peer_error(error.peer());
+                    let chain = drawdown_service::refusal::chain(&error.into());
+                    tracing::warn!(error = %chain, "lanes wait because the ledger does not answer");
+                    retry.failed(Instant::now());
+                }
+            }
+        }
+    }
+
+    fn wanted_lanes(&self) -> Vec<Lane> {
+        let mut lanes: Vec<Lane> = Vec::new();
+        let mut producers = BTreeSet::new();
+        for lane in self.shards.iter().flat_map(super::Shard::wanted) {
+            producers.insert(lane.producer);
+            if producers.len() > ASKED_MAX {
+                break;
+            }
+            lanes.push(lane);
+        }
+        lanes
+    }
+
+    async fn ask(&self, lanes: &[Lane]) -> Result<(), peer::Error> {
+        let shards: BTreeSet<u32> = lanes.iter().map(|lane| lane.shard).collect();
+        let producers: BTreeSet<ProducerId> = lanes.iter().map(|lane| lane.producer).collect();
+        let shards: Vec<u32> = shards.into_iter().collect();
+        let producers: Vec<ProducerId> = producers.into_iter().collect();
+        let answer = self.ledger.shards(&shards, &producers).await?;
+        for lane in lanes {
+            let Some(shard) = self.shard(lane.shard) else { continue };
+            let known = answer.cursors.get(&lane.shard).and_then(|cursor| cursor.lanes.get(lane));
+            let settled = known.map_or(Position::START, |known| known.settled);
+            shard.found(lane, settled, answer.producers.get(&lane.producer).copied());
+        }
+        self.wake_flusher();
+        Ok(())
+    }
+}

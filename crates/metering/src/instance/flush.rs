@@ -1,0 +1,384 @@
+//! The flusher: the only one who writes to Redis, and who judges what came of it.
+//!
+//! Shape: one task. A round looks at the shards whose head is not known (one call), then appends one blob for
+//! each dirty shard and attaches lanes that ask (one call, all shards). One round is under way at a time; the
+//! next begins a pause after it. So a flush carries whatever came while the one before it was under way.
+//!
+//! Every answer but OK, and every call without an answer, leads to a look. The look decides: exactly our
+//! positions in Redis means applied; exactly the positions before means not applied, and the same flush is
+//! written again under a new dictionary id, because the call that seemed lost may still arrive and must find
+//! another state than it expects; anything else means that everything not applied is forgotten and sent again.
+
+use std::time::Duration;
+
+use drawdown_metering_core::{aggregate::Flush, look::Head, shard::Lane};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Instance,
+    seat::Phase,
+    shard::{Belief, Shard, State},
+};
+use crate::{
+    reason,
+    redis::{
+        Applied, Apply, ApplyLane, Attach, AttachLane, Attached, Error, HeadFault, LaneRefusal, Refused,
+        Write, Written,
+    },
+};
+use drawdown_metering_core::reason as lane_reason;
+
+/// What one write of a round was for.
+struct Sent {
+    shard: u32,
+    /// Lanes that ask, in the order of the call; empty for a blob.
+    asked: Vec<Lane>,
+    bytes: usize,
+}
+
+/// What a shard needs in this round.
+enum Need {
+    Nothing,
+    /// The head has to be read first.
+    Look,
+    Write,
+    /// Not before this.
+    Pause(Instant),
+}
+
+impl Instance {
+    /// Flushes until the signal to stop, then until nothing waits or `drain` is over.
+    pub(crate) async fn flush(&self, stop: CancellationToken, drain: Duration) {
+        let pause = self.config.flush.pause_ms.duration();
+        let mut next = Instant::now();
+        let mut deadline = None;
+        loop {
+            if stop.is_cancelled() {
+                let now = Instant::now();
+                let deadline = *deadline.get_or_insert(now + drain);
+                if now >= deadline || self.shards.iter().all(Shard::is_idle) {
+                    self.flushed.cancel();
+                    return;
+                }
+            }
+            match self.next_work() {
+                Some(at) => {
+                    tokio::time::sleep_until(at.max(next)).await;
+                    self.round().await;
+                    next = Instant::now() + pause;
+                }
+                None => tokio::select! {
+                    () = self.dirty.notified() => {}
+                    () = stop.cancelled() => {}
+                },
+            }
+        }
+    }
+
+    /// When the next round has something to do; `None` where nothing waits.
+    fn next_work(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.shards
+            .iter()
+            .filter_map(|shard| match shard.need(now) {
+                Need::Nothing => None,
+                Need::Look | Need::Write => Some(now),
+                Need::Pause(until) => Some(until),
+            })
+            .min()
+    }
+
+    async fn round(&self) {
+        let looks = self.shards_that(|need| matches!(need, Need::Look));
+        if !looks.is_empty() {
+            self.look(&looks).await;
+        }
+        let mut writes = Vec::new();
+        let mut sent = Vec::new();
+        for shard in self.shards_that(|need| matches!(need, Need::Write)) {
+            if let Some(shard) = self.shard(shard) {
+                shard.plan(self.config.flush.batch_blobs_max.get(), &mut writes, &mut sent);
+            }
+        }
+        if writes.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let answers = self.store.write(&writes).await;
+        self.metrics.flushed(began.elapsed());
+        for (sent, answer) in sent.iter().zip(answers) {
+            if let Some(shard) = self.shard(sent.shard) {
+                self.answered(shard, sent, answer);
+            }
+        }
+    }
+
+    fn shards_that(&self, wanted: impl Fn(&Need) -> bool) -> Vec<u32> {
+        let now = Instant::now();
+        let shards = self.shards.iter().filter(|shard| wanted(&shard.need(now)));
+        shards.map(|shard| shard.number).collect()
+    }
+
+    async fn look(&self, numbers: &[u32]) {
+        match self.store.look(numbers).await {
+            Ok(heads) => {
+                for (number, head) in numbers.iter().zip(heads) {
+                    if let Some(shard) = self.shard(*number) {
+                        self.looked(shard, head);
+                    }
+                }
+            }
+            Err(error) => {
+                self.metrics.redis_error("look");
+                tracing::warn!(error = %drawdown_service::refusal::chain(&error.into()), "redis can not be read");
+                for number in numbers {
+                    if let Some(shard) = self.shard(*number) {
+                        shard.lock().retry.failed(Instant::now());
+                    }
+                }
+            }
+        }
+    }
+
+    fn looked(&self, shard: &Shard, head: Result<Head, HeadFault>) {
+        let mut guard = shard.lock();
+        let state = &mut *guard;
+        let head = match head {
+            Ok(head) => head,
+            Err(fault) => {
+                tracing::debug!(shard = shard.number, ?fault, "there is no head to write to");
+                state.retry.failed(Instant::now());
+                self.worker_wanted.notify_one();
+                return;
+            }
+        };
+        state.suspect = false;
+        state.head = Some(Belief { generation: head.generation, open: head.open });
+        let moved = state.generation.replace(head.generation).is_some_and(|before| before != head.generation);
+        let verdict = if moved { Reconciled::Lost } else { reconcile(state, &head) };
+        match verdict {
+            Reconciled::Same => {}
+            Reconciled::Applied => self.settle_doubt(state, shard),
+            Reconciled::Lost => self.lost(state, shard, if moved { "generation" } else { "position" }),
+        }
+    }
+
+    fn settle_doubt(&self, state: &mut State, shard: &Shard) {
+        if let Some(flush) = state.pending.take() {
+            state.names.forget();
+            self.metrics.applied(events_of(&flush), flush.clamped, &flush.refused, 0);
+            state.acknowledge(&flush);
+            shard.moved.notify_waiters();
+        }
+    }
+
+    fn lost(&self, state: &mut State, shard: &Shard, cause: &'static str) {
+        let rewound = state.lose();
+        if rewound > 0 {
+            tracing::info!(
+                shard = shard.number,
+                lanes = rewound,
+                cause,
+                "lanes are sent again from where redis is"
+            );
+            self.metrics.doubt(cause);
+        }
+        for _ in 0..rewound {
+            self.metrics.lane_rewound();
+        }
+        shard.moved.notify_waiters();
+        self.wanted.notify_one();
+    }
+
+    fn answered(&self, shard: &Shard, sent: &Sent, answer: Result<Written, Error>) {
+        let mut guard = shard.lock();
+        let state = &mut *guard;
+        match answer {
+            Ok(Written::Applied(Applied::Ok(_))) => {
+                state.retry.succeeded();
+                if let Some(flush) = state.pending.take() {
+                    state.names.commit();
+                    self.metrics.applied(events_of(&flush), flush.clamped, &flush.refused, sent.bytes);
+                    state.acknowledge(&flush);
+                }
+                shard.moved.notify_waiters();
+            }
+            Ok(Written::Attached(Attached::Ok(lanes))) => {
+                state.retry.succeeded();
+                for (lane, found) in sent.asked.iter().zip(lanes) {
+                    self.attached(state, lane, found);
+                }
+                shard.moved.notify_waiters();
+            }
+            Ok(Written::Applied(Applied::Lanes(refused))) => self.lanes_refused(state, shard, &refused),
+            Ok(
+                Written::Applied(Applied::Refused(refused)) | Written::Attached(Attached::Refused(refused)),
+            ) => {
+                self.refused(state, &refused);
+            }
+            Err(error) => {
+                self.metrics.redis_error("write");
+                self.metrics.doubt("no_answer");
+                tracing::warn!(
+                    shard = shard.number,
+                    error = %drawdown_service::refusal::chain(&error.into()),
+                    "the outcome of a write is not known"
+                );
+                state.head = None;
+                state.suspect = true;
+                state.retry.failed(Instant::now());
+            }
+        }
+    }
+
+    fn attached(&self, state: &mut State, lane: &Lane, found: drawdown_metering_core::look::LaneApplied) {
+        let Some(seat) = state.seats.get(lane) else { return };
+        let Phase::Asking { settled, registered } = seat.phase else { return };
+        if found.epoch > seat.sender.epoch {
+            self.metrics.lane_stopped(reason::FENCED);
+            state.stop(lane, reason::FENCED, "redis has seen a newer epoch of this producer");
+            return;
+        }
+        if state.go_live(lane, found.applied, settled, registered) {
+            self.worker_wanted.notify_one();
+        }
+    }
+
+    /// Nothing was written. Lanes that can not go on are stopped; the look that follows tells the others.
+    fn lanes_refused(&self, state: &mut State, shard: &Shard, refused: &[(usize, LaneRefusal)]) {
+        let lanes: Vec<Lane> =
+            state.pending.iter().flat_map(|flush| flush.lanes.iter().map(|span| span.lane)).collect();
+        let mut stopped = false;
+        for (place, refusal) in refused {
+            let Some(lane) = lanes.get(*place) else { continue };
+            let (reason, detail) = match refusal {
+                LaneRefusal::Absent | LaneRefusal::Sequence(_) => continue,
+                LaneRefusal::Fenced(_) => (reason::FENCED, "redis has seen a newer epoch of this producer"),
+                LaneRefusal::Diverged(_) => {
+                    (lane_reason::DIVERGED, "redis holds other events at the same sequence")
+                }
+            };
+            self.metrics.lane_stopped(reason);
+            tracing::warn!(shard = shard.number, lane = %lane, reason, "a lane was stopped");
+            state.stop(lane, reason, detail);
+            stopped = true;
+        }
+        self.metrics.doubt("lane");
+        state.head = None;
+        state.suspect = true;
+        if stopped {
+            // Its part of the flush can not be told from the others'.
+            self.lost(state, shard, "stopped_lane");
+        }
+    }
+
+    fn refused(&self, state: &mut State, refused: &Refused) {
+        state.names.forget();
+        let cause = match refused {
+            // The routine of every seal: the flush goes into the next batch.
+            Refused::Batch => "batch",
+            Refused::Generation(_) => "generation",
+            Refused::Names => "names",
+            Refused::Damaged => "damaged",
+            Refused::Full => "full",
+        };
+        self.metrics.doubt(cause);
+        state.head = None;
+        state.suspect = true;
+        if matches!(refused, Refused::Damaged | Refused::Full) {
+            // Only a worker helps.
+            state.retry.failed(Instant::now());
+            self.worker_wanted.notify_one();
+        }
+    }
+}
+
+enum Reconciled {
+    Same,
+    Applied,
+    Lost,
+}
+
+/// Compares what this instance believes with what Redis holds, when nothing of it is under way.
+fn reconcile(state: &State, head: &Head) -> Reconciled {
+    let applied = |lane: &Lane| head.lanes.get(lane).map(|lane| lane.applied);
+    let pending = state.pending.as_ref().map_or(&[][..], |flush| &flush.lanes);
+    let is_pending = |lane: &Lane| pending.iter().any(|span| span.lane == *lane);
+    let others_moved = state
+        .seats
+        .iter()
+        .any(|(lane, seat)| seat.is_live() && !is_pending(lane) && applied(lane) != Some(seat.acked));
+    if others_moved {
+        return Reconciled::Lost;
+    }
+    if !pending.is_empty() && pending.iter().all(|span| applied(&span.lane) == Some(span.after())) {
+        return Reconciled::Applied;
+    }
+    if pending.iter().all(|span| applied(&span.lane) == Some(span.before())) {
+        return Reconciled::Same;
+    }
+    Reconciled::Lost
+}
+
+fn events_of(flush: &Flush) -> u64 {
+    flush.lanes.iter().fold(0, |sum, span| sum.saturating_add(span.events()))
+}
+
+impl Shard {
+    fn need(&self, now: Instant) -> Need {
+        let state = self.lock();
+        if !state.has_work() {
+            return Need::Nothing;
+        }
+        match state.retry.until() {
+            Some(until) if !state.retry.is_due(now) => Need::Pause(until),
+            _ if state.head.is_none() || state.suspect => Need::Look,
+            _ => Need::Write,
+        }
+    }
+
+    /// Adds what this shard has to write: the blob first, so that a lane that asks finds it applied.
+    fn plan(&self, blobs_max: usize, writes: &mut Vec<Write>, sent: &mut Vec<Sent>) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(head) = state.head else { return };
+        if state.pending.is_none() && !state.aggregator.is_empty() {
+            state.pending = Some(state.aggregator.take());
+        }
+        if let Some(flush) = &state.pending {
+            let blob = state.names.encode(flush, head.generation, head.open, rand::random());
+            let lanes = flush.lanes.iter().map(|span| ApplyLane {
+                lane: span.lane,
+                epoch: span.epoch,
+                before: span.before(),
+                after: span.after(),
+            });
+            sent.push(Sent { shard: self.number, asked: Vec::new(), bytes: blob.bytes.len() });
+            writes.push(Write::Apply(Apply {
+                shard: self.number,
+                generation: head.generation,
+                batch: head.open,
+                blobs_max: u64::try_from(blobs_max).unwrap_or(u64::MAX),
+                checksum: blob.checksum,
+                dictionary: blob.dictionary,
+                names_before: blob.names_before,
+                names: blob.names_defined,
+                lanes: lanes.collect(),
+                blob: blob.bytes.into(),
+            }));
+        }
+        let asking = state.seats.iter().filter_map(|(lane, seat)| match seat.phase {
+            Phase::Asking { settled, .. } => {
+                Some(AttachLane { lane: *lane, epoch: seat.sender.epoch, settled })
+            }
+            Phase::Wanted | Phase::Live => None,
+        });
+        let lanes: Vec<AttachLane> = asking.collect();
+        if !lanes.is_empty() {
+            let asked = lanes.iter().map(|ask| ask.lane).collect();
+            sent.push(Sent { shard: self.number, asked, bytes: 0 });
+            writes.push(Write::Attach(Attach { shard: self.number, generation: head.generation, lanes }));
+        }
+    }
+}

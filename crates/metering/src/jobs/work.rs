@@ -1,0 +1,345 @@
+//! One shard of a worker: the steps of exactly-once.md, "worker loop".
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use drawdown_metering_core::{
+    look::{Cursor, Head, LaneApplied, Remedy, ResetHistory, Trouble, Verdict, after_trouble, look},
+    settle::SealedBatch,
+};
+use tokio::time::Instant;
+
+use super::{
+    batch,
+    settle::{Seen, Worker},
+};
+use crate::{
+    instance::retry::Retry,
+    metrics::{BatchOutcome, Metrics},
+    peer::{self, Posted},
+    redis::{self, HeadFault, Install, Installed, Retired, Sealed},
+};
+
+/// Steps of one task: sealed batches that wait, and looks again.
+const STEPS_MAX: usize = 32;
+
+/// What a worker remembers of a shard.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) retry: Retry,
+    trouble: Option<Trouble>,
+    resets: ResetHistory,
+    swept_at: Option<Instant>,
+}
+
+/// Why a step was not done. Nothing follows from it but another round.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    #[error("redis was not asked")]
+    Redis(#[from] redis::Error),
+    #[error("another service was not asked")]
+    Peer(#[from] peer::Error),
+}
+
+/// What follows a step.
+enum Next {
+    /// Another look, at once.
+    Look,
+    /// Nothing for now.
+    Rest,
+    /// The same batch again, after a pause.
+    Pause,
+}
+
+impl Work {
+    pub(super) const fn new(retry: Retry) -> Self {
+        Self { retry, trouble: None, resets: ResetHistory::new(), swept_at: None }
+    }
+}
+
+impl Failed {
+    /// Once, where it is handled.
+    pub(super) fn log(self, metrics: &Metrics, shard: Option<u32>) {
+        match &self {
+            Self::Redis(_) => metrics.redis_error("settle"),
+            Self::Peer(error) => metrics.peer_error(error.peer()),
+        }
+        let chain = drawdown_service::refusal::chain(&self.into());
+        tracing::warn!(shard, error = %chain, "settlement waits");
+    }
+}
+
+impl Worker {
+    pub(super) async fn settle(&self, work: &mut Work, shard: u32, first: Seen) {
+        let mut seen = first;
+        for _ in 0..STEPS_MAX {
+            match self.step(work, shard, &seen).await {
+                Ok(Next::Rest) => {
+                    work.retry.succeeded();
+                    break;
+                }
+                Ok(Next::Pause) => {
+                    work.retry.failed(Instant::now());
+                    break;
+                }
+                Ok(Next::Look) => match self.see(shard).await {
+                    Ok(again) => seen = again,
+                    Err(failed) => return self.failed(work, shard, failed),
+                },
+                Err(failed) => return self.failed(work, shard, failed),
+            }
+        }
+        if let Err(failed) = self.sweep(work, shard).await {
+            failed.log(&self.instance.metrics, Some(shard));
+        }
+    }
+
+    fn failed(&self, work: &mut Work, shard: u32, failed: Failed) {
+        failed.log(&self.instance.metrics, Some(shard));
+        work.retry.failed(Instant::now());
+    }
+
+    /// The cursor, then the head.
+    async fn see(&self, shard: u32) -> Result<Seen, Failed> {
+        let cursor = self.cursor(shard).await?;
+        let mut heads = self.instance.store.look(&[shard]).await?;
+        let head = heads.pop().unwrap_or(Err(HeadFault::Absent));
+        self.instance.observe(shard, &cursor, head.as_ref().ok());
+        Ok(Seen { cursor, head })
+    }
+
+    async fn cursor(&self, shard: u32) -> Result<Cursor, Failed> {
+        let mut shards = self.instance.ledger.shards(&[shard], &[]).await?;
+        // An answer without it is no answer: the client has made sure of that.
+        Ok(shards.cursors.remove(&shard).unwrap_or(Cursor {
+            generation: 0,
+            last_batch: 0,
+            lanes: std::collections::BTreeMap::new(),
+        }))
+    }
+
+    async fn step(&self, work: &mut Work, shard: u32, seen: &Seen) -> Result<Next, Failed> {
+        let head = seen.head.as_ref().ok();
+        let verdict = match look(&seen.cursor, head, None) {
+            Verdict::Confirm(_) => {
+                let later = self.cursor(shard).await?;
+                look(&seen.cursor, head, Some(&later))
+            }
+            verdict => verdict,
+        };
+        match (verdict, head) {
+            (Verdict::Damaged(cause), _) => self.reset(work, shard, seen, "damaged", cause.to_string()).await,
+            (Verdict::Settle { batch, seal }, Some(head)) => {
+                self.settle_batch(work, shard, seen, head, batch, &seal).await
+            }
+            (Verdict::Seal { batch }, Some(head)) => match self.seal(shard, head.generation, batch).await? {
+                Some(seal) => self.settle_batch(work, shard, seen, head, batch, &seal).await,
+                None => Ok(Next::Rest),
+            },
+            (Verdict::Again | Verdict::Confirm(_), _) => Ok(Next::Pause),
+            (Verdict::Idle | Verdict::Settle { .. } | Verdict::Seal { .. }, _) => Ok(Next::Rest),
+        }
+    }
+
+    async fn seal(&self, shard: u32, generation: u64, batch: u64) -> Result<Option<String>, Failed> {
+        let cap = u64::try_from(self.instance.config.settle.sealed_batches_max.get()).unwrap_or(u64::MAX);
+        match self.instance.store.seal(shard, generation, batch, cap).await? {
+            Sealed::Ok(seal) => {
+                self.instance.metrics.sealed();
+                Ok(Some(seal))
+            }
+            // Another worker was faster, or the next look says what is wrong.
+            Sealed::Empty | Sealed::Cap | Sealed::Refused(_) => Ok(None),
+        }
+    }
+
+    async fn settle_batch(
+        &self,
+        work: &mut Work,
+        shard: u32,
+        seen: &Seen,
+        head: &Head,
+        batch: u64,
+        seal: &str,
+    ) -> Result<Next, Failed> {
+        let began = Instant::now();
+        let generation = head.generation;
+        let posted = self.post(shard, generation, batch, seal).await;
+        if posted.is_err() {
+            self.make_room(shard, head).await?;
+        }
+        match posted? {
+            Ok(done) => {
+                work.trouble = None;
+                self.lines.fetch_add(done.lines, Ordering::Relaxed);
+                let outcome = if done.repeated { BatchOutcome::Repeated } else { BatchOutcome::Settled };
+                self.instance.metrics.batch(outcome);
+                if done.partial {
+                    let cause = "a batch has more lines than one post may have".to_owned();
+                    return self.reset(work, shard, seen, "too_large", cause).await;
+                }
+                self.retire(shard, generation, batch, seal).await?;
+                if !done.repeated {
+                    self.instance.metrics.settled(done.events, done.lines, began.elapsed());
+                }
+                // Also tells the streams what is settled now.
+                Ok(Next::Look)
+            }
+            Err(cause) => {
+                self.instance.metrics.batch(BatchOutcome::Refused);
+                tracing::warn!(shard, batch, cause, "a sealed batch can not be settled");
+                let trouble = Trouble { generation, batch, seal: seal.to_owned() };
+                match after_trouble(work.trouble.as_ref(), &trouble) {
+                    Remedy::LookAgain => {
+                        work.trouble = Some(trouble);
+                        Ok(Next::Look)
+                    }
+                    Remedy::Reset => {
+                        work.trouble = None;
+                        self.reset(work, shard, seen, "refused", cause).await
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads, merges, resolves and posts. The inner error is trouble: the batch can not be settled as it is.
+    async fn post(
+        &self,
+        shard: u32,
+        generation: u64,
+        batch: u64,
+        seal: &str,
+    ) -> Result<Result<Done, String>, Failed> {
+        let seal = match seal.parse() {
+            Ok(seal) => seal,
+            Err(error) => return Ok(Err(format!("{error}"))),
+        };
+        let sealed = SealedBatch { shard, generation, batch, seal };
+        let count = sealed.seal.count;
+        let entries = self.instance.store.entries(shard, generation, batch, count).await?;
+        let lines_max = self.instance.config.settle.post_lines_max.get();
+        let to_post = match batch::merge_to_fit(&sealed, &entries, lines_max) {
+            Ok(to_post) => to_post,
+            Err(damage) => return Ok(Err(damage.to_string())),
+        };
+        drop(entries);
+        let merged = &to_post.merged;
+        let answers = self.resolver.resolve(batch::questions(&merged.lines)).await?;
+        let Some(request) = batch::request(&sealed, merged, &answers) else {
+            return Err(peer::Error::answer("entitlement", "BatchResolve", "a question has no answer").into());
+        };
+        match self.instance.ledger.post(request).await? {
+            Posted::Settled(receipt) => Ok(Ok(Done {
+                events: merged.events,
+                lines: merged.lines.len(),
+                partial: to_post.partial,
+                repeated: receipt.already_settled,
+            })),
+            Posted::Refused { reason, message } => {
+                Ok(Err(format!("the ledger refused it: {reason}: {message}")))
+            }
+        }
+    }
+
+    async fn retire(&self, shard: u32, generation: u64, batch: u64, seal: &str) -> Result<(), Failed> {
+        match self.instance.store.retire(shard, generation, batch, seal).await? {
+            Retired::Ok => {}
+            // Another worker was faster, or another batch stands there: the next look tells.
+            Retired::Fingerprint | Retired::Refused(_) => {
+                tracing::debug!(shard, batch, "a settled batch was not there to retire");
+            }
+        }
+        Ok(())
+    }
+
+    /// While the ledger does not answer, a full open batch is sealed, up to the cap: then its shard waits.
+    async fn make_room(&self, shard: u32, head: &Head) -> Result<(), Failed> {
+        let full = u64::try_from(self.instance.config.flush.batch_blobs_max.get()).unwrap_or(u64::MAX);
+        if head.blobs >= full {
+            self.seal(shard, head.generation, head.open).await?;
+        }
+        Ok(())
+    }
+
+    async fn reset(
+        &self,
+        work: &mut Work,
+        shard: u32,
+        seen: &Seen,
+        label: &'static str,
+        cause: String,
+    ) -> Result<Next, Failed> {
+        let detail = cause.clone();
+        let Some(cursor) = self.instance.ledger.begin_reset(shard, seen.cursor.generation, cause).await?
+        else {
+            return Ok(Next::Look);
+        };
+        let repeats = work.resets.note(&cursor);
+        self.instance.metrics.reset(label, repeats > 0);
+        if repeats > 0 {
+            tracing::error!(
+                shard,
+                repeats,
+                cause = detail,
+                "a shard was reset again and nothing had settled"
+            );
+        } else {
+            tracing::warn!(
+                shard,
+                cause = detail,
+                "a shard is reset; producers send again what is not settled"
+            );
+        }
+        let install = install(shard, &seen.head, &cursor);
+        match self.instance.store.install(&install).await? {
+            Installed::Ok => {}
+            Installed::Generation(_) => tracing::debug!(shard, "another worker has installed a head"),
+        }
+        work.swept_at = None;
+        self.instance.observe(shard, &cursor, None);
+        Ok(Next::Pause)
+    }
+
+    /// Drops lists that nothing refers to: at the first round, after a reset, and now and then.
+    async fn sweep(&self, work: &mut Work, shard: u32) -> Result<(), Failed> {
+        let every: Duration = self.instance.config.settle.sweep_interval_ms.duration();
+        if work.swept_at.is_some_and(|at| at.elapsed() < every) {
+            return Ok(());
+        }
+        let dropped = self.instance.store.sweep(shard).await?;
+        if dropped > 0 {
+            tracing::info!(shard, lists = dropped, "lists that nothing referred to were dropped");
+        }
+        work.swept_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// A batch that the ledger has.
+struct Done {
+    events: u64,
+    lines: usize,
+    partial: bool,
+    repeated: bool,
+}
+
+fn install(shard: u32, head: &Result<Head, HeadFault>, cursor: &Cursor) -> Install {
+    let (seen, seen_batches) = match head {
+        Ok(head) => (Some(head.generation), (head.retired.saturating_add(1)..=head.open).collect()),
+        Err(HeadFault::Unreadable { generation, .. }) => (*generation, Vec::new()),
+        Err(HeadFault::Absent) => (None, Vec::new()),
+    };
+    let lanes = cursor.lanes.iter().map(|(lane, state)| {
+        let applied = LaneApplied { epoch: state.epoch, applied: state.settled };
+        (*lane, applied)
+    });
+    Install {
+        shard,
+        seen,
+        // A head that was written by somebody else may claim any number of batches.
+        seen_batches,
+        generation: cursor.generation,
+        last_batch: cursor.last_batch,
+        lanes: lanes.collect(),
+    }
+}
