@@ -422,6 +422,14 @@ mod tests {
     }
 
     #[test]
+    fn the_rules_of_the_readme_hold() {
+        let readme = include_str!("../README.md");
+        let (_, rest) = readme.split_once("```toml\n").unwrap();
+        let (rules, _) = rest.split_once("```").unwrap();
+        assert_eq!(Rules::parse(rules).unwrap().rules.len(), 4);
+    }
+
+    #[test]
     fn every_fault_is_told_at_once() {
         let text = "[[rule]]\nname = 'x'\npath_pattern = '('\nmeter = 'Web'\n\
                     [[rule]]\nignore = true\nclient_id = 'c'\nstatus = { from = 2, to = 1 }";

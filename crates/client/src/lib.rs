@@ -15,3 +15,8 @@ pub mod retry;
 pub use channel::{Channel, ChannelError, ChannelOptions, OptionProblem, connect};
 pub use clients::{entitlement, ledger, metering};
 pub use retry::{RetryOptions, is_transient, reason_of, retry};
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

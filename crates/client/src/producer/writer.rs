@@ -80,7 +80,7 @@ impl Writer {
 
     /// Deletes what is settled and old enough, or in the way.
     fn maintain(&mut self) -> Result<(), LogError> {
-        if !self.log.has_closed_segments() {
+        if !self.log.may_be_freed() {
             return Ok(());
         }
         let settled: Positions = self.shared.settled();

@@ -111,8 +111,8 @@ impl Log {
     }
 
     /// Whether there is anything that could be deleted.
-    pub(crate) fn has_closed_segments(&self) -> bool {
-        self.segments.len() > 1
+    pub(crate) fn may_be_freed(&self) -> bool {
+        self.segments.len() > 1 || self.bytes() >= self.limits.crowded_bytes
     }
 
     /// Where every lane ends.
@@ -230,6 +230,17 @@ impl Log {
                 .all(|(lane, end)| end.sequence <= settled.get(lane).copied().unwrap_or_default().sequence);
             // Cleared again where a restored ledger has taken back what it had settled.
             segment.settled_at = all_settled.then(|| segment.settled_at.unwrap_or(now));
+        }
+        // One large group may have filled the active segment far beyond its size; it can not be deleted
+        // before there is another one to write to.
+        let stuck = |active: &Segment| {
+            active.settled_at.is_some() && active.bytes > active.head_bytes.saturating_mul(2)
+        };
+        if self.bytes() >= self.limits.crowded_bytes
+            && let Some(number) =
+                self.segments.back().filter(|active| stuck(active)).map(|active| active.number)
+        {
+            self.start_segment(number.saturating_add(1))?;
         }
         while self.segments.len() > 1 {
             let crowded = self.bytes() >= self.limits.crowded_bytes;

@@ -234,6 +234,23 @@ async fn a_full_log_refuses_until_it_is_settled() {
 }
 
 #[tokio::test]
+async fn one_group_that_fills_the_log_does_not_jam_it() {
+    let (id, dir) = (ProducerId::generate(), scratch());
+    let fake = Fake::start(id).await;
+    let options = ProducerOptions { pending_events_max: 1 << 20, linger_ms: 10_000, ..small(dir.path(), id) };
+    let producer = open(options, &fake).await;
+    for _ in 0..3 {
+        let mut events = 0;
+        while producer.append(&usage("client_a", 1 << 40), None).is_ok() {
+            events += 1;
+        }
+        assert!(events > 100);
+        producer.await_settled().await.unwrap();
+        producer.ready().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_is_shed_is_counted_and_remembered() {
     let (id, dir) = (ProducerId::generate(), scratch());
     let fake = Fake::start(id).await;
