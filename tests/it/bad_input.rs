@@ -62,7 +62,7 @@ impl Bench {
         pb::ColumnFrame {
             lane: Some(self.lane()),
             first_sequence: first,
-            event_count: u32::try_from(events.len()).unwrap(),
+            event_count: u32::try_from(events.len()).unwrap_or(u32::MAX),
             received_at_unix_ms: self.now_ms,
             definitions: Vec::new(),
             base_time_unix_ms: self.now_ms,
@@ -199,11 +199,9 @@ async fn foreign_epochs_unknown_producers_and_silent_streams_are_refused() -> Re
     let (_second, raised) = RawStream::open(channel, &bench.platform.producer, epoch).await?;
     ensure!(raised > epoch, "the epoch did not rise");
     let mut stale = RawStream::with_epoch(channel, &bench.platform.producer, epoch).await?;
-    let fenced = match stale.attach(bench.lane(), 1).await {
-        Ok(attached) => attached.registered_epoch > epoch,
-        Err(error) => format!("{error:?}").contains("FENCED"),
-    };
-    ensure!(fenced, "an old epoch was attached");
+    let refused = stale.attach(bench.lane(), 1).await.err().context("an old epoch was attached")?;
+    let status = refused.downcast_ref::<tonic::Status>().context("the stream ended without a status")?;
+    ensure!(reason_of(status).as_deref() == Some("FENCED"), "{status:?}");
     bench.installation.stop().await
 }
 
