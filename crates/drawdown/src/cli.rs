@@ -14,6 +14,7 @@ use crate::{
         },
         usage::{ProducerCommand, UsageCommand},
     },
+    replay::ReplayCommand,
     serve::{ConfigCommand, MigrateCommand, ServeArguments, Service, UpCommand},
     status::StatusCommand,
 };
@@ -64,6 +65,7 @@ enum Command {
     Unattributed(UnattributedCommand),
     Producer(ProducerCommand),
     Usage(UsageCommand),
+    Replay(ReplayCommand),
 }
 
 impl Cli {
@@ -94,6 +96,7 @@ impl Cli {
             Command::Unattributed(command) => command.run().await,
             Command::Producer(command) => command.run().await,
             Command::Usage(command) => command.run().await,
+            Command::Replay(command) => command.run().await,
         }
     }
 }

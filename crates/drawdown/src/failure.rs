@@ -38,8 +38,12 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
         let lines: String = problems.iter().map(|problem| format!("  {problem}\n")).collect();
         return format!("drawdown: {error}:\n{lines}");
     }
-    match error.chain().find_map(|cause| cause.downcast_ref::<Status>()) {
-        Some(status) => describe_status(status),
+    let status = error.chain().enumerate().find_map(|(depth, cause)| Some((depth, cause.downcast_ref()?)));
+    match status {
+        Some((depth, status)) => {
+            let context: String = error.chain().take(depth).map(|cause| format!("{cause}: ")).collect();
+            format!("drawdown: {context}{}", describe_status(status))
+        }
         None => format!("drawdown: {}\n", drawdown_service::refusal::chain(error)),
     }
 }
@@ -48,7 +52,7 @@ fn describe_status(status: &Status) -> String {
     let details = status.get_error_details();
     let reason =
         details.error_info().map_or_else(|| format!("{:?}", status.code()), |info| info.reason.clone());
-    let mut text = format!("drawdown: {} ({reason})\n", status.message());
+    let mut text = format!("{} ({reason})\n", status.message());
     if let Some(bad) = details.bad_request() {
         for violation in &bad.field_violations {
             let line = format!("{}: {}", violation.field, violation.description);
@@ -82,7 +86,7 @@ mod tests {
             .retry_after(Duration::from_secs(1));
         let error = anyhow::Error::from(Status::from(refusal)).context("purchase");
         insta::assert_snapshot!(describe(&error), @r"
-        drawdown: 1 field is invalid (PURCHASE_BELOW_MINIMUM)
+        drawdown: purchase: 1 field is invalid (PURCHASE_BELOW_MINIMUM)
           tokens: 99 is below the minimum of 100
           try again in 1000 ms
         ");

@@ -7,6 +7,7 @@ mod cli;
 mod failure;
 mod operator;
 mod output;
+mod replay;
 mod serve;
 mod status;
 

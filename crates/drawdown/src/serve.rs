@@ -16,14 +16,14 @@ use anyhow::Result;
 use clap::Args;
 use drawdown_service::config::Sources;
 
-pub(crate) use config::ConfigCommand;
+pub(crate) use config::{ConfigCommand, telemetry_config};
 pub(crate) use migrate::MigrateCommand;
 pub(crate) use part::Service;
+pub(crate) use run::Signals;
 pub(crate) use up::UpCommand;
 
 use crate::{failure::BadConfiguration, operator::Addresses};
 use config::Settings;
-use run::Signals;
 
 /// How a service is run.
 #[derive(Args, Debug)]

@@ -24,18 +24,27 @@ pub(crate) struct Connection {
     #[arg(
         long,
         global = true,
+        alias = "metering",
         value_name = "URL",
         env = "DRAWDOWN_METERING_ENDPOINT",
         hide_env_values = true
     )]
     metering_endpoint: Option<String>,
     /// The ledger [default: http://127.0.0.1:7402]
-    #[arg(long, global = true, value_name = "URL", env = "DRAWDOWN_LEDGER_ENDPOINT", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        alias = "ledger",
+        value_name = "URL",
+        env = "DRAWDOWN_LEDGER_ENDPOINT",
+        hide_env_values = true
+    )]
     ledger_endpoint: Option<String>,
     /// Entitlement [default: http://127.0.0.1:7403]
     #[arg(
         long,
         global = true,
+        alias = "entitlement",
         value_name = "URL",
         env = "DRAWDOWN_ENTITLEMENT_ENDPOINT",
         hide_env_values = true

@@ -76,7 +76,8 @@ impl Settings {
     }
 }
 
-fn telemetry_config(sources: &Sources) -> Result<TelemetryConfig, Vec<Problem>> {
+/// Reads and checks the section of telemetry.
+pub(crate) fn telemetry_config(sources: &Sources) -> Result<TelemetryConfig, Vec<Problem>> {
     let options = load::<TelemetryOptions>(telemetry::DEFAULTS_TOML, sources, TELEMETRY)
         .map_err(|error| error.problems())?;
     options.validate().map_err(|found| found.into_iter().map(|p| p.within(TELEMETRY)).collect())

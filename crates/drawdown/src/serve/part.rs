@@ -106,7 +106,7 @@ impl Config {
         match self {
             Self::Entitlement(config) => Box::pin(drawdown_entitlement::run(*config, context)),
             Self::Ledger(config) => Box::pin(drawdown_ledger::run(*config, context)),
-            Self::Metering(_) => Box::pin(async { Err(anyhow::anyhow!("metering can not be run yet")) }),
+            Self::Metering(config) => Box::pin(drawdown_metering::run(*config, context)),
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::Settings,
-    part::{Config, Service},
+    part::{Config, Running, Service},
 };
 use crate::operator::ServiceAddresses;
 
@@ -36,7 +36,7 @@ struct Started {
 }
 
 /// The signals that say stop.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
@@ -53,7 +53,7 @@ pub(super) async fn run(
     for config in settings.services {
         started.push(start(config, &settings.telemetry)?);
     }
-    let ended = until_stop(&mut started, &mut signals, announce).await;
+    let ended = until_stop(&mut started, signals.stop(), announce).await;
     let drained = tokio::select! {
         drained = stop_in_order(&mut started) => drained,
         () = signals.stop() => Err(anyhow!("stopped at once by a second signal")),
@@ -65,27 +65,31 @@ pub(super) async fn run(
 fn start(config: Config, telemetry: &TelemetryConfig) -> Result<Started> {
     let service = config.service();
     let telemetry = Telemetry::start(service.name(), telemetry)?;
+    Ok(spawn(service, telemetry, |context| config.run(context)))
+}
+
+fn spawn(service: Service, telemetry: Telemetry, run: impl FnOnce(Context) -> Running) -> Started {
     let shutdown = CancellationToken::new();
     let (context, bound) = Context::new(telemetry.clone(), Arc::new(SystemClock), shutdown.clone());
-    let task = tokio::spawn(config.run(context));
-    Ok(Started { service, shutdown, telemetry, bound, task, over: false })
+    Started { service, shutdown, telemetry, bound, task: tokio::spawn(run(context)), over: false }
 }
 
 /// Waits for a signal; an error where a service ends by itself.
 async fn until_stop(
     started: &mut [Started],
-    signals: &mut Signals,
+    stop: impl Future<Output = ()>,
     announce: impl FnOnce(BoundAddresses) -> Result<()>,
 ) -> Result<()> {
+    tokio::pin!(stop);
     let bounds: Vec<(Service, Bound)> =
         started.iter().map(|started| (started.service, started.bound.clone())).collect();
     tokio::select! {
-        () = signals.stop() => return Ok(()),
+        () = &mut stop => return Ok(()),
         failed = ended(started) => return Err(failed),
         addresses = all_bound(bounds) => announce(addresses)?,
     }
     tokio::select! {
-        () = signals.stop() => Ok(()),
+        () = &mut stop => Ok(()),
         failed = ended(started) => Err(failed),
     }
 }
@@ -145,7 +149,7 @@ async fn flush(started: Vec<Started>) {
 
 impl Signals {
     /// From here on SIGINT and SIGTERM are answered by this process and no longer end it.
-    pub(super) fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("can not handle SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("can not handle SIGTERM")?,
@@ -153,11 +157,63 @@ impl Signals {
     }
 
     /// Completes at the next of them.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
         tracing::info!("told to stop");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    type Ends = Arc<Mutex<Vec<&'static str>>>;
+
+    /// A service that runs until it is told to stop and notes its end, or fails at once.
+    fn part(service: Service, ends: &Ends, fails: bool) -> Started {
+        let ends = Arc::clone(ends);
+        spawn(service, Telemetry::detached(service.name()).unwrap(), move |context| {
+            Box::pin(async move {
+                if fails {
+                    return Err(anyhow!("no database"));
+                }
+                context.shutdown.cancelled().await;
+                ends.lock().unwrap().push(service.name());
+                Ok(())
+            })
+        })
+    }
+
+    async fn run_parts(failing: Option<Service>, stop: bool) -> (Result<()>, Vec<&'static str>) {
+        let ends = Ends::default();
+        let mut started: Vec<Started> =
+            Service::ALL.iter().map(|service| part(*service, &ends, failing == Some(*service))).collect();
+        let stop = async move { if stop { () } else { std::future::pending().await } };
+        let ended = until_stop(&mut started, stop, |_| Err(anyhow!("nothing is bound"))).await;
+        let drained = stop_in_order(&mut started).await;
+        let ends = ends.lock().unwrap().clone();
+        (ended.and(drained), ends)
+    }
+
+    #[tokio::test]
+    async fn metering_stops_before_what_it_settles_into() {
+        let (result, ends) = run_parts(None, true).await;
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!(ends, ["metering", "ledger", "entitlement"]);
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_takes_the_others_down_cleanly() {
+        for failing in Service::ALL {
+            let (result, ends) = run_parts(Some(failing), false).await;
+            let told = result.map_err(|error| format!("{error:#}"));
+            assert_eq!(told, Err(format!("{} failed: no database", failing.name())));
+            assert_eq!(ends.len(), 2, "{ends:?}");
+        }
     }
 }
