@@ -30,8 +30,12 @@ with ranges as (
         set settled = excluded.settled, chain = excluded.chain
 ), clients as (
     insert into ledger.client_usage (client_id, last_window)
-    select client_id, last_window from unnest($22::text[], $23::timestamptz[]) as c (client_id, last_window)
-    order by client_id
+    -- Nearly all of them are known with this window already: an upsert would lock and log each all the same.
+    select c.client_id, c.last_window
+    from unnest($22::text[], $23::timestamptz[]) as c (client_id, last_window)
+    left join ledger.client_usage u on u.client_id = c.client_id
+    where u.last_window is null or u.last_window < c.last_window
+    order by c.client_id
     on conflict (client_id) do update set last_window = excluded.last_window
         where ledger.client_usage.last_window < excluded.last_window
 )
