@@ -1,0 +1,415 @@
+//! A naive ledger, catalogue and entitlement in one: the gate as its specification says, and sums by series.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use drawdown_proto::{
+    entitlement::v1::{
+        self as entitlement, BatchResolveRequest, BatchResolveResponse, BilledTo, Resolution, ResolveRequest,
+        ResolveResponse, UnresolvedReason,
+        resolution::Answer,
+        resolution_service_server::{ResolutionService, ResolutionServiceServer},
+    },
+    ledger::v1::{
+        self as ledger, Aggregation, LaneState, Meter, PostBatchRequest, PostBatchResponse, ShardCursor,
+        catalog_service_server::{CatalogService, CatalogServiceServer},
+        line::State as LineState,
+        settlement_service_server::{SettlementService, SettlementServiceServer},
+    },
+    scalar::timestamp_from_proto,
+};
+use drawdown_service::{Code, Refusal};
+use drawdown_types::ProducerId;
+use tokio::sync::Notify;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// (client id, meter, failed) → (events, quantity).
+pub(crate) type Sums = BTreeMap<(String, String, bool), (u64, i64)>;
+type LaneKey = (String, u32);
+
+/// How posts are treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As specified.
+    #[default]
+    Open,
+    /// Not answered.
+    Down,
+    /// Committed, and the reply is lost.
+    ReplyLost,
+}
+
+#[derive(Clone, Default)]
+struct Shard {
+    generation: u64,
+    last: u64,
+    lanes: BTreeMap<LaneKey, (u64, u64)>,
+    digests: HashMap<u64, Vec<u8>>,
+}
+
+/// Everything that is committed.
+#[derive(Clone, Default)]
+pub(crate) struct State {
+    shards: BTreeMap<u32, Shard>,
+    pub(crate) producers: BTreeMap<String, u64>,
+    pub(crate) sums: Sums,
+    pub(crate) unattributed: BTreeMap<String, u64>,
+    pub(crate) refused: BTreeMap<String, u64>,
+    pub(crate) meters: BTreeMap<String, Meter>,
+    /// Client ids without a team.
+    pub(crate) strangers: HashSet<String>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    mode: Mutex<Mode>,
+    /// Producers whose ranges are refused, whatever they are.
+    poison: Mutex<HashSet<String>>,
+    resets: Mutex<u64>,
+    posts: Mutex<u64>,
+    posted: Notify,
+}
+
+/// The fake; a clone is the same one.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<Shared>);
+
+fn refuse(reason: &'static str, why: impl Into<String>) -> Status {
+    Refusal::new(Code::FailedPrecondition, reason, why).into()
+}
+
+impl Gate {
+    /// Serves at a free port.
+    pub(crate) async fn serve(&self) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tonic::transport::Server::builder()
+            .add_service(SettlementServiceServer::new(self.clone()).max_decoding_message_size(64 << 20))
+            .add_service(CatalogServiceServer::new(self.clone()))
+            .add_service(ResolutionServiceServer::new(self.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        address
+    }
+
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        *self.0.mode.lock().unwrap() = mode;
+    }
+
+    pub(crate) fn poison(&self, producer: ProducerId) {
+        self.0.poison.lock().unwrap().insert(producer.to_string());
+    }
+
+    pub(crate) fn meter(&self, slug: &str, aggregation: Aggregation, dimensions: &[&str]) {
+        let meter = Meter {
+            slug: slug.to_owned(),
+            aggregation: aggregation.into(),
+            dimensions: dimensions.iter().map(|name| (*name).to_owned()).collect(),
+            ..Meter::default()
+        };
+        self.0.state.lock().unwrap().meters.insert(slug.to_owned(), meter);
+    }
+
+    pub(crate) fn stranger(&self, client_id: &str) {
+        self.0.state.lock().unwrap().strangers.insert(client_id.to_owned());
+    }
+
+    pub(crate) fn producer(&self) -> ProducerId {
+        let id = ProducerId::generate();
+        self.0.state.lock().unwrap().producers.insert(id.to_string(), 0);
+        id
+    }
+
+    /// What is committed.
+    pub(crate) fn state(&self) -> State {
+        self.0.state.lock().unwrap().clone()
+    }
+
+    /// Back to an older state, as after a restore: every shard gets a new generation first.
+    pub(crate) fn restore(&self, mut state: State) {
+        for shard in state.shards.values_mut() {
+            shard.generation = rand::random();
+        }
+        *self.0.state.lock().unwrap() = state;
+    }
+
+    pub(crate) fn resets(&self) -> u64 {
+        *self.0.resets.lock().unwrap()
+    }
+
+    pub(crate) fn posts(&self) -> u64 {
+        *self.0.posts.lock().unwrap()
+    }
+
+    /// Waits until a post was asked for.
+    pub(crate) async fn asked(&self) {
+        self.0.posted.notified().await;
+    }
+}
+
+impl State {
+    fn shard(&mut self, shard: u32) -> &mut Shard {
+        self.shards.entry(shard).or_insert_with(|| Shard { generation: rand::random(), ..Shard::default() })
+    }
+
+    fn cursor(&mut self, number: u32) -> ShardCursor {
+        let producers = self.producers.clone();
+        let shard = self.shard(number);
+        let lanes = shard.lanes.iter().map(|((producer_id, map_version), (settled, chain))| LaneState {
+            producer_id: producer_id.clone(),
+            map_version: *map_version,
+            shard: number,
+            epoch: producers.get(producer_id).copied().unwrap_or_default(),
+            settled_sequence: *settled,
+            settled_chain: *chain,
+        });
+        ShardCursor {
+            shard: number,
+            generation: shard.generation,
+            last_batch: shard.last,
+            lanes: lanes.collect(),
+        }
+    }
+
+    /// The checks of `gate post`, in their order.
+    fn post(&mut self, batch: &PostBatchRequest) -> Result<bool, Status> {
+        let producers = self.producers.clone();
+        let shard = self.shard(batch.shard);
+        if let Some(digest) = shard.digests.get(&batch.number) {
+            return if *digest == batch.digest {
+                Ok(true)
+            } else {
+                Err(refuse("BATCH_CONFLICT", "conflict"))
+            };
+        }
+        if batch.number != shard.last + 1 {
+            return Err(refuse("BATCH_NOT_NEXT", "not next"));
+        }
+        if batch.generation != shard.generation {
+            return Err(refuse("GENERATION_STALE", "stale"));
+        }
+        let mut lanes = shard.lanes.clone();
+        let mut in_lanes = 0;
+        for range in &batch.lanes {
+            if !producers.contains_key(&range.producer_id) {
+                return Err(refuse("LANE_UNKNOWN", "unknown"));
+            }
+            let key = (range.producer_id.clone(), range.map_version);
+            let (settled, chain) = lanes.get(&key).copied().unwrap_or_default();
+            if range.from_sequence != settled + 1 || range.from_sequence > range.to_sequence {
+                return Err(refuse("LANE_GAP", format!("{} after {settled}", range.from_sequence)));
+            }
+            if range.chain_before != chain {
+                return Err(refuse("LANE_DIVERGED", "diverged"));
+            }
+            in_lanes += range.to_sequence - range.from_sequence + 1;
+            lanes.insert(key, (range.to_sequence, range.chain_after));
+        }
+        let refused: u64 = batch.refused.iter().map(|refused| refused.events).sum();
+        if batch.events + refused != in_lanes {
+            return Err(refuse("TOTALS_MISMATCH", "events"));
+        }
+        shard.lanes = lanes;
+        shard.last = batch.number;
+        shard.digests.insert(batch.number, batch.digest.clone());
+        self.book(batch);
+        Ok(false)
+    }
+
+    fn book(&mut self, batch: &PostBatchRequest) {
+        let mut totals: BTreeMap<String, (u64, i64)> = BTreeMap::new();
+        for line in &batch.lines {
+            let quantity = match line.state.as_ref().unwrap() {
+                LineState::Sum(sum) => sum.quantity,
+                LineState::Count(_) => i64::try_from(line.events).unwrap(),
+            };
+            for (sum, more) in [
+                self.sums.entry((line.client_id.clone(), line.meter.clone(), line.failed)).or_default(),
+                totals.entry(line.meter.clone()).or_default(),
+            ]
+            .map(|sum| (sum, (line.events, quantity)))
+            {
+                *sum = (sum.0 + more.0, sum.1 + more.1);
+            }
+            if let Some(ledger::line::Attribution::UnattributedReason(reason)) = &line.attribution {
+                *self.unattributed.entry(reason.clone()).or_default() += line.events;
+            }
+            timestamp_from_proto(line.window_start.as_ref().unwrap()).unwrap();
+        }
+        for total in &batch.totals {
+            assert_eq!(totals.remove(&total.meter), Some((total.events, total.quantity)));
+        }
+        assert!(totals.is_empty());
+        for refused in &batch.refused {
+            *self.refused.entry(refused.reason.clone()).or_default() += refused.events;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl SettlementService for Gate {
+    async fn post_batch(
+        &self,
+        request: Request<PostBatchRequest>,
+    ) -> Result<Response<PostBatchResponse>, Status> {
+        *self.0.posts.lock().unwrap() += 1;
+        self.0.posted.notify_waiters();
+        let mode = *self.0.mode.lock().unwrap();
+        if mode == Mode::Down {
+            return Err(Status::unavailable("the test says so"));
+        }
+        let batch = request.into_inner();
+        {
+            let poison = self.0.poison.lock().unwrap();
+            if batch.lanes.iter().any(|range| poison.contains(&range.producer_id)) {
+                return Err(refuse("REQUEST_INVALID", "poison"));
+            }
+        }
+        let already_settled = self.0.state.lock().unwrap().post(&batch)?;
+        if mode == Mode::ReplyLost {
+            return Err(Status::unavailable("the reply is lost"));
+        }
+        Ok(Response::new(PostBatchResponse { already_settled, ..PostBatchResponse::default() }))
+    }
+
+    async fn get_shards(
+        &self,
+        request: Request<ledger::GetShardsRequest>,
+    ) -> Result<Response<ledger::GetShardsResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.state.lock().unwrap();
+        let shards = request.shards.iter().map(|shard| state.cursor(*shard)).collect();
+        let known = request.producer_ids.iter().filter_map(|id| state.producers.get_key_value(id));
+        let producers = known
+            .map(|(id, epoch)| ledger::ProducerState { producer_id: id.clone(), epoch: *epoch })
+            .collect();
+        Ok(Response::new(ledger::GetShardsResponse { shards, window_secs: 60, producers }))
+    }
+
+    async fn begin_reset(
+        &self,
+        request: Request<ledger::BeginResetRequest>,
+    ) -> Result<Response<ledger::BeginResetResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.state.lock().unwrap();
+        let shard = state.shard(request.shard);
+        if shard.generation != request.expected_generation {
+            return Err(refuse("GENERATION_STALE", "another generation"));
+        }
+        shard.generation = rand::random();
+        *self.0.resets.lock().unwrap() += 1;
+        let cursor = Some(state.cursor(request.shard));
+        Ok(Response::new(ledger::BeginResetResponse { cursor }))
+    }
+
+    async fn open_producer(
+        &self,
+        request: Request<ledger::OpenProducerRequest>,
+    ) -> Result<Response<ledger::OpenProducerResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.state.lock().unwrap();
+        let epoch = state
+            .producers
+            .get_mut(&request.producer_id)
+            .ok_or_else(|| Status::from(Refusal::new(Code::NotFound, "PRODUCER_UNKNOWN", "unknown")))?;
+        *epoch = (*epoch).max(request.log_epoch) + 1;
+        let epoch = *epoch;
+        let shards: Vec<u32> = state.shards.keys().copied().collect();
+        let lanes = shards.into_iter().flat_map(|shard| state.cursor(shard).lanes);
+        let lanes = lanes.filter(|lane| lane.producer_id == request.producer_id).collect();
+        Ok(Response::new(ledger::OpenProducerResponse { epoch, lanes }))
+    }
+
+    async fn reset_all_shards(
+        &self,
+        _: Request<ledger::ResetAllShardsRequest>,
+    ) -> Result<Response<ledger::ResetAllShardsResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn create_producer(
+        &self,
+        _: Request<ledger::CreateProducerRequest>,
+    ) -> Result<Response<ledger::CreateProducerResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn name_lost(
+        &self,
+        _: Request<ledger::NameLostRequest>,
+    ) -> Result<Response<ledger::NameLostResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn has_settled_usage(
+        &self,
+        _: Request<ledger::HasSettledUsageRequest>,
+    ) -> Result<Response<ledger::HasSettledUsageResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+}
+
+#[tonic::async_trait]
+impl CatalogService for Gate {
+    async fn list_meters(
+        &self,
+        _: Request<ledger::ListMetersRequest>,
+    ) -> Result<Response<ledger::ListMetersResponse>, Status> {
+        let meters = self.0.state.lock().unwrap().meters.values().cloned().collect();
+        Ok(Response::new(ledger::ListMetersResponse { meters, next_page_token: String::new() }))
+    }
+
+    async fn create_meter(
+        &self,
+        _: Request<ledger::CreateMeterRequest>,
+    ) -> Result<Response<ledger::CreateMeterResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn publish_rate_card(
+        &self,
+        _: Request<ledger::PublishRateCardRequest>,
+    ) -> Result<Response<ledger::PublishRateCardResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn list_rate_cards(
+        &self,
+        _: Request<ledger::ListRateCardsRequest>,
+    ) -> Result<Response<ledger::ListRateCardsResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+}
+
+#[tonic::async_trait]
+impl ResolutionService for Gate {
+    async fn resolve(&self, _: Request<ResolveRequest>) -> Result<Response<ResolveResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn batch_resolve(
+        &self,
+        request: Request<BatchResolveRequest>,
+    ) -> Result<Response<BatchResolveResponse>, Status> {
+        let state = self.0.state.lock().unwrap();
+        let resolutions = request.into_inner().queries.into_iter().map(|query| {
+            let answer = if state.strangers.contains(&query.client_id) {
+                Answer::Unresolved(UnresolvedReason::UnknownClient.into())
+            } else {
+                Answer::BilledTo(BilledTo {
+                    app_id: "app".to_owned(),
+                    team_id: "team".to_owned(),
+                    account_id: "acct".to_owned(),
+                    contract_kind: entitlement::ContractKind::Flex.into(),
+                    in_trial: false,
+                })
+            };
+            Resolution { client_id: query.client_id, answer: Some(answer) }
+        });
+        Ok(Response::new(BatchResolveResponse { resolutions: resolutions.collect() }))
+    }
+}

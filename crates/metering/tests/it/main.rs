@@ -1,0 +1,11 @@
+//! The whole service against a real Redis and a naive ledger: whatever breaks on the way, what the ledger has
+//! at the end equals what the producers wrote, event for event.
+#![cfg(test)]
+
+mod bad_input;
+mod damage;
+mod gate;
+mod live;
+mod paths;
+mod producer;
+mod rig;

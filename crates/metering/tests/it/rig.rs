@@ -1,0 +1,130 @@
+//! One installation: a fake ledger, a namespace of the real Redis, any number of metering instances.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use drawdown_metering::{
+    config::{Config, Options},
+    redis::{Keys, Namespace},
+};
+use drawdown_service::{
+    Context, Telemetry,
+    config::{Count, ListenAddress, Millis},
+};
+use drawdown_testkit::{ManualClock, RedisSpace};
+use drawdown_types::Timestamp;
+use redis::aio::MultiplexedConnection;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::Gate;
+
+/// No test waits longer than this for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const NOW: &str = "2026-03-01T12:00:30Z";
+pub(crate) const SHARDS: u32 = 4;
+
+pub(crate) struct Rig {
+    pub(crate) gate: Gate,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) redis: MultiplexedConnection,
+    pub(crate) keys: Keys,
+    space: RedisSpace,
+    ledger: SocketAddr,
+}
+
+/// A running instance.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) telemetry: Telemetry,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+/// What does not come in time fails its test.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} took too long"))
+}
+
+pub(crate) fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        let space = drawdown_testkit::redis().await.unwrap();
+        let client = redis::Client::open(space.url.as_str()).unwrap();
+        let gate = Gate::default();
+        gate.meter("web.call", drawdown_proto::ledger::v1::Aggregation::Count, &["region"]);
+        gate.meter("web.byte", drawdown_proto::ledger::v1::Aggregation::Sum, &[]);
+        Self {
+            ledger: gate.serve().await,
+            gate,
+            clock: Arc::new(ManualClock::new(now())),
+            redis: client.get_multiplexed_async_connection().await.unwrap(),
+            keys: Keys::new(Namespace::new(&space.namespace).unwrap()),
+            space,
+        }
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        let mut options = Options::default();
+        options.shard_count = Count::of(usize::try_from(SHARDS).unwrap());
+        options.server.listen = ListenAddress::ANY_LOOPBACK;
+        options.server.metrics_listen = ListenAddress::ANY_LOOPBACK;
+        options.redis.url.clone_from(&self.space.url);
+        options.redis.namespace.clone_from(&self.space.namespace);
+        options.ledger.endpoint = format!("http://{}", self.ledger);
+        options.entitlement.endpoint = format!("http://{}", self.ledger);
+        options.settle.interval_ms = Millis::from_millis(20);
+        options.settle.retry_pause_ms = Millis::from_millis(10);
+        options.settle.retry_pause_max_ms = Millis::from_millis(100);
+        options.meters.refresh_pause_ms = Millis::from_millis(1);
+        options
+    }
+
+    pub(crate) async fn start(&self) -> Running {
+        self.start_with(self.options()).await
+    }
+
+    pub(crate) async fn start_with(&self, options: Options) -> Running {
+        let config: Config = options.validate().unwrap();
+        let telemetry = Telemetry::detached("metering").unwrap();
+        let stop = CancellationToken::new();
+        let (context, mut bound) = Context::new(telemetry.clone(), self.clock.clone(), stop.clone());
+        let task = tokio::spawn(drawdown_metering::run(config, context));
+        let addresses = soon("start", bound.wait()).await;
+        match addresses {
+            Some(addresses) => Running { address: addresses.grpc, telemetry, stop, task },
+            None => panic!("the instance did not start: {:?}", task.await),
+        }
+    }
+
+    pub(crate) async fn delete(&mut self, key: &str) {
+        let _: () = redis::cmd("DEL").arg(key).query_async(&mut self.redis).await.unwrap();
+    }
+
+    /// As FLUSHALL would, for this namespace.
+    pub(crate) async fn flush_all(&mut self) {
+        for key in self.all_keys().await {
+            self.delete(&key).await;
+        }
+    }
+
+    pub(crate) async fn all_keys(&mut self) -> Vec<String> {
+        let pattern = format!("{}:*", self.space.namespace);
+        redis::cmd("KEYS").arg(pattern).query_async(&mut self.redis).await.unwrap()
+    }
+}
+
+impl Running {
+    /// Drains and waits for the end.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        soon("drain", self.task).await.unwrap().unwrap();
+    }
+
+    /// Ends without a word, as a crash would. What it has spawned ends with the drain, which is not waited for.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
+}
