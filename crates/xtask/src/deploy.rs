@@ -40,7 +40,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<ExitCode> {
 fn check_settings(workspace: &Workspace, resolved: &str) -> anyhow::Result<()> {
     let variables = settings(resolved)?;
     ensure!(!variables.is_empty(), "compose.yaml sets nothing for a service of drawdown");
-    run(workspace.cargo().args(["build", "--quiet", "--package", "drawdown", "--bin", "drawdown"]))?;
+    run(workspace.cargo().args(["build", "--quiet", "--workspace", "--bin", "drawdown"]))?;
     let mut drawdown = workspace.command(workspace.program("debug", "drawdown"));
     run(drawdown.env_clear().envs(variables).args(["config", "check"])).context("settings of compose.yaml")
 }

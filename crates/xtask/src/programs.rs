@@ -47,7 +47,8 @@ pub(crate) fn measure(
 
 fn build(workspace: &Workspace, program: &str, profile: &str) -> anyhow::Result<()> {
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "-p", "drawdown", "-p", "drawdown-tests", "--bin", "drawdown", "--bin", program]);
+    // of the whole workspace: with the features of two packages cargo would build half of it a second time
+    cargo.args(["build", "--workspace", "--bin", "drawdown", "--bin", program]);
     if profile == "release" {
         cargo.arg("--release");
     }
