@@ -6,13 +6,12 @@ use std::{
 };
 
 /// Runs the binary in a clean environment.
-fn drawdown(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+fn drawdown(arguments: &[&str], variables: &[(&str, &str)]) -> std::io::Result<Output> {
     Command::new(env!("CARGO_BIN_EXE_drawdown"))
         .args(arguments)
         .env_clear()
         .envs(variables.iter().copied())
         .output()
-        .unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -53,7 +52,7 @@ fn a_bad_configuration_ends_with_64_and_binds_nothing() {
             let path = dir.path().join("drawdown.toml");
             std::fs::write(&path, content.replace("SERVICE", service)).unwrap();
             let arguments = [service, "--config", path.to_str().unwrap()];
-            let output = drawdown(&arguments, &[(&listen, &address), PEPPER]);
+            let output = drawdown(&arguments, &[(&listen, &address), PEPPER]).unwrap();
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(64), "{service} {content}: {said}");
             for problem in *expected {
@@ -66,19 +65,19 @@ fn a_bad_configuration_ends_with_64_and_binds_nothing() {
 
 #[test]
 fn a_file_that_is_not_there_is_a_bad_configuration() {
-    let output = drawdown(&["config", "check", "--config", "/nowhere/drawdown.toml"], &[PEPPER]);
+    let output = drawdown(&["config", "check", "--config", "/nowhere/drawdown.toml"], &[PEPPER]).unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert!(stderr(&output).contains("can not read /nowhere/drawdown.toml"), "{}", stderr(&output));
 }
 
 #[test]
 fn the_printed_defaults_are_a_configuration() {
-    let printed = drawdown(&["config", "defaults"], &[]);
+    let printed = drawdown(&["config", "defaults"], &[]).unwrap();
     assert!(printed.status.success());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("drawdown.toml");
     std::fs::write(&path, printed.stdout).unwrap();
-    let output = drawdown(&["config", "check", "--config", path.to_str().unwrap()], &[PEPPER]);
+    let output = drawdown(&["config", "check", "--config", path.to_str().unwrap()], &[PEPPER]).unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
@@ -93,7 +92,7 @@ fn a_bad_command_line_ends_with_64_and_help_with_0() {
         (&["--version"][..], 0),
         (&["ledger", "verify", "--help"][..], 0),
     ] {
-        assert_eq!(drawdown(arguments, &[]).status.code(), Some(code), "{arguments:?}");
+        assert_eq!(drawdown(arguments, &[]).unwrap().status.code(), Some(code), "{arguments:?}");
     }
 }
 
@@ -101,12 +100,12 @@ fn a_bad_command_line_ends_with_64_and_help_with_0() {
 fn a_service_that_is_not_there_is_a_failure() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let endpoint = format!("http://{nobody}");
-    let output = drawdown(&["balance", "team_x", "--ledger-endpoint", &endpoint], &[]);
+    let output = drawdown(&["balance", "team_x", "--ledger-endpoint", &endpoint], &[]).unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let endpoints = ["METERING", "LEDGER", "ENTITLEMENT"].map(|name| format!("DRAWDOWN_{name}_ENDPOINT"));
     let variables: Vec<(&str, &str)> =
         endpoints.iter().map(|name| (name.as_str(), endpoint.as_str())).collect();
-    let output = drawdown(&["status", "--json"], &variables);
+    let output = drawdown(&["status", "--json"], &variables).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("not serving: metering, ledger, entitlement"), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("unreachable"));

@@ -193,7 +193,11 @@ mod tests {
         let ends = Ends::default();
         let mut started: Vec<Started> =
             Service::ALL.iter().map(|service| part(*service, &ends, failing == Some(*service))).collect();
-        let stop = async move { if stop { () } else { std::future::pending().await } };
+        let stop = async move {
+            if !stop {
+                std::future::pending::<()>().await;
+            }
+        };
         let ended = until_stop(&mut started, stop, |_| Err(anyhow!("nothing is bound"))).await;
         let drained = stop_in_order(&mut started).await;
         let ends = ends.lock().unwrap().clone();

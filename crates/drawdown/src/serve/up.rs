@@ -56,7 +56,9 @@ impl UpCommand {
         };
         let result = serve(&sandbox, sources, signals, self.addresses_file).await;
         let stopped = tokio::task::spawn_blocking(move || sandbox.stop()).await?;
-        result.and(stopped.map_err(anyhow::Error::from))
+        // What ended the services is the failure to tell.
+        result?;
+        Ok(stopped?)
     }
 }
 
