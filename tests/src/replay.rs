@@ -97,7 +97,7 @@ pub fn command(
         .args(["--producer", &platform.producer])
         .arg("--log-dir")
         .arg(installation.dir().join("producer-log"))
-        .arg("--metering")
+        .arg("--metering-endpoint")
         .arg(&installation.endpoints().metering)
         .arg("--summary")
         .arg(summary_path(installation));
