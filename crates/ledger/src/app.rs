@@ -1,6 +1,6 @@
 //! Builds the service and owns the order of start and drain: settings that must fit the database are
 //! compared first, ports are bound next, calls are taken last. On the signal to stop the server drains
-//! its calls, then the job ends, then the pool closes.
+//! its calls, then the jobs end, then the pool closes.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     directory::Entitlement,
     grpc::{Catalog, Settlement, Tokens},
-    jobs::due::Due,
+    jobs::{due::Due, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
     store::{
@@ -61,7 +61,8 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         metrics: Metrics::new(&context.telemetry.meter()),
     }));
     let job_stop = context.shutdown.child_token();
-    let job = tokio::spawn(Due::new(Arc::clone(&ledger), config.due).run(job_stop.clone()));
+    let due = tokio::spawn(Due::new(Arc::clone(&ledger), config.due).run(job_stop.clone()));
+    let skew = tokio::spawn(Skew::new(Arc::clone(&ledger), config.skew).run(job_stop.clone()));
     let bytes_max = config.server.message_bytes_max;
     let served = server
         .add_service(
@@ -76,7 +77,8 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .serve()
         .await;
     job_stop.cancel();
-    job.await.context("the job that closes lots failed")?;
+    due.await.context("the job that closes lots failed")?;
+    skew.await.context("the job that compares clocks failed")?;
     pool.close().await;
     Ok(served?)
 }

@@ -54,6 +54,10 @@ pub struct Options {
     pub due_rounds_max: Count,
     /// How long one statement of a verification may run, in ms.
     pub verify_statement_timeout_ms: Millis,
+    /// How often the clock is compared with the database's, in ms.
+    pub clock_check_interval_ms: Millis,
+    /// The difference that is an alarm, in ms.
+    pub clock_skew_alarm_ms: Millis,
     /// Ports and layers.
     pub server: ServerOptions,
     /// The database.
@@ -89,12 +93,23 @@ pub struct Config {
     pub limits: Limits,
     /// The job that closes lots.
     pub due: DueConfig,
+    /// The job that compares clocks.
+    pub skew: SkewConfig,
     /// Ports and layers.
     pub server: ServerConfig,
     /// The database.
     pub database: PoolConfig,
     /// How to reach entitlement.
     pub entitlement: ChannelOptions,
+}
+
+/// Limits of the job that compares clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkewConfig {
+    /// How often it looks.
+    pub interval: Duration,
+    /// The difference that is an alarm.
+    pub alarm: Duration,
 }
 
 /// Limits of the job that closes lots.
@@ -137,6 +152,8 @@ impl Default for Options {
             due_teams_max: Count::of(200),
             due_rounds_max: Count::of(50),
             verify_statement_timeout_ms: Millis::from_millis(600_000),
+            clock_check_interval_ms: Millis::from_millis(60_000),
+            clock_skew_alarm_ms: Millis::from_millis(1_000),
             server: ServerOptions {
                 listen: loopback(7402).into(),
                 metrics_listen: loopback(7412).into(),
@@ -188,6 +205,10 @@ impl Options {
             teams_max: self.due_teams_max.get_u32(),
             rounds_max: self.due_rounds_max.get(),
         };
+        let skew = SkewConfig {
+            interval: self.clock_check_interval_ms.duration(),
+            alarm: self.clock_skew_alarm_ms.duration(),
+        };
         let server = problems.section("server", self.server.validate());
         let database = problems.section("database", self.database.validate());
         for problem in self.entitlement.problems() {
@@ -197,6 +218,7 @@ impl Options {
             settings,
             limits,
             due,
+            skew,
             server,
             database,
             entitlement: self.entitlement,

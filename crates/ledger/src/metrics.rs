@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter},
+    metrics::{Counter, Gauge, Histogram, Meter},
 };
 
 use crate::{
@@ -37,6 +37,7 @@ pub struct Metrics {
     closed: Counter<u64>,
     resets: Counter<u64>,
     lost: Counter<u64>,
+    skew: Gauge<f64>,
     duration: Histogram<f64>,
 }
 
@@ -87,6 +88,11 @@ impl Metrics {
             closed: counter("ledger.lots.closed", "lots closed"),
             resets: counter("ledger.shards.reset", "new generations of shards"),
             lost: counter("ledger.events.lost", "events of ranges named as lost; must stay 0"),
+            skew: meter
+                .f64_gauge("ledger.clock.skew")
+                .with_unit("s")
+                .with_description("how far this clock is ahead of the database's")
+                .build(),
             duration: meter
                 .f64_histogram("ledger.post.duration")
                 .with_unit("s")
@@ -151,6 +157,11 @@ impl Metrics {
     /// Shards got new generations.
     pub fn reset(&self, shards: usize) {
         self.resets.add(u64::try_from(shards).unwrap_or(u64::MAX), &[]);
+    }
+
+    /// How far this clock is ahead of the database's.
+    pub fn skew(&self, ahead_secs: f64) {
+        self.skew.record(ahead_secs, &[]);
     }
 
     /// A range was named as lost.

@@ -2,3 +2,4 @@
 //! every reader computes the same without one.
 
 pub mod due;
+pub mod skew;

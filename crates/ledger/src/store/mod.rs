@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod catalog;
+pub mod clock;
 pub mod due;
 pub mod idempotency;
 pub mod installation;

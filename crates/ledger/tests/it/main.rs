@@ -7,5 +7,6 @@ mod gate;
 mod posting;
 mod producers;
 mod race;
+mod served;
 mod tokens;
 mod world;

@@ -235,3 +235,55 @@ async fn d61_the_guard_of_set_up_knows_what_is_settled() {
         "REQUEST_INVALID"
     );
 }
+
+#[tokio::test]
+async fn connections_are_told_their_limits_by_name() {
+    let world = World::new().await;
+    let config = drawdown_ledger::Options::default();
+    let config = drawdown_ledger::Options {
+        database: drawdown_ledger::config::DatabaseOptions {
+            url: world.database.url().to_owned(),
+            ..config.database
+        },
+        ..config
+    };
+    let pool = drawdown_ledger::store::pool::pool(&config.validate().unwrap().database);
+    for (name, expected) in [
+        ("synchronous_commit", "on"),
+        ("statement_timeout", "30s"),
+        ("lock_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "30s"),
+        ("transaction_isolation", "read committed"),
+        ("application_name", "drawdown-ledger"),
+    ] {
+        let set: String =
+            sqlx::query_scalar("select current_setting($1)").bind(name).fetch_one(&pool).await.unwrap();
+        assert_eq!(set, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn d11_what_is_written_is_never_changed() {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    world.settle(producer, vec![calls(buyer, 1)]).await;
+    for table in
+        ["journal", "charge", "settlement_batch", "batch_lane", "lost_range", "unattributed", "audit_log"]
+    {
+        for change in ["delete from", "truncate", "update"] {
+            let ending = match (change, table) {
+                ("truncate", _) => " cascade",
+                ("update", "journal") => " set seq = 1",
+                ("update", "audit_log") => " set action = ''",
+                ("update", _) => " set shard = 1",
+                _ => "",
+            };
+            let sql = format!("{change} ledger.{table}{ending}");
+            let error =
+                sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(world.database.pool()).await.unwrap_err();
+            let code = error.as_database_error().and_then(|e| e.code()).map(|code| code.into_owned());
+            assert_eq!(code.as_deref(), Some("23001"), "{change} {table}");
+        }
+    }
+}

@@ -210,6 +210,24 @@ async fn d3_a_lot_leaves_the_balance_at_its_expiry_and_pays_late_settlement_unti
 }
 
 #[tokio::test]
+async fn d55_usage_received_in_time_is_paid_after_a_standstill() {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    world.grant(buyer, 5_000_000, None, "2026-03-10T13:00:00Z").await.unwrap();
+    // Nothing was settled for three days: the lot's close is long due when the batch arrives.
+    world.clock.advance(3 * DAY);
+    world.settle(producer, vec![calls_at(buyer, 4, "2026-03-10T12:59:00Z")]).await;
+    let paid = world.balance(buyer).await;
+    assert_eq!((paid.uncharged_micros, paid.used_micros), (0, 2_000_000));
+    // What was received later comes after the close.
+    world.settle(producer, vec![calls_at(buyer, 1, "2026-03-13T11:59:00Z")]).await;
+    let balance = world.balance(buyer).await;
+    assert_eq!((balance.uncharged_micros, balance.expired_micros), (500_000, 3_000_000));
+    world.assert_clean().await;
+}
+
+#[tokio::test]
 async fn d4_lots_are_drawn_by_kind_then_by_expiry() {
     let world = World::new().await;
     world.priced().await;
