@@ -8,6 +8,8 @@
 --   s:<batch>  count:fingerprint of a sealed batch that is not retired
 --   p:<lane>   epoch:applied:chain of a lane
 --   d:<dict>   how many names that dictionary has defined in the open batch
+--   x  the only lane that may be attached anew, while lanes are settled one by one
+--   y:<lane>   a lane that is set aside, because its usage can not be settled
 -- An entry of a list is the blob's index (4 bytes, big endian) and then the blob.
 --
 -- Numbers. A Lua number is a double and exact to 2^53 only. So generations, epochs, sequences and chains are
@@ -21,8 +23,9 @@
 --
 -- fingerprint(0) = "0"; fingerprint(n+1) = sha1hex(fingerprint(n) .. ":" .. checksum of the blob in hex)
 
--- Raised with every change of this file; a server that has a higher one keeps it.
-local REVISION = 1
+-- Raised with every change of this file; a server that has a higher one keeps it. So what callers may rely on
+-- only grows: a change that an older caller would not survive needs a library of another name.
+local REVISION = 2
 
 -- Fields written by one HSET or HDEL: Lua can spread only some thousand values over a call.
 local FIELDS_MAX = 1000
@@ -158,11 +161,12 @@ end
 -- KEYS 1 head.
 -- ARGV 1 g, then for each lane: lane, epoch, settled:chain.
 -- Checks: 1 GENERATION g'  2 DAMAGED lane
--- OK (epoch:applied:chain)… in the order asked
+-- OK (epoch:applied:chain, or WAIT, or ASIDE)… in the order asked
 local function attach(keys, args)
-  local fields = { 'g' }
+  local fields = { 'g', 'x' }
   for i = 2, #args, 3 do
     fields[#fields + 1] = 'p:' .. args[i]
+    fields[#fields + 1] = 'y:' .. args[i]
   end
   local head = read_head(keys[1], fields)
   if head[1] ~= args[1] then
@@ -170,9 +174,14 @@ local function attach(keys, args)
   end
   local answer, write = { 'OK' }, {}
   for i = 2, #args, 3 do
-    local stored, epoch = head[2 + (i - 2) / 3], args[i + 1]
+    local place = 3 + 2 * (i - 2) / 3
+    local stored, epoch = head[place], args[i + 1]
     local lane = stored
-    if not stored then
+    if not stored and head[place + 1] then
+      lane, stored = 'ASIDE', 'ASIDE'
+    elseif not stored and head[2] and head[2] ~= args[i] then
+      lane, stored = 'WAIT', 'WAIT'
+    elseif not stored then
       lane = epoch .. ':' .. args[i + 2]
     elseif not well_formed(stored) then
       return { 'DAMAGED', stored }
@@ -253,7 +262,8 @@ end
 -- install: replaces the head after a reset; what the old generation held is sent again by the producers.
 -- KEYS 1 head, then lists of the generation seen, to be dropped.
 -- ARGV 1 generation seen ('' where the head was absent), 2 g, 3 layout, 4 last settled batch,
---      5 the batch after it, then for each lane: lane, epoch:settled:chain.
+--      5 the batch after it, 6 the only lane that may be attached anew ('' for any), 7 how many lanes are set
+--      aside, those lanes, then for each other lane: lane, epoch:settled:chain.
 -- Checks: 1 GENERATION g'
 -- OK
 local function install(keys, args)
@@ -262,7 +272,16 @@ local function install(keys, args)
     return { 'GENERATION', head[1] or '' }
   end
   local write = { 'g', args[2], 'v', args[3], 'b', args[4], 'o', args[5], 'n', '0', 'f', '0' }
-  for i = 6, #args, 2 do
+  if args[6] ~= '' then
+    write[#write + 1] = 'x'
+    write[#write + 1] = args[6]
+  end
+  local lanes = 8 + tonumber(args[7])
+  for i = 8, lanes - 1 do
+    write[#write + 1] = 'y:' .. args[i]
+    write[#write + 1] = '1'
+  end
+  for i = lanes, #args, 2 do
     write[#write + 1] = 'p:' .. args[i]
     write[#write + 1] = args[i + 1]
   end

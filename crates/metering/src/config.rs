@@ -154,6 +154,8 @@ pub struct SettleOptions {
     pub retry_pause_ms: Millis,
     /// Longest pause after a failure, in ms.
     pub retry_pause_max_ms: Millis,
+    /// Where lanes are settled one by one: how long a lane may take to come, in ms.
+    pub isolation_ms: Millis,
     /// Questions of one BatchResolve.
     pub resolve_queries_max: Count,
     /// Answers of entitlement that are remembered.
@@ -305,6 +307,7 @@ impl Default for SettleOptions {
             post_lines_max: Count::of(200_000),
             retry_pause_ms: Millis::from_millis(200),
             retry_pause_max_ms: Millis::from_millis(15_000),
+            isolation_ms: Millis::from_millis(5000),
             resolve_queries_max: Count::of(10_000),
             resolved_max: Count::of(1 << 18),
             resolved_ttl_ms: Millis::from_millis(300_000),

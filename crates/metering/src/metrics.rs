@@ -63,6 +63,7 @@ pub(crate) struct Metrics {
     settle: Histogram<f64>,
     resets: Counter<u64>,
     repeated_resets: Counter<u64>,
+    aside: Counter<u64>,
     unsettled: Gauge<u64>,
     lag: Gauge<f64>,
 }
@@ -134,6 +135,10 @@ impl Metrics {
             repeated_resets: counter(
                 "metering.shards.reset.repeated",
                 "shards reset again though nothing had settled in between; must stay 0",
+            ),
+            aside: counter(
+                "metering.lanes.aside",
+                "lanes set aside because their usage can not be settled; must stay 0",
             ),
             unsettled: meter
                 .u64_gauge("metering.events.unsettled")
@@ -210,6 +215,10 @@ impl Metrics {
         if repeated {
             self.repeated_resets.add(1, &[]);
         }
+    }
+
+    pub(crate) fn lane_aside(&self) {
+        self.aside.add(1, &[]);
     }
 
     pub(crate) fn drift(&self, shard: u32, events: u64, lag: Duration) {

@@ -21,5 +21,7 @@ pub const STREAMS_EXHAUSTED: &str = "STREAMS_EXHAUSTED";
 pub const LANES_EXHAUSTED: &str = "LANES_EXHAUSTED";
 /// Another stream of the same producer took the lane.
 pub const LANE_TAKEN: &str = "LANE_TAKEN";
+/// The ledger refuses the lane's usage whenever it comes alone: an operator has to look.
+pub const LANE_SET_ASIDE: &str = "LANE_SET_ASIDE";
 /// A query would have to read more blobs than one answer may.
 pub const USAGE_TOO_LARGE: &str = "USAGE_TOO_LARGE";

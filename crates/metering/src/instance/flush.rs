@@ -23,8 +23,8 @@ use super::{
 use crate::{
     reason,
     redis::{
-        Applied, Apply, ApplyLane, Attach, AttachLane, Attached, Error, HeadFault, LaneRefusal, Refused,
-        Write, Written,
+        Applied, Apply, ApplyLane, Asked, Attach, AttachLane, Attached, Error, HeadFault, LaneRefusal,
+        Refused, Write, Written,
     },
 };
 use drawdown_metering_core::reason as lane_reason;
@@ -232,17 +232,27 @@ impl Instance {
         }
     }
 
-    fn attached(&self, state: &mut State, lane: &Lane, found: drawdown_metering_core::look::LaneApplied) {
-        let Some(seat) = state.seats.get(lane) else { return };
+    fn attached(&self, state: &mut State, lane: &Lane, answer: Asked) {
+        let Some(seat) = state.seats.get_mut(lane) else { return };
         let Phase::Asking { settled, registered } = seat.phase else { return };
-        if found.epoch > seat.sender.epoch {
-            self.metrics.lane_stopped(reason::FENCED);
-            state.stop(lane, reason::FENCED, "redis has seen a newer epoch of this producer");
-            return;
-        }
-        if state.go_live(lane, found.applied, settled, registered) {
-            self.worker_wanted.notify_one();
-        }
+        let stop = match answer {
+            Asked::Known(found) if found.epoch > seat.sender.epoch => {
+                (reason::FENCED, "redis has seen a newer epoch of this producer")
+            }
+            Asked::Known(found) => {
+                if state.go_live(lane, found.applied, settled, registered) {
+                    self.worker_wanted.notify_one();
+                }
+                return;
+            }
+            Asked::Wait => {
+                seat.phase = Phase::Parked;
+                return;
+            }
+            Asked::Aside => (reason::LANE_SET_ASIDE, "its usage can not be settled; an operator has to look"),
+        };
+        self.metrics.lane_stopped(stop.0);
+        state.stop(lane, stop.0, stop.1);
     }
 
     /// Nothing was written. Lanes that can not go on are stopped; the look that follows tells the others.
@@ -372,7 +382,7 @@ impl Shard {
             Phase::Asking { settled, .. } => {
                 Some(AttachLane { lane: *lane, epoch: seat.sender.epoch, settled })
             }
-            Phase::Wanted | Phase::Live => None,
+            Phase::Wanted | Phase::Parked | Phase::Live => None,
         });
         let lanes: Vec<AttachLane> = asking.collect();
         if !lanes.is_empty() {

@@ -23,6 +23,8 @@ pub(super) enum Phase {
     Wanted,
     /// Redis has to be asked.
     Asking { settled: Position, registered: u64 },
+    /// Lanes are settled one by one, and it is not its turn before the next generation.
+    Parked,
     /// Frames are taken.
     Live,
 }

@@ -3,7 +3,7 @@
 //! Shape: everything of a shard is under one short lock; no await happens under it. Streams add frames, the
 //! flusher is the only one who writes to Redis, the attacher the only one who asks the ledger. A lane has a
 //! seat while a stream sends it: `Wanted` (the ledger has to be asked) → `Asking` (Redis has to be asked) →
-//! `Live`.
+//! `Live`, or `Parked` while lanes are settled one by one.
 //!
 //! What must not be reordered: a flush is taken with the ranges of its lanes and stays `pending` until it is
 //! known to be applied or lost. A lane is acknowledged only after Redis answered OK for it, or was seen to hold
@@ -313,9 +313,13 @@ impl State {
         self.names.forget();
         self.aggregator.clear();
         let mut rewound = 0;
-        for seat in self.seats.values_mut().filter(|seat| seat.is_live()) {
+        for seat in self.seats.values_mut() {
+            match seat.phase {
+                Phase::Live => rewound += 1,
+                Phase::Parked => {}
+                Phase::Wanted | Phase::Asking { .. } => continue,
+            }
             seat.phase = Phase::Wanted;
-            rewound += 1;
         }
         rewound
     }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod drift;
+mod isolation;
 mod settle;
 mod work;
 

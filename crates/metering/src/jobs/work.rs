@@ -5,11 +5,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 use drawdown_metering_core::{
     look::{Cursor, Head, LaneApplied, Remedy, ResetHistory, Trouble, Verdict, after_trouble, look},
     settle::SealedBatch,
+    shard::Lane,
 };
 use tokio::time::Instant;
 
 use super::{
     batch,
+    isolation::Isolation,
     settle::{Seen, Worker},
 };
 use crate::{
@@ -28,6 +30,7 @@ pub(super) struct Work {
     pub(super) retry: Retry,
     trouble: Option<Trouble>,
     resets: ResetHistory,
+    isolation: Isolation,
     swept_at: Option<Instant>,
 }
 
@@ -52,7 +55,13 @@ enum Next {
 
 impl Work {
     pub(super) const fn new(retry: Retry) -> Self {
-        Self { retry, trouble: None, resets: ResetHistory::new(), swept_at: None }
+        Self {
+            retry,
+            trouble: None,
+            resets: ResetHistory::new(),
+            isolation: Isolation::new(),
+            swept_at: None,
+        }
     }
 }
 
@@ -128,6 +137,9 @@ impl Worker {
         };
         match (verdict, head) {
             (Verdict::Damaged(cause), _) => self.reset(work, shard, seen, "damaged", cause.to_string()).await,
+            (Verdict::Idle, _) if work.isolation.is_over(Instant::now()) => {
+                self.next_lane(work, shard, seen).await
+            }
             (Verdict::Settle { batch, seal }, Some(head)) => {
                 self.settle_batch(work, shard, seen, head, batch, &seal).await
             }
@@ -181,10 +193,14 @@ impl Worker {
                 if !done.repeated {
                     self.instance.metrics.settled(done.events, done.lines, began.elapsed());
                 }
+                if work.isolation.is_active() {
+                    // This lane was not it.
+                    return self.next_lane(work, shard, seen).await;
+                }
                 // Also tells the streams what is settled now.
                 Ok(Next::Look)
             }
-            Err(cause) => {
+            Err(Unsettleable { cause, lanes }) => {
                 self.instance.metrics.batch(BatchOutcome::Refused);
                 tracing::warn!(shard, batch, cause, "a sealed batch can not be settled");
                 let trouble = Trouble { generation, batch, seal: seal.to_owned() };
@@ -195,6 +211,7 @@ impl Worker {
                     }
                     Remedy::Reset => {
                         work.trouble = None;
+                        self.suspect(work, shard, &lanes);
                         self.reset(work, shard, seen, "refused", cause).await
                     }
                 }
@@ -209,10 +226,11 @@ impl Worker {
         generation: u64,
         batch: u64,
         seal: &str,
-    ) -> Result<Result<Done, String>, Failed> {
+    ) -> Result<Result<Done, Unsettleable>, Failed> {
+        let damaged = |cause: String| Ok(Err(Unsettleable { cause, lanes: Vec::new() }));
         let seal = match seal.parse() {
             Ok(seal) => seal,
-            Err(error) => return Ok(Err(format!("{error}"))),
+            Err(error) => return damaged(format!("{error}")),
         };
         let sealed = SealedBatch { shard, generation, batch, seal };
         let count = sealed.seal.count;
@@ -220,7 +238,7 @@ impl Worker {
         let lines_max = self.instance.config.settle.post_lines_max.get();
         let to_post = match batch::merge_to_fit(&sealed, &entries, lines_max) {
             Ok(to_post) => to_post,
-            Err(damage) => return Ok(Err(damage.to_string())),
+            Err(damage) => return damaged(damage.to_string()),
         };
         drop(entries);
         let merged = &to_post.merged;
@@ -235,9 +253,10 @@ impl Worker {
                 partial: to_post.partial,
                 repeated: receipt.already_settled,
             })),
-            Posted::Refused { reason, message } => {
-                Ok(Err(format!("the ledger refused it: {reason}: {message}")))
-            }
+            Posted::Refused { reason, message } => Ok(Err(Unsettleable {
+                cause: format!("the ledger refused it: {reason}: {message}"),
+                lanes: merged.lanes.iter().map(|span| span.lane).collect(),
+            })),
         }
     }
 
@@ -290,14 +309,40 @@ impl Worker {
                 "a shard is reset; producers send again what is not settled"
             );
         }
-        let install = install(shard, &seen.head, &cursor);
+        work.isolation.reset(repeats, Instant::now() + self.instance.config.settle.isolation_ms.duration());
+        self.install(work, shard, seen, &cursor).await?;
+        Ok(Next::Pause)
+    }
+
+    async fn install(&self, work: &mut Work, shard: u32, seen: &Seen, cursor: &Cursor) -> Result<(), Failed> {
+        let install = install(shard, &seen.head, cursor, &work.isolation);
         match self.instance.store.install(&install).await? {
             Installed::Ok => {}
             Installed::Generation(_) => tracing::debug!(shard, "another worker has installed a head"),
         }
         work.swept_at = None;
-        self.instance.observe(shard, &cursor, None);
-        Ok(Next::Pause)
+        self.instance.observe(shard, cursor, None);
+        Ok(())
+    }
+
+    /// The lanes of a batch that is refused whenever it comes: one of them is to blame.
+    fn suspect(&self, work: &mut Work, shard: u32, lanes: &[Lane]) {
+        if let Some(lane) = work.isolation.blame(lanes) {
+            self.instance.metrics.lane_aside();
+            tracing::error!(shard, %lane, "a lane is set aside: the ledger refuses it whenever it comes alone");
+        }
+    }
+
+    /// The next of the lanes that are settled one by one gets its turn, or all of them again.
+    async fn next_lane(&self, work: &mut Work, shard: u32, seen: &Seen) -> Result<Next, Failed> {
+        let now = Instant::now();
+        work.isolation.next(now + self.instance.config.settle.isolation_ms.duration());
+        let cause = "lanes are settled one by one".to_owned();
+        let begun = self.instance.ledger.begin_reset(shard, seen.cursor.generation, cause).await?;
+        if let Some(cursor) = begun {
+            self.install(work, shard, seen, &cursor).await?;
+        }
+        Ok(Next::Rest)
     }
 
     /// Drops lists that nothing refers to: at the first round, after a reset, and now and then.
@@ -323,13 +368,22 @@ struct Done {
     repeated: bool,
 }
 
-fn install(shard: u32, head: &Result<Head, HeadFault>, cursor: &Cursor) -> Install {
+/// A batch that can not be settled as it is.
+struct Unsettleable {
+    cause: String,
+    /// Its lanes, where it could be merged.
+    lanes: Vec<Lane>,
+}
+
+fn install(shard: u32, head: &Result<Head, HeadFault>, cursor: &Cursor, isolation: &Isolation) -> Install {
     let (seen, seen_batches) = match head {
         Ok(head) => (Some(head.generation), (head.retired.saturating_add(1)..=head.open).collect()),
         Err(HeadFault::Unreadable { generation, .. }) => (*generation, Vec::new()),
         Err(HeadFault::Absent) => (None, Vec::new()),
     };
-    let lanes = cursor.lanes.iter().map(|(lane, state)| {
+    let only = isolation.turn();
+    let admitted = |lane: &Lane| only.is_none_or(|only| only == *lane) && !isolation.is_aside(lane);
+    let lanes = cursor.lanes.iter().filter(|(lane, _)| admitted(lane)).map(|(lane, state)| {
         let applied = LaneApplied { epoch: state.epoch, applied: state.settled };
         (*lane, applied)
     });
@@ -341,5 +395,7 @@ fn install(shard: u32, head: &Result<Head, HeadFault>, cursor: &Cursor) -> Insta
         generation: cursor.generation,
         last_batch: cursor.last_batch,
         lanes: lanes.collect(),
+        only,
+        aside: isolation.aside(),
     }
 }

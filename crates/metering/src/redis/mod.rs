@@ -12,7 +12,9 @@ mod settings;
 mod store;
 
 pub use keys::{Keys, Namespace, NamespaceError};
-pub use reply::{Applied, Attached, HeadFault, Installed, LaneRefusal, Malformed, Refused, Retired, Sealed};
+pub use reply::{
+    Applied, Asked, Attached, HeadFault, Installed, LaneRefusal, Malformed, Refused, Retired, Sealed,
+};
 pub use safety::StartError;
 pub use settings::Settings;
 pub use store::{Apply, ApplyLane, Attach, AttachLane, Error, Install, Store, Write, Written};

@@ -57,11 +57,22 @@ pub enum Applied {
     Lanes(Vec<(usize, LaneRefusal)>),
 }
 
+/// What became of a lane that was to be made known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is known, and stands there.
+    Known(LaneApplied),
+    /// Lanes are settled one by one, and it is another one's turn.
+    Wait,
+    /// Its usage can not be settled.
+    Aside,
+}
+
 /// Answers of `attach`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// Where the lanes stand, in the order asked.
-    Ok(Vec<LaneApplied>),
+    /// What became of the lanes, in the order asked.
+    Ok(Vec<Asked>),
     /// Nothing was changed.
     Refused(Refused),
 }
@@ -194,7 +205,11 @@ impl Attached {
     pub(super) fn parse(value: &Value) -> Result<Self, Malformed> {
         let parsed = words(value).and_then(|(word, rest)| match word {
             "OK" => {
-                let lanes = rest.iter().map(|lane| text(lane).and_then(lane_applied));
+                let lanes = rest.iter().map(|lane| match text(lane)? {
+                    "WAIT" => Some(Asked::Wait),
+                    "ASIDE" => Some(Asked::Aside),
+                    lane => lane_applied(lane).map(Asked::Known),
+                });
                 lanes.collect::<Option<Vec<_>>>().map(Self::Ok)
             }
             other => refused(other, rest).map(Self::Refused),

@@ -147,8 +147,12 @@ pub struct Install {
     pub generation: u64,
     /// The last settled batch.
     pub last_batch: u64,
-    /// All lanes, as settled.
+    /// Lanes, as settled.
     pub lanes: Vec<(Lane, LaneApplied)>,
+    /// The only lane that may be attached anew.
+    pub only: Option<Lane>,
+    /// Lanes that are set aside.
+    pub aside: Vec<Lane>,
 }
 
 /// The accumulator.
@@ -245,6 +249,10 @@ impl Store {
         let mut command = function("FCALL", scripts::INSTALL, &keys);
         command.arg(install.seen.map(hex).unwrap_or_default()).arg(hex(install.generation));
         command.arg(scripts::LAYOUT).arg(install.last_batch).arg(install.last_batch.saturating_add(1));
+        command.arg(install.only.map(encode_lane).unwrap_or_default()).arg(install.aside.len());
+        for lane in &install.aside {
+            command.arg(encode_lane(*lane));
+        }
         for (lane, value) in &install.lanes {
             command.arg(encode_lane(*lane)).arg(lane_text(value.epoch, value.applied));
         }

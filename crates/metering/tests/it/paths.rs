@@ -67,7 +67,7 @@ async fn two_instances_share_producers_and_shards() {
             deliver(&logs[3], two.address, Until::Settled),
         )
     };
-    soon("settlement", all).await;
+    soon("settlement", Box::pin(all)).await;
     assert_eq!(rig.gate.state().sums, sums_of(&logs));
     one.stop().await;
     two.stop().await;
@@ -186,5 +186,38 @@ async fn a_producer_that_has_said_everything_hears_what_came_of_it() {
     };
     assert!(matches!(soon("end", ended).await, Ended::Closed(None)));
     assert_eq!(session.applied, log.ends());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_producer_that_the_ledger_refuses_holds_up_no_other() {
+    let rig = Rig::new().await;
+    let running = rig.start().await;
+    let mut good = [Log::new(rig.gate.producer()), Log::new(rig.gate.producer())];
+    let mut bad = Log::new(rig.gate.producer());
+    for (seed, log) in good.iter_mut().chain([&mut bad]).enumerate() {
+        log.fill(20 + u64::try_from(seed).unwrap(), 40);
+    }
+    rig.gate.poison(bad.producer);
+    let refused = async {
+        let epoch = open(running.address, bad.producer).await.unwrap();
+        let mut session = Session::begin(&bad, running.address, epoch).await.unwrap();
+        session.run(Until::Settled).await
+    };
+    let all = async {
+        tokio::join!(
+            deliver(&good[0], running.address, Until::Settled),
+            deliver(&good[1], running.address, Until::Settled),
+            refused
+        )
+    };
+    let ((), (), ended) = soon("settlement", Box::pin(all)).await;
+    let Ended::Stopped(stopped) = ended else { panic!("{ended:?}") };
+    assert_eq!(stopped.reason, "LANE_SET_ASIDE");
+    assert_eq!(rig.gate.state().sums, sums_of(&good));
+    // What comes later settles as if nothing had been.
+    good[0].fill(30, 20);
+    soon("settlement", deliver(&good[0], running.address, Until::Settled)).await;
+    assert_eq!(rig.gate.state().sums, sums_of(&good));
     running.stop().await;
 }

@@ -67,8 +67,8 @@ impl Rig {
     }
 
     pub(crate) fn options(&self) -> Options {
-        let mut options = Options::default();
-        options.shard_count = Count::of(usize::try_from(SHARDS).unwrap());
+        let shard_count = Count::of(usize::try_from(SHARDS).unwrap());
+        let mut options = Options { shard_count, ..Options::default() };
         options.server.listen = ListenAddress::ANY_LOOPBACK;
         options.server.metrics_listen = ListenAddress::ANY_LOOPBACK;
         options.redis.url.clone_from(&self.space.url);
@@ -78,6 +78,7 @@ impl Rig {
         options.settle.interval_ms = Millis::from_millis(20);
         options.settle.retry_pause_ms = Millis::from_millis(10);
         options.settle.retry_pause_max_ms = Millis::from_millis(100);
+        options.settle.isolation_ms = Millis::from_millis(300);
         options.meters.refresh_pause_ms = Millis::from_millis(1);
         options
     }
