@@ -4,3 +4,4 @@ mod bad_input;
 mod fixture;
 mod main_job;
 mod set_up;
+mod up;

@@ -1,0 +1,153 @@
+//! `drawdown up` and the operator's commands, as a person would type them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use drawdown_tests::{
+    process::{Program, drawdown_binary, wait_until},
+    scrape,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const UP_LIMIT: Duration = Duration::from_secs(60);
+const RULES: &str = "[[rule]]\npath_prefix = \"/tiles\"\nclient_id = \"CLIENT\"\nmeter = \"tile\"\n";
+const LINES: &str = concat!(
+    "{\"time\":\"NOW\",\"method\":\"GET\",\"path\":\"/tiles/1\",\"status\":200,\"bytes\":10}\n",
+    "{\"time\":\"NOW\",\"method\":\"GET\",\"path\":\"/tiles/2\",\"status\":200,\"bytes\":10}\n",
+    "{\"time\":\"NOW\",\"method\":\"GET\",\"path\":\"/tiles/3\",\"status\":500,\"bytes\":10}\n",
+    "{\"time\":\"NOW\",\"method\":\"GET\",\"path\":\"/health\",\"status\":200,\"bytes\":2}\n",
+    "{\"time\":\"NOW\",\"method\":\n",
+);
+
+struct Up {
+    program: Program,
+    addresses: PathBuf,
+}
+
+impl Up {
+    async fn start(dir: &Path) -> Result<Self> {
+        let addresses = dir.join("addresses.json");
+        if addresses.exists() {
+            std::fs::remove_file(&addresses)?;
+        }
+        let mut command = Command::new(drawdown_binary()?);
+        command.arg("up").arg("--free-ports").arg("--data-dir").arg(dir.join("data"));
+        command.arg("--addresses-file").arg(&addresses).env_remove("DRAWDOWN_CONFIG");
+        let program = Program::start("up", command, dir)?;
+        let up = Self { program, addresses };
+        let written = wait_until("addresses", UP_LIMIT, || async { Ok(up.addresses.is_file()) }).await;
+        written.with_context(|| up.program.log_tail())?;
+        Ok(up)
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Result<std::process::Output> {
+        let mut command = Command::new(drawdown_binary()?);
+        command.args(arguments).env("DRAWDOWN_ADDRESSES_FILE", &self.addresses);
+        command.output().with_context(|| format!("{arguments:?}"))
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.cli(&[arguments, &["--json"]].concat())?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?} ended with {}: {errors}", output.status);
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{arguments:?}"))
+    }
+
+    async fn stop(mut self) -> Result<()> {
+        let status = self.program.stop().await?;
+        ensure!(status.success(), "up ended with {status}; {}", self.program.log_tail());
+        Ok(())
+    }
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer} in {value}"))
+}
+
+/// Enters a small platform; returns the team's id and the replay's arguments.
+fn set_up(up: &Up, dir: &Path) -> Result<(String, Vec<String>)> {
+    let account = up.json(&["account", "create", "--name", "A", "--contract", "flex", "--commercial"])?;
+    let account = text(&account, "/account/account_id")?;
+    let team = up.json(&["team", "create", "--account", account, "--name", "T"])?;
+    let team = text(&team, "/team/team_id")?.to_owned();
+    let app = up.json(&["app", "create", "--account", account, "--name", "tiles"])?;
+    let app = text(&app, "/app/app_id")?;
+    let credential = up.json(&["credential", "create", app])?;
+    ensure!(text(&credential, "/client_secret")?.len() >= 40, "the secret is short");
+    up.json(&["meter", "create", "tile", "--unit", "call", "--aggregation", "count"])?;
+    std::fs::write(
+        dir.join("card.toml"),
+        "name = \"tiles\"\ncontract = \"flex\"\neffective_from = \"2020-01-01T00:00:00Z\"\n\
+         [[prices]]\nmeter = \"tile\"\ntokens = \"2.5\"\nper_units = 1\nfailed_is_free = true\n",
+    )?;
+    let card = dir.join("card.toml");
+    up.json(&["rate-card", "publish", &card.to_string_lossy(), "--set-up"])?;
+    let refused = up.cli(&["tokens", "purchase", "99", "--account", account, "--team", &team])?;
+    ensure!(!refused.status.success(), "99 tokens were sold");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    ensure!(told.contains("PURCHASE_TOO_SMALL"), "{told}");
+    up.json(&["tokens", "purchase", "100", "--account", account, "--team", &team])?;
+    up.json(&["app", "assign", app, "--team", &team])?;
+    let producer = up.json(&["producer", "create", "--name", "gateway"])?;
+    let producer = text(&producer, "/producer_id")?;
+    let (log, rules) = (dir.join("access.jsonl"), dir.join("rules.toml"));
+    std::fs::write(&rules, RULES.replace("CLIENT", text(&credential, "/client_id")?))?;
+    std::fs::write(&log, LINES.replace("NOW", "2026-01-01T00:00:00Z"))?;
+    let arguments = ["replay", &log.to_string_lossy(), "--rules", &rules.to_string_lossy()]
+        .into_iter()
+        .chain(["--shift-end", "now", "--producer", producer, "--log-dir"])
+        .map(str::to_owned)
+        .chain([dir.join("log").to_string_lossy().into_owned()])
+        .collect();
+    Ok((team, arguments))
+}
+
+/// Events charged to the team, and events of windows before its assignment's first edge (D51), which stay
+/// unattributed.
+fn counted(up: &Up, team: &str) -> Result<i64> {
+    let events = |answer: Value, list: &str| -> i64 {
+        let lines = answer[list].as_array().cloned().unwrap_or_default();
+        lines.iter().filter_map(|line| line["events"].as_i64()).sum()
+    };
+    let charged = events(up.json(&["charges", team])?, "charges");
+    Ok(charged + events(up.json(&["unattributed"])?, "usage"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart() -> Result<()> {
+    let dir = TempDir::with_prefix("drawdown-up-")?;
+    let up = Up::start(dir.path()).await?;
+    let (team, replay) = set_up(&up, dir.path())?;
+    let replay: Vec<&str> = replay.iter().map(String::as_str).collect();
+    let replayed = up.json(&replay)?;
+    let tally = |value: &Value| {
+        ["lines", "events", "malformed", "ignored"].map(|name| value[name].as_u64().unwrap_or_default())
+    };
+    ensure!(tally(&replayed) == [5, 3, 1, 1], "{replayed}");
+    ensure!(tally(&up.json(&replay)?) == [5, 3, 1, 1], "the second run counted again");
+    let verified = up.cli(&["ledger", "verify"])?;
+    ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    let before = up.json(&["balance", &team])?;
+    let addresses: Value = serde_json::from_slice(&std::fs::read(&up.addresses)?)?;
+    for (service, metric) in [
+        ("metering", "drawdown_metering_settlement_lag_seconds"),
+        ("metering", "drawdown_metering_events_unsettled"),
+        ("ledger", "drawdown_ledger_batches_posted_total"),
+    ] {
+        let page = scrape::page(text(&addresses, &format!("/services/{service}/metrics"))?).await?;
+        ensure!(scrape::sum(&page, metric).is_some(), "no {metric} in\n{page}");
+    }
+    ensure!(up.cli(&["status"])?.status.success(), "status says that something is down");
+    up.stop().await?;
+    let up = Up::start(dir.path()).await?;
+    let after = up.json(&["balance", &team])?;
+    let used = "/balance/used_micros";
+    ensure!(before.pointer(used) == after.pointer(used), "{before}\n{after}");
+    ensure!(counted(&up, &team)? == 3, "charged and unattributed events are not three");
+    up.stop().await
+}
