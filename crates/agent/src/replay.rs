@@ -232,13 +232,9 @@ pub async fn replay<S: Sink>(
             ..ReplaySummary::default()
         },
     };
-    let read = run.read(source).await;
-    // Also after a fault: what was read is counted, and the log says so.
-    producer.flush().await.map_err(ReplayError::Wait)?;
-    read?;
-    if options.wait {
-        run.settle().await?;
-    }
+    let outcome = run.all(source, options.wait).await;
+    run.watcher.end();
+    outcome?;
     let summary = run.finish();
     write_summary(&summary, options.summary.as_ref())?;
     Ok(summary)
@@ -321,6 +317,14 @@ struct Run<'a, S> {
 }
 
 impl<S: Sink> Run<'_, S> {
+    async fn all(&mut self, source: Source, wait: bool) -> Result<(), ReplayError> {
+        let read = self.read(source).await;
+        // Also after a fault: what was read is counted, and the log says so.
+        self.producer.flush().await.map_err(ReplayError::Wait)?;
+        read?;
+        if wait { self.settle().await } else { Ok(()) }
+    }
+
     async fn read(&mut self, source: Source) -> Result<(), ReplayError> {
         let mut batches = source.into_batches();
         while let Some(batch) = batches.recv().await {
@@ -457,7 +461,6 @@ impl<S: Sink> Run<'_, S> {
     }
 
     fn finish(self) -> ReplaySummary {
-        self.watcher.end();
         let summary = ReplaySummary {
             source: String::from_utf8_lossy(&self.identity).into_owned(),
             tally: self.position.tally,

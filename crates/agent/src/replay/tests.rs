@@ -5,7 +5,8 @@ use std::{
 };
 
 use drawdown_client::producer::Progress;
-use drawdown_testkit::ManualClock;
+use drawdown_types::ManualClock;
+
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;

@@ -10,6 +10,7 @@ use drawdown_metering_core::{
 use drawdown_proto::metering::v1 as wire;
 use drawdown_types::ProducerId;
 use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use super::{
     encode::position_of,
@@ -54,7 +55,11 @@ pub(super) fn judge_status(status: Status, producer: ProducerId, epoch: u64) -> 
     let reason = reason_of(&status);
     match reason.as_deref() {
         Some("PRODUCER_UNKNOWN") => CallError::Fault(Fault::Unknown(producer)),
-        Some(reason::FENCED) => CallError::Fault(Fault::Fenced { registered: 0, mine: epoch }),
+        Some(reason::FENCED) => {
+            let info = status.get_details_error_info();
+            let told = info.and_then(|info| info.metadata.get("registered_epoch")?.parse().ok());
+            CallError::Fault(Fault::Fenced { registered: told.unwrap_or_default(), mine: epoch })
+        }
         Some(known) if PERMANENT.contains(&known) => refused(reason, status),
         _ if status.code() == tonic::Code::InvalidArgument && !is_transient(&status) => {
             refused(reason, status)

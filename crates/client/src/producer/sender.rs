@@ -251,7 +251,7 @@ impl Sender {
         Ok(body)
     }
 
-    /// Takes an answer; says whether it shows that the stream works.
+    /// Takes an answer; says whether it shows that the stream is of use.
     fn take(&mut self, answer: wire::IngestResponse, session: &mut Session) -> Result<bool, End> {
         let news = self.shared.with_index(|index| session.take(answer, index))?;
         if news.settled_moved {
@@ -259,7 +259,7 @@ impl Sender {
         }
         match news.stopped {
             Some(stop) => self.lane_stopped(stop, session).map(|()| false),
-            None => Ok(true),
+            None => Ok(news.watermark),
         }
     }
 

@@ -44,6 +44,8 @@ impl From<Fault> for Halt {
 #[derive(Debug, Default)]
 pub(super) struct News {
     pub(super) settled_moved: bool,
+    /// The service has counted or settled something, so the stream is of use.
+    pub(super) watermark: bool,
     pub(super) stopped: Option<LaneStop>,
 }
 
@@ -196,7 +198,7 @@ impl Session {
         match response.response {
             Some(Response::Attached(attached)) => self.attached(attached, index),
             Some(Response::Watermarks(watermarks)) => {
-                let mut news = News::default();
+                let mut news = News { watermark: true, ..News::default() };
                 for lane in watermarks.lanes {
                     news.settled_moved |= self.watermark(lane, index)?;
                 }
@@ -237,7 +239,7 @@ impl Session {
         log.set_settled(settled);
         log.set_applied(applied.sequence);
         index.settle_refusals(lane, settled);
-        Ok(News { settled_moved: true, stopped: None })
+        Ok(News { settled_moved: true, ..News::default() })
     }
 
     fn watermark(&mut self, mark: wire::LaneWatermark, index: &mut Index) -> Result<bool, Halt> {
@@ -301,7 +303,7 @@ impl Session {
         let fields = stopped.faults.into_iter();
         let fields = fields.map(|fault| FieldFault::new(fault.field, fault.description)).collect();
         let stop = LaneStop { lane, reason: stopped.reason, detail: stopped.detail, fields };
-        Ok(News { settled_moved: false, stopped: Some(stop) })
+        Ok(News { stopped: Some(stop), ..News::default() })
     }
 }
 
