@@ -4,8 +4,10 @@
 
 mod bad_input;
 mod damage;
+mod doubt;
 mod gate;
 mod live;
 mod paths;
 mod producer;
+mod proxy;
 mod rig;

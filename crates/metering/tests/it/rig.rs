@@ -83,6 +83,10 @@ impl Rig {
         options
     }
 
+    pub(crate) fn redis_url(&self) -> &str {
+        &self.space.url
+    }
+
     pub(crate) async fn start(&self) -> Running {
         self.start_with(self.options()).await
     }
