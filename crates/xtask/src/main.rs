@@ -6,6 +6,7 @@
 mod contracts;
 mod deploy;
 mod machine;
+mod metrics;
 mod programs;
 mod queries;
 mod servers;
@@ -57,6 +58,8 @@ enum Task {
     },
     /// Check the files of deploy/ and the shell scripts
     DeployCheck,
+    /// Check the scrape pages of the last demo with promtool
+    MetricsCheck,
     /// Run a command with private servers in its environment; without one, start them and stop them again
     Servers {
         /// The command
@@ -111,6 +114,7 @@ fn run(workspace: &Workspace, task: Task) -> anyhow::Result<ExitCode> {
         Task::Sqlx { step: Queries::Prepare } => queries::prepare(workspace),
         Task::Sqlx { step: Queries::Check } => queries::check(workspace),
         Task::DeployCheck => deploy::check(workspace),
+        Task::MetricsCheck => metrics::check(workspace),
         Task::Servers { command } => servers::with_servers(workspace, &command),
     }
 }

@@ -13,6 +13,7 @@ use drawdown_tests::{
     installation::Settings,
     report::{Summary, TeamReport},
     run::Run,
+    scrape,
 };
 use drawdown_types::MicroTokens;
 
@@ -45,6 +46,7 @@ async fn main() -> Result<()> {
     summary.first_event_to_settled_ms = u64::try_from(took.as_millis())?;
     print_summary(&summary);
     write(&args.summary, &summary)?;
+    write_pages(&args.summary, &run).await?;
     for difference in &differences {
         println!("DIFFERENCE  {difference}");
     }
@@ -75,6 +77,15 @@ fn write(path: &Path, summary: &Summary) -> Result<()> {
     let text = serde_json::to_string_pretty(summary)?;
     std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     println!("\nwritten to {}", path.display());
+    Ok(())
+}
+
+/// The scrape pages as they are now, beside the summary: `metering.prom`, `ledger.prom`, `entitlement.prom`.
+async fn write_pages(summary: &Path, run: &Run) -> Result<()> {
+    for (service, address) in ["metering", "ledger", "entitlement"].iter().zip(run.installation.metrics()) {
+        let page = scrape::page(address).await.with_context(|| format!("scrape page of {service}"))?;
+        std::fs::write(summary.with_file_name(format!("{service}.prom")), page)?;
+    }
     Ok(())
 }
 

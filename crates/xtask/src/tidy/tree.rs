@@ -11,10 +11,11 @@ use super::Finding;
 use crate::machine::output;
 
 /// The top level, from which a reader learns where everything is.
-const TOP_LEVEL: [&str; 16] = [
+const TOP_LEVEL: [&str; 17] = [
     ".cargo",
     ".ci",
     ".clippy.toml",
+    ".deny.toml",
     ".config",
     ".dockerignore",
     ".gitignore",
