@@ -152,6 +152,7 @@ const fn zero_rated(rated: Rated) -> Option<&'static str> {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one argument for each column, in the order of the statement")]
 async fn write_chunk(
     tx: &mut PgConnection,
     (shard, batch): (i32, i64),
