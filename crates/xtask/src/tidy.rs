@@ -2,6 +2,7 @@
 //!
 //! A rule that nothing checks is not written down as a rule; a finding says where, what, and what would be right.
 
+mod absence;
 mod edges;
 mod links;
 mod migrations;
@@ -81,6 +82,8 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<ExitCode> {
         findings.extend(text::length(text));
         findings.extend(text::banned(text));
         findings.extend(text::header(text));
+        findings.extend(absence::foreign_schemas(text));
+        findings.extend(absence::time_to_live(text));
         findings.extend(links::check(text, |target| workspace.root.join(target).exists()));
     }
     findings.extend(reasons::check(&texts));
