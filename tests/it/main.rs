@@ -4,4 +4,5 @@ mod bad_input;
 mod fixture;
 mod main_job;
 mod set_up;
+mod telemetry;
 mod up;
