@@ -16,6 +16,7 @@ use drawdown_tests::{
     scenario::EGRESS,
 };
 use drawdown_types::{Clock as _, SystemClock};
+use prost::Message as _;
 use std::num::NonZeroU32;
 
 const SHARDS: NonZeroU32 = NonZeroU32::new(16).unwrap();
@@ -81,8 +82,12 @@ impl Bench {
 
     /// Sends one faulty frame on a stream of its own and tells why its lane was stopped.
     async fn stopped_by(&self, frame: &pb::ColumnFrame) -> Result<String> {
+        self.stopped_by_bytes(frame.encode_to_vec()).await
+    }
+
+    async fn stopped_by_bytes(&self, body: Vec<u8>) -> Result<String> {
         let mut stream = self.stream().await?;
-        stream.frame(frame, 0).await?;
+        stream.frame_bytes(body, 0).await?;
         match stream.lane_end(self.lane(), 1).await? {
             LaneEnd::Stopped { reason, fields } => {
                 ensure!(!fields.is_empty(), "{reason} names no field");
@@ -138,6 +143,12 @@ async fn faults_of_frames_stop_their_lane_with_a_reason_and_a_field() -> Result<
         let found = bench.stopped_by(&frame).await.with_context(|| reason)?;
         ensure!(found == reason, "expected {reason}, found {found}");
     }
+    // A name that is no UTF-8, which generated code cannot even write.
+    let mut body = defined(good.clone()).encode_to_vec();
+    let name = bench.platform.clients["files"].as_bytes();
+    let at = body.windows(name.len()).position(|window| window == name).context("the name is not there")?;
+    body[at] = 0xff;
+    ensure!(bench.stopped_by_bytes(body).await? == "SERIES_INVALID", "a name that is no UTF-8 was taken");
     // After all of that the lane takes a good frame.
     let mut stream = bench.stream().await?;
     stream.frame(&defined(good), 0).await?;

@@ -90,7 +90,14 @@ impl RawStream {
     /// # Errors
     /// Where the stream is closed.
     pub async fn frame(&self, frame: &pb::ColumnFrame, chain_before: u64) -> Result<u64> {
-        let body = frame.encode_to_vec();
+        self.frame_bytes(frame.encode_to_vec(), chain_before).await
+    }
+
+    /// Sends a frame's bytes, whatever they are; answers the chain after them.
+    ///
+    /// # Errors
+    /// Where the stream is closed.
+    pub async fn frame_bytes(&self, body: Vec<u8>, chain_before: u64) -> Result<u64> {
         let after = chain::next(chain_before, &body);
         self.send(Outgoing::Frame(pb::LaneFrame { chain_before, body: body.into() })).await?;
         Ok(after)

@@ -117,6 +117,8 @@ pub struct ReplayCounts {
     pub malformed: u64,
     /// Ignored lines.
     pub ignored: u64,
+    /// From the first event until everything was settled, in ms; absent where nothing was new.
+    pub first_event_to_settled_ms: Option<u64>,
 }
 
 /// Reads the replay's summary.

@@ -27,7 +27,7 @@ pub struct Summary {
     pub ignored_lines: u64,
     /// Violations found by `ledger verify`.
     pub verify_violations: i64,
-    /// From the replay's start to the last event settled, in ms.
+    /// From the first event of the replay until the last one was settled, in ms.
     pub first_event_to_settled_ms: u64,
 }
 
