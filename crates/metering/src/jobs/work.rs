@@ -32,6 +32,10 @@ pub(super) struct Work {
     resets: ResetHistory,
     isolation: Isolation,
     swept_at: Option<Instant>,
+    /// The task under way has sealed a batch: it settles what is sealed and leaves the open batch to the next
+    /// round. Under load there is always something in it, so a task that sealed again and again would post ever
+    /// smaller batches and keep its place from the other shards.
+    has_sealed: bool,
 }
 
 /// Why a step was not done. Nothing follows from it but another round.
@@ -61,6 +65,7 @@ impl Work {
             resets: ResetHistory::new(),
             isolation: Isolation::new(),
             swept_at: None,
+            has_sealed: false,
         }
     }
 }
@@ -80,6 +85,7 @@ impl Failed {
 impl Worker {
     pub(super) async fn settle(&self, work: &mut Work, shard: u32, first: Seen) {
         let mut seen = first;
+        work.has_sealed = false;
         for _ in 0..STEPS_MAX {
             match self.step(work, shard, &seen).await {
                 Ok(Next::Rest) => {
@@ -143,10 +149,13 @@ impl Worker {
             (Verdict::Settle { batch, seal }, Some(head)) => {
                 self.settle_batch(work, shard, seen, head, batch, &seal).await
             }
-            (Verdict::Seal { batch }, Some(head)) => match self.seal(shard, head.generation, batch).await? {
-                Some(seal) => self.settle_batch(work, shard, seen, head, batch, &seal).await,
-                None => Ok(Next::Rest),
-            },
+            (Verdict::Seal { batch }, Some(head)) if !work.has_sealed => {
+                work.has_sealed = true;
+                match self.seal(shard, head.generation, batch).await? {
+                    Some(seal) => self.settle_batch(work, shard, seen, head, batch, &seal).await,
+                    None => Ok(Next::Rest),
+                }
+            }
             (Verdict::Again | Verdict::Confirm(_), _) => Ok(Next::Pause),
             (Verdict::Idle | Verdict::Settle { .. } | Verdict::Seal { .. }, _) => Ok(Next::Rest),
         }
