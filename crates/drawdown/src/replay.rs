@@ -29,7 +29,7 @@ A line that can not be used is told with its number and counted; it ends nothing
 and a second run of the same log adds nothing.
 
 Example:
-  drawdown replay access.log.gz --rules rules.toml --producer prod_01j2gv5gymfsfrn6rc3mq3yjjv --log-dir ./log
+  drawdown replay access.log.gz --rules rules.toml --producer prod_01j2gv5gymfsfrn6rc3mq3yjjv
   drawdown replay access.log --rules rules.toml --log-dir ./log --speed 60 --shift-end now
 
 The rules, of which the first that fits a line decides:
@@ -59,7 +59,7 @@ pub(crate) struct ReplayCommand {
     #[arg(long, value_name = "FILE")]
     rules: PathBuf,
     /// The folder of the producer's log: it belongs to one producer and is never copied
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = "drawdown-log")]
     log_dir: PathBuf,
     /// The producer (drawdown producer create); only a new log needs it
     #[arg(long, value_name = "PRODUCER_ID")]

@@ -4,6 +4,7 @@
 
 mod absence;
 mod edges;
+mod limits;
 mod links;
 mod migrations;
 mod packages;
@@ -82,10 +83,12 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<ExitCode> {
         findings.extend(text::length(text));
         findings.extend(text::banned(text));
         findings.extend(text::header(text));
+        findings.extend(limits::inherited(text));
         findings.extend(absence::foreign_schemas(text));
         findings.extend(absence::time_to_live(text));
         findings.extend(links::check(text, |target| workspace.root.join(target).exists()));
     }
+    findings.extend(limits::check(&texts));
     findings.extend(reasons::check(&texts));
     findings.extend(migrations::check(&texts));
     findings.sort();
