@@ -23,6 +23,8 @@ pub struct Figures {
 
 const PROBE_ROUNDS: usize = 101;
 const PROBE_BYTES: usize = 8192;
+/// Some ten milliseconds of arithmetic.
+const CPU_PROBE_DRAWS: u64 = 10_000_000;
 
 impl Figures {
     /// Nothing found yet; probes the disk under `dir`.
@@ -67,6 +69,16 @@ fn commit() -> String {
         Some(changes) if changes.is_empty() => head,
         _ => format!("{head}-dirty"),
     }
+}
+
+/// Time that a fixed piece of arithmetic takes, in ms: another machine, or a busy one, shows here.
+#[must_use]
+pub fn cpu_probe_ms() -> f64 {
+    let start = Instant::now();
+    let mut bits = crate::load::Bits(42);
+    let sum = (0..CPU_PROBE_DRAWS).fold(0_u64, |sum, _| sum ^ bits.draw());
+    std::hint::black_box(sum);
+    start.elapsed().as_secs_f64() * 1000.0
 }
 
 /// Median of an 8 KiB append with fdatasync under `dir`, in µs.

@@ -4,6 +4,7 @@
 pub mod crash;
 pub mod figures;
 pub mod installation;
+pub mod ledger;
 pub mod load;
 pub mod load_platform;
 pub mod lot_model;

@@ -18,6 +18,7 @@ use drawdown_client::{
 use drawdown_tests::{
     figures::Figures,
     installation::{Installation, Settings},
+    ledger,
     load::{self, LoadRun, LoadSeries, settled_lag_p99_ms},
     load_platform::{LoadPlatform, LoadSize, ledger_totals, set_up},
     null_server::NullServer,
@@ -32,9 +33,12 @@ struct Args {
     /// Where its figures are written as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Seconds of load in each run.
+    /// Seconds of load: in each run of `ingest`, in all of `ledger`.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Teams of `ledger`.
+    #[arg(long, default_value_t = 1000)]
+    teams: usize,
     /// Apps; each uses ten meters.
     #[arg(long, default_value_t = 1000)]
     apps: usize,
@@ -45,6 +49,8 @@ struct Args {
 enum Name {
     /// Events through a producer's durable log into the ledger, beside a null server.
     Ingest,
+    /// Charges through the ledger's posting, beside a bare insert and one transaction a charge.
+    Ledger,
 }
 
 #[tokio::main]
@@ -52,7 +58,16 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     match args.name {
         Name::Ingest => ingest(&args).await,
+        Name::Ledger => {
+            let size = ledger::bench::Size { length: Duration::from_secs(args.seconds), teams: args.teams };
+            report(&args, &ledger::bench::run(size).await?)
+        }
     }
+}
+
+fn report(args: &Args, figures: &Figures) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(figures)?);
+    figures.write(args.json.as_deref())
 }
 
 async fn ingest(args: &Args) -> Result<()> {
@@ -76,8 +91,7 @@ async fn ingest(args: &Args) -> Result<()> {
     figures.add("null_events_per_s", null_rate);
     figures.add("applied_vs_null_ratio", applied / null_rate);
     figures.add("settled_lag_p99_ms", settled_lag_p99_ms(&run.samples));
-    println!("{}", serde_json::to_string_pretty(&figures)?);
-    figures.write(args.json.as_deref())?;
+    report(args, &figures)?;
     installation.stop().await
 }
 

@@ -1,13 +1,17 @@
 //! Drills: break things on purpose, again and again, and count what survives.
 #![expect(clippy::print_stdout, reason = "a drill prints what it finds")]
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use drawdown_tests::{
     crash::{Victim, disturbed},
     figures::Figures,
+    ledger,
 };
 
 /// Runs one drill.
@@ -21,6 +25,9 @@ struct Args {
     /// How often each part is killed.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Seconds of `ledger`, all parts together.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
 }
 
 /// The drills that exist.
@@ -29,6 +36,9 @@ enum Name {
     /// Kills metering, the ledger, Redis with its data, and the replay, each in the middle of a run and at
     /// another place in every round; the sums must be those of an undisturbed run.
     Kill,
+    /// Sixty-four writers on one team, on a hundred, and by Zipf's law, while lots are bought, granted,
+    /// expire and close; no deadlock, no failed call, every invariant, every micro-token.
+    Ledger,
 }
 
 /// Charges settled before the fault in the first round, and how many more in each next one.
@@ -42,6 +52,11 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     match args.name {
         Name::Kill => kill(&args).await,
+        Name::Ledger => {
+            let figures = ledger::drill::run(Duration::from_secs(args.seconds)).await?;
+            println!("{}", serde_json::to_string_pretty(&figures)?);
+            figures.write(args.json.as_deref())
+        }
     }
 }
 
