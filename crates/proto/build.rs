@@ -2,10 +2,11 @@
 
 use std::{error::Error, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "drawdown/entitlement/v1/hierarchy.proto",
     "drawdown/entitlement/v1/resolution.proto",
     "drawdown/ledger/v1/catalog.proto",
+    "drawdown/ledger/v1/notice.proto",
     "drawdown/ledger/v1/settlement.proto",
     "drawdown/ledger/v1/token.proto",
     "drawdown/metering/v1/ingest.proto",

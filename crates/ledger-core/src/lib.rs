@@ -19,10 +19,13 @@
 #![deny(missing_docs, clippy::arithmetic_side_effects, clippy::float_arithmetic)]
 
 mod batch;
+mod budget;
 mod calendar;
 mod command;
+mod crossing;
 mod journal;
 mod lot;
+mod notice;
 mod plan;
 mod posting;
 mod price;
@@ -36,9 +39,14 @@ pub use batch::{
     Attribution, Batch, Charge, FoldError, Line, Payer, Rated, Unattributable, Unattributed, Usage,
     fold_batch,
 };
+pub use budget::{
+    BudgetMonth, BudgetState, BudgetTerms, BudgetTermsError, Spent, budget_set, month_of, spend,
+};
 pub use command::{Grant, GrantError, LOT_MAX_TOKENS, Purchase, PurchaseError, grant, purchase};
+pub use crossing::{Told, notices};
 pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};
 pub use lot::{Lot, LotState, PoolKind, draw_order};
+pub use notice::{EXPIRING_DAYS_MAX, Fact, LEVEL_MAX_PERCENT, Notice, NoticeRules, NoticeRulesError, Watch};
 pub use plan::Plan;
 pub use price::{CardVersion, ContractKind, NewVersion, Price, PriceBook, PublishFault, Terms, TermsError};
 pub use rating::{Cycle, UsageKey, UsageState, price_of, usage_keys};

@@ -10,7 +10,8 @@ use drawdown_types::{AccountId, LotId, MicroTokens, TeamId, Timestamp};
 use crate::{journal::UnknownName, settings::PoolOrder};
 
 /// Where a lot comes from, which decides when it is drawn (D4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PoolKind {
     /// Tokens granted free.
     Free,

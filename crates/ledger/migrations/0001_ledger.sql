@@ -198,8 +198,11 @@ create table ledger.balance (
     negative_since timestamptz,
     posted_at timestamptz,
     last_window timestamptz,
+    notice_told smallint default 0 check (notice_told between 0 and 99),
+    notice_due timestamptz,
     primary key (account_id, team_id)
 ) with (fillfactor = 50);
+create index balance_notice_due on ledger.balance (notice_due) where notice_due is not null;
 comment on table ledger.balance is
     'One row a team, one column a book: the first lock of every writer, taken in order of team_id, so that writers wait and never deadlock.';
 comment on column ledger.balance.lot_micros is
@@ -212,6 +215,10 @@ comment on column ledger.balance.charges is 'The last charge sequence.';
 comment on column ledger.balance.negative_since is 'Posting instant of the transaction that ended below zero, until one ends at or above (D48).';
 comment on column ledger.balance.posted_at is 'Last posted instant; no later transaction takes an earlier one (D40).';
 comment on column ledger.balance.last_window is 'Newest window charged: set-up before it is refused (D61).';
+comment on column ledger.balance.notice_told is
+    'Lowest level of what is left, in percent, that was told and is not armed again; null where all are armed (D32).';
+comment on column ledger.balance.notice_due is
+    'When time alone makes the next fact about the team true; everything before it was told.';
 
 create table ledger.lot (
     account_id uuid not null,

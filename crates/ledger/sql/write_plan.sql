@@ -1,5 +1,5 @@
 -- What a transaction writes, in one statement: charges and journal rows (a chunk of them), and lots,
--- balances and states as they are afterwards (with the last chunk). The balances are locked.
+-- balances and states as they are afterwards, and notices (with the last chunk). The balances are locked.
 with charges as (
     insert into ledger.charge (
         account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed, window_start,
@@ -39,6 +39,14 @@ with charges as (
     insert into ledger.usage_state (account_id, team_id, price_id, cycle, meter, quantity)
     select * from unnest($55::uuid[], $56::uuid[], $57::uuid[], $58::timestamptz[], $59::text[], $60::bigint[])
     on conflict (account_id, team_id, price_id, cycle) do update set quantity = excluded.quantity
+), notices as (
+    insert into ledger.outbox (account_id, team_id, notice_id, kind, key, occurred_at, noted_at, detail)
+    select n.account_id, n.team_id, n.notice_id, n.kind, n.key, n.occurred_at, $82, n.detail::jsonb
+    from unnest(
+        $76::uuid[], $77::uuid[], $78::uuid[], $79::text[], $80::text[], $81::timestamptz[], $83::text[]
+    ) with ordinality as n (account_id, team_id, notice_id, kind, key, occurred_at, detail, place)
+    order by n.place
+    on conflict (account_id, team_id, key) do nothing
 )
 update ledger.balance b
 set lot_micros = n.lot_micros,
@@ -52,10 +60,13 @@ set lot_micros = n.lot_micros,
     charges = n.charges,
     negative_since = n.negative_since,
     posted_at = n.posted_at,
-    last_window = n.last_window
+    last_window = n.last_window,
+    notice_told = n.notice_told,
+    notice_due = n.notice_due
 from unnest(
     $61::uuid[], $62::bigint[], $63::bigint[], $64::bigint[], $65::bigint[], $66::bigint[], $67::bigint[],
-    $68::bigint[], $69::bigint[], $70::bigint[], $71::timestamptz[], $72::timestamptz[], $73::timestamptz[]
+    $68::bigint[], $69::bigint[], $70::bigint[], $71::timestamptz[], $72::timestamptz[], $73::timestamptz[],
+    $74::smallint[], $75::timestamptz[]
 ) as n (team_id, lot_micros, consumed_micros, expired_micros, issued_micros, debt_opened_micros, debt_paid_micros,
-        version, transactions, charges, negative_since, posted_at, last_window)
+        version, transactions, charges, negative_since, posted_at, last_window, notice_told, notice_due)
 where b.team_id = n.team_id

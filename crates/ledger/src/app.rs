@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
-    catalog_service_server::CatalogServiceServer, settlement_service_server::SettlementServiceServer,
-    token_service_server::TokenServiceServer,
+    catalog_service_server::CatalogServiceServer, notice_service_server::NoticeServiceServer,
+    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -15,8 +15,8 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Catalog, Settlement, Tokens},
-    jobs::{due::Due, skew::Skew},
+    grpc::{Catalog, Notices, Settlement, Tokens},
+    jobs::{due::Due, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
     store::{
@@ -56,6 +56,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         pool: pool.clone(),
         clock: Arc::clone(&context.clock),
         settings: config.settings,
+        notice_rules: config.notices.rules,
         limits: config.limits,
         directory: Arc::new(Entitlement::new(channel)),
         metrics: Metrics::new(&context.telemetry.meter()),
@@ -63,6 +64,8 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let job_stop = context.shutdown.child_token();
     let due = tokio::spawn(Due::new(Arc::clone(&ledger), config.due).run(job_stop.clone()));
     let skew = tokio::spawn(Skew::new(Arc::clone(&ledger), config.skew).run(job_stop.clone()));
+    let relay = tokio::spawn(Relay::new(Arc::clone(&ledger), config.notices.relay).run(job_stop.clone()));
+    let notices = Notices::new(Arc::clone(&ledger), config.notices.watch, context.shutdown.child_token());
     let bytes_max = config.server.message_bytes_max;
     let served = server
         .add_service(
@@ -71,6 +74,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .add_service(
             TokenServiceServer::new(Tokens::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
+        .add_service(NoticeServiceServer::new(notices).max_decoding_message_size(bytes_max))
         .add_service(
             SettlementServiceServer::new(Settlement::new(ledger)).max_decoding_message_size(bytes_max),
         )
@@ -78,6 +82,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .await;
     job_stop.cancel();
     due.await.context("the job that closes lots failed")?;
+    relay.await.context("the job that relays notices failed")?;
     skew.await.context("the job that compares clocks failed")?;
     pool.close().await;
     Ok(served?)

@@ -1,6 +1,8 @@
 //! Options as they are read, and the checked configuration made of them. Every limit of this service is
 //! named here, with its unit.
 
+mod notices;
+
 use std::{net::SocketAddr, time::Duration};
 
 use drawdown_client::ChannelOptions;
@@ -12,6 +14,8 @@ use drawdown_service::{
 };
 use drawdown_types::WindowSize;
 use serde::Deserialize;
+
+pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
 use crate::{service::Limits, store::PoolConfig};
 
@@ -58,6 +62,8 @@ pub struct Options {
     pub clock_check_interval_ms: Millis,
     /// The difference that is an alarm, in ms.
     pub clock_skew_alarm_ms: Millis,
+    /// What others are told.
+    pub notices: NoticeOptions,
     /// Ports and layers.
     pub server: ServerOptions,
     /// The database.
@@ -95,6 +101,8 @@ pub struct Config {
     pub due: DueConfig,
     /// The job that compares clocks.
     pub skew: SkewConfig,
+    /// What others are told.
+    pub notices: NoticeConfig,
     /// Ports and layers.
     pub server: ServerConfig,
     /// The database.
@@ -154,6 +162,7 @@ impl Default for Options {
             verify_statement_timeout_ms: Millis::from_millis(600_000),
             clock_check_interval_ms: Millis::from_millis(60_000),
             clock_skew_alarm_ms: Millis::from_millis(1_000),
+            notices: NoticeOptions::default(),
             server: ServerOptions {
                 listen: loopback(7402).into(),
                 metrics_listen: loopback(7412).into(),
@@ -209,16 +218,19 @@ impl Options {
             interval: self.clock_check_interval_ms.duration(),
             alarm: self.clock_skew_alarm_ms.duration(),
         };
+        let notices = problems.section("notices", self.notices.validate());
         let server = problems.section("server", self.server.validate());
         let database = problems.section("database", self.database.validate());
         for problem in self.entitlement.problems() {
             problems.push(&format!("entitlement.{}", problem.field), problem.problem);
         }
-        let config = settings.zip(server.zip(database)).map(|(settings, (server, database))| Config {
+        let parts = settings.zip(notices).zip(server.zip(database));
+        let config = parts.map(|((settings, notices), (server, database))| Config {
             settings,
             limits,
             due,
             skew,
+            notices,
             server,
             database,
             entitlement: self.entitlement,

@@ -12,7 +12,7 @@ use crate::{
     reason,
     service::{Ledger, connection},
     store::{
-        audit,
+        audit, outbox,
         shards::{self, Cursor, Lane, LaneKey, LostRange},
     },
 };
@@ -116,6 +116,8 @@ impl Ledger {
         for shard in &all {
             self.renew_in_tx(&mut tx, *shard, cause).await?;
         }
+        // A restore gave out places that other facts had before: no reader may go on from there.
+        outbox::renew_in_tx(connection(&mut tx)).await?;
         tx.commit().await?;
         self.metrics.reset(all.len());
         tracing::warn!(shards = all.len(), cause, "all shards were reset");

@@ -37,6 +37,8 @@ pub struct Metrics {
     closed: Counter<u64>,
     resets: Counter<u64>,
     lost: Counter<u64>,
+    notices: Counter<u64>,
+    notice_lag: Gauge<f64>,
     skew: Gauge<f64>,
     duration: Histogram<f64>,
 }
@@ -88,6 +90,14 @@ impl Metrics {
             closed: counter("ledger.lots.closed", "lots closed"),
             resets: counter("ledger.shards.reset", "new generations of shards"),
             lost: counter("ledger.events.lost", "events of ranges named as lost; must stay 0"),
+            notices: counter("ledger.notices", "facts written for others, by kind"),
+            notice_lag: meter
+                .f64_gauge("ledger.notices.lag")
+                .with_unit("s")
+                .with_description(
+                    "age of the oldest fact that has no place in the order yet; 0 where all have",
+                )
+                .build(),
             skew: meter
                 .f64_gauge("ledger.clock.skew")
                 .with_unit("s")
@@ -157,6 +167,16 @@ impl Metrics {
     /// Shards got new generations.
     pub fn reset(&self, shards: usize) {
         self.resets.add(u64::try_from(shards).unwrap_or(u64::MAX), &[]);
+    }
+
+    /// Facts of a kind got their places: each is counted once, after its commit.
+    pub fn noted(&self, kind: &str, count: u64) {
+        self.notices.add(count, &[KeyValue::new("kind", kind.to_owned())]);
+    }
+
+    /// The age of the oldest fact without a place.
+    pub fn notice_lag(&self, lag: Duration) {
+        self.notice_lag.record(lag.as_secs_f64(), &[]);
     }
 
     /// How far this clock is ahead of the database's.

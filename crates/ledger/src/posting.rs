@@ -22,7 +22,7 @@ mod rows;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use drawdown_ledger_core::{Batch, FoldError, Line, Plan, Settings, fold_batch, usage_keys};
+use drawdown_ledger_core::{Batch, FoldError, Line, NoticeRules, Plan, Settings, fold_batch, usage_keys};
 use drawdown_types::{ChargeId, Clock, TeamId, Timestamp};
 use sqlx::PgPool;
 
@@ -33,7 +33,14 @@ pub(crate) use rows::closed;
 use crate::{
     catalogue::{Catalogue, Remembered},
     error::Error,
-    store::{settlement, settlement::Receipt, teams, teams::StoredTeam, write},
+    noting,
+    store::{
+        settlement,
+        settlement::Receipt,
+        teams,
+        teams::StoredTeam,
+        write::{self, Noted},
+    },
 };
 
 /// What posting needs.
@@ -45,6 +52,8 @@ pub struct Poster {
     pub clock: Arc<dyn Clock>,
     /// The rules' settings.
     pub settings: Arc<Settings>,
+    /// What others are told.
+    pub notice_rules: Arc<NoticeRules>,
     /// Meters and prices.
     pub catalogue: Arc<Remembered>,
     /// Most charges that one statement writes.
@@ -83,6 +92,8 @@ pub struct Summary {
     pub closed_lots: u64,
     /// What they forfeited.
     pub expired_micros: i64,
+    /// Facts that others are told.
+    pub notices: usize,
 }
 
 /// Why a batch was not posted.
@@ -154,7 +165,7 @@ impl Poster {
         let team_ids: Vec<TeamId> = batch::payers(&lines).into_iter().map(|(_, team)| team).collect();
         let (mut stored, states) = teams::load_in_tx(&mut tx, &team_ids, &keys).await?;
         batch::set_apart_foreign(&mut lines, &stored);
-        let plan = self.fold(&lines, &mut stored, &states, &catalogue, now)?;
+        let (plan, noted) = self.fold(&lines, &mut stored, &states, &catalogue, now)?;
         let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?;
         let usage = rows.usage(&stored);
         let plan_rows = write::PlanRows {
@@ -162,6 +173,7 @@ impl Poster {
             charges: rows.charges(),
             plan: &plan,
             balances: &usage,
+            noted: &noted,
             note: &write::LotNote::default(),
             sub_batch: self.sub_batch_lines,
         };
@@ -172,10 +184,12 @@ impl Poster {
             Ending::RollBack => tx.rollback().await.map_err(Error::from)?,
         }
         let poisoned_teams = u64::try_from(poisoned.len()).unwrap_or(u64::MAX);
-        Ok(Posted::Settled(Summary { poisoned_teams, ..rows.summary() }))
+        let notices = noted.notices.len();
+        Ok(Posted::Settled(Summary { poisoned_teams, notices, ..rows.summary() }))
     }
 
-    /// Folds on copies of the teams inside `stored`, which are afterwards as the plan leaves them.
+    /// Folds on copies of the teams inside `stored`, which are afterwards as the plan leaves them; gives what
+    /// others are told too.
     fn fold(
         &self,
         lines: &[Line],
@@ -183,7 +197,7 @@ impl Poster {
         states: &[drawdown_ledger_core::UsageState],
         catalogue: &Catalogue,
         now: Timestamp,
-    ) -> Result<Plan, Error> {
+    ) -> Result<(Plan, Noted), Error> {
         let mut teams: Vec<_> = stored.iter().map(|stored| stored.team.clone()).collect();
         let batch = Batch {
             lines,
@@ -195,10 +209,9 @@ impl Poster {
         };
         let plan = fold_batch(&mut teams, &batch, ChargeId::generate)
             .map_err(|error: FoldError| Error::Broken(error.to_string()))?;
-        for (stored, team) in stored.iter_mut().zip(teams) {
-            stored.team = team;
-        }
-        Ok(plan)
+        let at = plan.instant.unwrap_or(now);
+        let noted = noting::advance(stored, teams, &plan, at, &self.notice_rules, &self.settings);
+        Ok((plan, noted))
     }
 
     /// No lot closes before everything received before its close is settled (D55): what this batch

@@ -63,3 +63,12 @@ pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";
 pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 /// The team belongs to another account.
 pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";
+
+// === notices ===
+
+/// A cursor of another installation or filter.
+pub const CURSOR_FOREIGN: &str = "CURSOR_FOREIGN";
+/// Notices behind the cursor were removed because of their age.
+pub const CURSOR_EXPIRED: &str = "CURSOR_EXPIRED";
+/// This instance has as many streams as it takes.
+pub const STREAMS_EXHAUSTED: &str = "STREAMS_EXHAUSTED";

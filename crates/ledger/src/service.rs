@@ -3,11 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drawdown_ledger_core::Settings;
+use drawdown_ledger_core::{NoticeRules, Settings};
 use drawdown_service::{Code, Refusal};
-use drawdown_types::{Clock, TeamId, Timestamp};
+use drawdown_types::{AccountId, Clock, TeamId, Timestamp};
 use prost::Message;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use tokio::sync::{Notify, watch};
 
 use crate::{
     catalogue::Remembered,
@@ -16,7 +17,11 @@ use crate::{
     metrics::Metrics,
     posting::{PostError, Posted, Poster, SealedBatch},
     reason,
-    store::idempotency::{self, Known, RequestKey},
+    store::{
+        idempotency::{self, Known, RequestKey},
+        outbox::Head,
+        teams,
+    },
 };
 
 /// Limits of the handlers.
@@ -44,6 +49,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The rules' settings.
     pub settings: Settings,
+    /// What others are told.
+    pub notice_rules: NoticeRules,
     /// Limits of the handlers.
     pub limits: Limits,
     /// Who knows the teams.
@@ -57,9 +64,14 @@ pub struct Ledger {
     pub(crate) pool: PgPool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) notice_rules: Arc<NoticeRules>,
     pub(crate) limits: Limits,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) metrics: Metrics,
+    /// Wakes whoever gives facts their places, as soon as some are committed.
+    pub(crate) fresh: Notify,
+    /// Where the order of facts stands, as this process saw it last: what wakes the streams.
+    pub(crate) head: watch::Sender<Option<Head>>,
     poster: Poster,
 }
 
@@ -78,10 +90,12 @@ impl Ledger {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let settings = Arc::new(parts.settings);
+        let notice_rules = Arc::new(parts.notice_rules);
         let poster = Poster {
             pool: parts.pool.clone(),
             clock: Arc::clone(&parts.clock),
             settings: Arc::clone(&settings),
+            notice_rules: Arc::clone(&notice_rules),
             catalogue: Arc::new(Remembered::default()),
             sub_batch_lines: parts.limits.sub_batch_lines,
             settle_allowance: parts.limits.settle_allowance,
@@ -90,9 +104,12 @@ impl Ledger {
             pool: parts.pool,
             clock: parts.clock,
             settings,
+            notice_rules,
             limits: parts.limits,
             directory: parts.directory,
             metrics: parts.metrics,
+            fresh: Notify::new(),
+            head: watch::Sender::new(None),
             poster,
         }
     }
@@ -105,6 +122,9 @@ impl Ledger {
         let started = tokio::time::Instant::now();
         let outcome = self.poster.post(batch).await;
         self.metrics.post(batch, &outcome, started.elapsed());
+        if matches!(&outcome, Ok(Posted::Settled(summary)) if summary.notices > 0) {
+            self.fresh.notify_one();
+        }
         outcome
     }
 
@@ -124,6 +144,14 @@ impl Ledger {
                 .violation("team_id", format!("{team} is not known"))
                 .into()
         })
+    }
+
+    /// The account of a team.
+    pub(crate) async fn account_of(&self, team: TeamId) -> Result<AccountId, Error> {
+        match teams::load(&self.pool, team).await? {
+            Some(stored) => Ok(stored.team.balance.account_id),
+            None => Ok(self.team_facts(team).await?.account_id),
+        }
     }
 
     /// What is known of a request id.
@@ -154,6 +182,8 @@ impl Ledger {
     ) -> Result<R, Error> {
         if idempotency::remember_in_tx(connection(&mut tx), &key, &response.encode_to_vec(), now).await? {
             tx.commit().await?;
+            // A command has usually something to tell; a look that finds nothing costs one short read.
+            self.fresh.notify_one();
             return Ok(response);
         }
         tx.rollback().await?;

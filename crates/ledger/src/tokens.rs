@@ -15,7 +15,7 @@ use sqlx::{Postgres, Transaction};
 
 use crate::{
     error::Error,
-    reason,
+    noting, reason,
     service::{Ledger, connection},
     store::{
         audit, reads,
@@ -96,11 +96,12 @@ impl Ledger {
         let bought =
             drawdown_ledger_core::Purchase { lot_id, tokens: order.tokens, purchased_at: order.purchased_at };
         let until = self.settled_until(command.now);
-        let plan = purchase(&mut command.stored.team, &bought, command.now, until, &self.settings)
-            .map_err(purchase_refusal)?;
+        let mut team = command.stored.team.clone();
+        let plan =
+            purchase(&mut team, &bought, command.now, until, &self.settings).map_err(purchase_refusal)?;
         let note = LotNote { order_id: Some(order_id), note: order.note.clone() };
         let set_up = order.purchased_at.is_some().then_some("purchase.set_up");
-        let lot = self.write_lot(&mut command, &plan, lot_id, &note, set_up).await?;
+        let lot = self.write_lot(&mut command, team, &plan, lot_id, &note, set_up).await?;
         Ok((command.tx, lot, order_id))
     }
 
@@ -118,11 +119,11 @@ impl Ledger {
         }
         let granted = Grant { lot_id: LotId::generate(), set_up: past.is_some(), ..order.grant.clone() };
         let until = self.settled_until(command.now);
-        let plan = grant(&mut command.stored.team, &granted, command.now, until, &self.settings)
-            .map_err(grant_refusal)?;
+        let mut team = command.stored.team.clone();
+        let plan = grant(&mut team, &granted, command.now, until, &self.settings).map_err(grant_refusal)?;
         let note = LotNote { order_id: None, note: order.note.clone() };
         let set_up = past.is_some().then_some("grant.set_up");
-        let lot = self.write_lot(&mut command, &plan, granted.lot_id, &note, set_up).await?;
+        let lot = self.write_lot(&mut command, team, &plan, granted.lot_id, &note, set_up).await?;
         Ok((command.tx, lot))
     }
 
@@ -158,18 +159,23 @@ impl Ledger {
     async fn write_lot(
         &self,
         command: &mut Command,
+        after: Team,
         plan: &Plan,
         lot_id: LotId,
         note: &LotNote,
         audited: Option<&'static str>,
     ) -> Result<NotedLot, Error> {
-        let StoredTeam { team, charges, last_window } = &command.stored;
-        let usage = TeamUsage { charges: *charges, last_window: *last_window };
+        let stored = std::slice::from_mut(&mut command.stored);
+        let noted =
+            noting::advance(stored, vec![after], plan, command.now, &self.notice_rules, &self.settings);
+        let StoredTeam { team, charges, last_window, watch } = &command.stored;
+        let usage = TeamUsage { charges: *charges, last_window: *last_window, watch: *watch };
         let rows = PlanRows {
             batch: (0, 0),
             charges: &[],
             plan,
             balances: &[(&team.balance, usage)],
+            noted: &noted,
             note,
             sub_batch: self.limits.sub_batch_lines,
         };

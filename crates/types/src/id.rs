@@ -140,6 +140,10 @@ ids! {
     HoldId = "hold";
     /// A settled batch.
     BatchId = "batch";
+    /// A fact that others are told.
+    NoticeId = "note";
+    /// A cap on the usage of a month.
+    BudgetId = "budget";
 }
 
 #[cfg(test)]

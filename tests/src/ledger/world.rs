@@ -176,6 +176,7 @@ fn handlers(options: Options, clock: Arc<dyn Clock>, known: Arc<KnownTeams>) -> 
         pool: pool::pool(&config.database),
         clock,
         settings: config.settings,
+        notice_rules: config.notices.rules,
         limits: config.limits,
         directory: known,
         metrics: Metrics::new(&opentelemetry::global::meter("drawdown-tests")),

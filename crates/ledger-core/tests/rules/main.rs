@@ -2,8 +2,10 @@
 //! systems.
 #![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
+mod budgets;
 mod cases;
 mod lots;
+mod notices;
 mod prices;
 mod rating;
 mod tampered;

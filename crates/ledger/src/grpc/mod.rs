@@ -3,11 +3,15 @@
 mod catalog;
 mod decode;
 mod decode_batch;
+mod decode_notice;
 mod encode;
+mod encode_notice;
+mod notice;
 mod settlement;
 mod status;
 mod token;
 
 pub use catalog::Catalog;
+pub use notice::Notices;
 pub use settlement::Settlement;
 pub use token::Tokens;

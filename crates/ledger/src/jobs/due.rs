@@ -1,5 +1,5 @@
 //! Rolls forward the teams that have something due: lots that close, lots that start while their team
-//! owes.
+//! owes, and facts that time alone makes true, such as a lot near its expiry.
 //!
 //! A look is a number of small transactions, each of at most so many teams, which it locks in the order
 //! of all writers and skipping those that are locked. It is idempotent: what is due is read under the
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::DueConfig,
     error::Error,
+    noting,
     posting::closed,
     service::{Ledger, connection},
     store::{
@@ -84,13 +85,15 @@ impl Due {
         let (mut stored, _) = teams::load_in_tx(at, &ids, &[]).await?;
         let mut teams: Vec<_> = stored.iter().map(|stored| stored.team.clone()).collect();
         let plan = roll_forward(&mut teams, now, until, &ledger.settings);
-        for (stored, team) in stored.iter_mut().zip(teams) {
-            stored.team = team;
-        }
+        let noted = noting::advance(&mut stored, teams, &plan, now, &ledger.notice_rules, &ledger.settings);
         let balances: Vec<_> = stored
             .iter()
             .map(|stored| {
-                let usage = TeamUsage { charges: stored.charges, last_window: stored.last_window };
+                let usage = TeamUsage {
+                    charges: stored.charges,
+                    last_window: stored.last_window,
+                    watch: stored.watch,
+                };
                 (&stored.team.balance, usage)
             })
             .collect();
@@ -99,6 +102,7 @@ impl Due {
             charges: &[],
             plan: &plan,
             balances: &balances,
+            noted: &noted,
             note: &LotNote::default(),
             sub_batch: ledger.limits.sub_batch_lines,
         };
@@ -106,6 +110,9 @@ impl Due {
         tx.commit().await?;
         let (lots, expired) = closed(&plan);
         ledger.metrics.lots_closed(lots, expired);
+        if !noted.notices.is_empty() {
+            ledger.fresh.notify_one();
+        }
         Ok(ids.len())
     }
 }

@@ -2,4 +2,5 @@
 //! every reader computes the same without one.
 
 pub mod due;
+pub mod relay;
 pub mod skew;

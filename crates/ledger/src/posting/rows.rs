@@ -49,7 +49,8 @@ impl<'a> Rows<'a> {
         now: Timestamp,
     ) -> Result<Self, Error> {
         let usage = stored.iter().map(|stored| {
-            let usage = TeamUsage { charges: stored.charges, last_window: stored.last_window };
+            let usage =
+                TeamUsage { charges: stored.charges, last_window: stored.last_window, watch: stored.watch };
             (stored.team.balance.team_id, usage)
         });
         let mut rows = Self {
@@ -173,6 +174,7 @@ impl<'a> Rows<'a> {
             poisoned_teams: 0,
             closed_lots,
             expired_micros,
+            notices: 0,
         }
     }
 }

@@ -6,8 +6,8 @@ use sqlx::PgConnection;
 use super::Instant;
 use crate::error::Error;
 
-/// Locks teams that have a lot to close by `settled_until`, or one that started while they owe, at most
-/// `limit` of them. Those that somebody else has locked are left to them or to the next look; so several
+/// Locks teams that have a lot to close by `settled_until`, or one that started while they owe, or of whom
+/// time alone made something true that is not told, at most `limit` of them. Those that somebody else has locked are left to them or to the next look; so several
 /// jobs share the work, and none of them waits.
 pub async fn lock_in_tx(
     tx: &mut PgConnection,
@@ -22,7 +22,9 @@ pub async fn lock_in_tx(
              union all
              select l.team_id from ledger.lot l join ledger.balance o using (account_id, team_id)
              where l.closed_at is null and l.remaining_micros > 0 and l.starts_at <= $1
-               and l.starts_at > o.posted_at and o.debt_opened_micros > o.debt_paid_micros)
+               and l.starts_at > o.posted_at and o.debt_opened_micros > o.debt_paid_micros
+             union all
+             select team_id from ledger.balance where notice_due <= $1)
          order by b.team_id limit $3
          for update of b skip locked",
         Instant(now) as _,

@@ -12,6 +12,7 @@ pub mod due;
 pub mod idempotency;
 pub mod installation;
 mod instant;
+pub mod outbox;
 pub mod pool;
 pub mod reads;
 pub mod settlement;

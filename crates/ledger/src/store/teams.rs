@@ -3,7 +3,7 @@
 //! A lock that had to wait refreshes the locked row only, not the rest of its statement's snapshot;
 //! so locking and loading must stay two statements, or a lot could be drawn twice.
 
-use drawdown_ledger_core::{Balance, Cycle, Lot, PoolKind, Team, UsageKey, UsageState};
+use drawdown_ledger_core::{Balance, Cycle, Lot, PoolKind, Team, UsageKey, UsageState, Watch};
 use drawdown_types::{AccountId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, TeamId, Timestamp};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -20,6 +20,8 @@ pub struct StoredTeam {
     pub charges: i64,
     /// Newest window charged.
     pub last_window: Option<Timestamp>,
+    /// What was told of it.
+    pub watch: Watch,
 }
 
 /// Makes sure that each team has a balance and locks all of them, in order of team id. A team that
@@ -95,6 +97,8 @@ struct TeamRow {
     negative_since: Option<Instant>,
     posted_at: Option<Instant>,
     last_window: Option<Instant>,
+    notice_told: Option<i16>,
+    notice_due: Option<Instant>,
     lot_ids: Vec<Uuid>,
     lot_pools: Vec<String>,
     lot_granted: Vec<i64>,
@@ -132,8 +136,13 @@ impl TeamRow {
         };
         let charges = self.charges;
         let last_window = self.last_window.map(Timestamp::from);
+        let told = self.notice_told.map(u8::try_from).transpose();
+        let watch = Watch {
+            told_percent: told.map_err(|e| Error::stored("level of a notice")(e.into()))?,
+            due: self.notice_due.map(Timestamp::from),
+        };
         let lots = (0..self.lot_ids.len()).map(|index| self.lot(index)).collect::<Result<_, _>>()?;
-        Ok(StoredTeam { team: Team { balance, lots }, charges, last_window })
+        Ok(StoredTeam { team: Team { balance, lots }, charges, last_window, watch })
     }
 
     fn lot(&self, index: usize) -> Result<Lot, Error> {

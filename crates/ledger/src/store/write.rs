@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use drawdown_ledger_core::{Balance, Charge, JournalRow, Lot, Plan, Rated};
-use drawdown_types::{AccountId, AppId, HoldId, OrderId, TeamId, Timestamp};
+use drawdown_ledger_core::{Balance, Charge, JournalRow, Lot, Notice, Plan, Rated, Watch};
+use drawdown_types::{AccountId, AppId, HoldId, NoticeId, OrderId, TeamId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -46,6 +46,17 @@ pub struct TeamUsage {
     pub charges: i64,
     /// Newest window charged.
     pub last_window: Option<Timestamp>,
+    /// What was told of the team.
+    pub watch: Watch,
+}
+
+/// Facts to write, and the instant of the transaction that found them.
+#[derive(Clone, Debug)]
+pub struct Noted {
+    /// The facts, those of a team in the order in which they became true.
+    pub notices: Vec<Notice>,
+    /// The instant.
+    pub at: Timestamp,
 }
 
 /// What a new lot says beside its amounts.
@@ -68,6 +79,8 @@ pub struct PlanRows<'a> {
     pub plan: &'a Plan,
     /// Every team that the plan or a charge touches, as it is afterwards.
     pub balances: &'a [(&'a Balance, TeamUsage)],
+    /// The facts that follow from the plan.
+    pub noted: &'a Noted,
     /// Of the new lot, where there is one.
     pub note: &'a LotNote,
     /// Most charges that one statement writes.
@@ -87,7 +100,7 @@ pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(
             rows.batch,
             charges.next().unwrap_or_default(),
             journal.next().unwrap_or_default(),
-            &Ending::of(ending),
+            &Ending::of(ending)?,
         )
         .await?;
     }
@@ -102,28 +115,35 @@ struct Ending<'a> {
     states: &'a [drawdown_ledger_core::UsageState],
     state_accounts: Vec<Uuid>,
     balances: &'a [(&'a Balance, TeamUsage)],
+    notices: &'a [Notice],
+    details: Vec<String>,
+    noted_at: Timestamp,
 }
 
 // === impl Ending ===
 
 impl<'a> Ending<'a> {
-    fn of(rows: Option<&'a PlanRows<'a>>) -> Self {
-        let Some(PlanRows { plan, balances, note, .. }) = rows else {
-            return Self {
+    fn of(rows: Option<&'a PlanRows<'a>>) -> Result<Self, Error> {
+        let Some(PlanRows { plan, balances, noted, note, .. }) = rows else {
+            return Ok(Self {
                 lots: &[],
                 notes: Vec::new(),
                 orders: Vec::new(),
                 states: &[],
                 state_accounts: Vec::new(),
                 balances: &[],
-            };
+                notices: &[],
+                details: Vec::new(),
+                noted_at: Timestamp::EPOCH,
+            });
         };
         let accounts: HashMap<TeamId, Uuid> =
             balances.iter().map(|(row, _)| (row.team_id, row.account_id.as_uuid())).collect();
         // A lot that exists keeps what it was made with: these two columns are read for a new one only.
         let flex = |lot: &Lot| lot.pool_kind == drawdown_ledger_core::PoolKind::Flex;
         let order = note.order_id.map_or_else(Uuid::nil, OrderId::as_uuid);
-        Self {
+        let details = noted.notices.iter().map(|notice| serde_json::to_string(&notice.fact));
+        Ok(Self {
             lots: &plan.lots,
             notes: plan.lots.iter().map(|_| note.note.as_str()).collect(),
             orders: plan.lots.iter().map(|lot| flex(lot).then_some(order)).collect(),
@@ -134,7 +154,10 @@ impl<'a> Ending<'a> {
                 .map(|state| accounts.get(&state.key.team_id).copied().unwrap_or_default())
                 .collect(),
             balances,
-        }
+            notices: &noted.notices,
+            details: details.collect::<Result<_, _>>().map_err(|e| Error::Broken(e.to_string()))?,
+            noted_at: noted.at,
+        })
     }
 }
 
@@ -160,7 +183,7 @@ async fn write_chunk(
     journal: &[JournalRow],
     end: &Ending<'_>,
 ) -> Result<(), Error> {
-    let (lots, states, balances) = (end.lots, end.states, end.balances);
+    let (lots, states, balances, notices) = (end.lots, end.states, end.balances, end.notices);
     sqlx::query_file!(
         "sql/write_plan.sql",
         shard,
@@ -236,6 +259,16 @@ async fn write_chunk(
         instants(balances.iter().map(|(b, _)| b.negative_since)) as _,
         instants(balances.iter().map(|(b, _)| b.posted_at)) as _,
         instants(balances.iter().map(|(_, usage)| usage.last_window)) as _,
+        col(balances, |(_, usage)| usage.watch.told_percent.map(i16::from)) as _,
+        instants(balances.iter().map(|(_, usage)| usage.watch.due)) as _,
+        &col(notices, |n| n.account_id.as_uuid()),
+        &col(notices, |n| n.team_id.as_uuid()),
+        &col(notices, |_| NoticeId::generate().as_uuid()),
+        col(notices, |n| n.fact.kind()) as _,
+        &col(notices, Notice::key),
+        col(notices, |n| Instant(n.occurred_at)) as _,
+        Instant(end.noted_at) as _,
+        &end.details,
     )
     .execute(tx)
     .await?;

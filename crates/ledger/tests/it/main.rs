@@ -4,6 +4,8 @@
 mod catalog;
 mod corruption;
 mod gate;
+mod notices;
+mod outbox;
 mod posting;
 mod producers;
 mod race;

@@ -10,21 +10,23 @@ use drawdown_ledger::{
     Options,
     directory::{Directory, TeamFacts},
     error::Error,
-    grpc::{Catalog, Settlement, Tokens},
+    grpc::{Catalog, Notices, Settlement, Tokens},
+    jobs::relay::Relay,
     metrics::Metrics,
     service::{Ledger, Parts},
     verify::Verdict,
 };
 use drawdown_proto::{
     ledger::v1::{
-        catalog_service_server::CatalogService, line, settlement_service_server::SettlementService,
-        token_service_server::TokenService, *,
+        catalog_service_server::CatalogService, line, notice_service_server::NoticeService,
+        settlement_service_server::SettlementService, token_service_server::TokenService, *,
     },
     scalar::timestamp_to_proto,
 };
 use drawdown_testkit::{Database, ManualClock};
 use drawdown_types::{AccountId, AppId, Clock, ProducerId, TeamId, Timestamp};
 use futures::{FutureExt as _, future::BoxFuture};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -58,6 +60,8 @@ pub(crate) struct World {
     pub(crate) tokens: Tokens,
     pub(crate) catalog: Catalog,
     pub(crate) settlement: Settlement,
+    pub(crate) notices: Notices,
+    pub(crate) relay: Relay,
     directory: Arc<FakeDirectory>,
 }
 
@@ -102,6 +106,7 @@ impl World {
             pool: drawdown_ledger::store::pool::pool(&config.database),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             settings: config.settings,
+            notice_rules: config.notices.rules,
             limits: config.limits,
             directory: Arc::clone(&directory) as Arc<dyn Directory>,
             metrics: Metrics::new(&opentelemetry::global::meter("test")),
@@ -112,6 +117,8 @@ impl World {
             tokens: Tokens::new(Arc::clone(&ledger)),
             catalog: Catalog::new(Arc::clone(&ledger)),
             settlement: Settlement::new(Arc::clone(&ledger)),
+            notices: Notices::new(Arc::clone(&ledger), config.notices.watch, CancellationToken::new()),
+            relay: Relay::new(Arc::clone(&ledger), config.notices.relay),
             ledger,
             directory,
         }
@@ -234,6 +241,13 @@ impl World {
     pub(crate) async fn unattributed(&self) -> Vec<UnattributedUsage> {
         let request = ListUnattributedRequest { page_size: 0, page_token: String::new() };
         self.tokens.list_unattributed(Request::new(request)).await.unwrap().into_inner().usage
+    }
+
+    /// Everything that is told, relayed just now, in order.
+    pub(crate) async fn told(&self, filter: Option<NoticeFilter>) -> Vec<Notice> {
+        self.relay.look().await.unwrap();
+        let request = ListNoticesRequest { filter, page_size: 0, page_token: String::new() };
+        self.notices.list_notices(Request::new(request)).await.unwrap().into_inner().notices
     }
 
     pub(crate) async fn producer(&self) -> ProducerId {

@@ -1,0 +1,46 @@
+//! What follows from a plan for others: every writer comes through here before it writes, so that no fact
+//! is found twice or not at all. The teams are locked, and `stored` is as it was loaded under the lock.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use drawdown_ledger_core::{JournalRow, Notice, NoticeRules, Plan, Settings, Team, Told, notices};
+use drawdown_types::{TeamId, Timestamp};
+
+use crate::store::{teams::StoredTeam, write::Noted};
+
+/// Puts `after`, the teams as the plan leaves them, in the place of `stored`, in the same order, and finds the
+/// facts in between up to `to`, the instant of the writer.
+pub(crate) fn advance(
+    stored: &mut [StoredTeam],
+    after: Vec<Team>,
+    plan: &Plan,
+    to: Timestamp,
+    rules: &NoticeRules,
+    settings: &Settings,
+) -> Noted {
+    let journal = rows_of_teams(plan);
+    let mut found: Vec<Notice> = Vec::new();
+    for (stored, after) in stored.iter_mut().zip(after) {
+        let rows = journal.get(&after.balance.team_id).map(Cow::as_ref).unwrap_or_default();
+        // Due steps from before the last posting are posted at that instant, which may lie after `to`.
+        let to = after.balance.posted_at.map_or(to, |last| last.max(to));
+        let Told { notices, watch } =
+            notices(&stored.team, stored.watch, &after, rows, to, rules, settings.window_size);
+        found.extend(notices);
+        stored.watch = watch;
+        stored.team = after;
+    }
+    Noted { notices: found, at: to }
+}
+
+/// The rows of each team, in order of sequence.
+fn rows_of_teams(plan: &Plan) -> HashMap<TeamId, Cow<'_, [JournalRow]>> {
+    let mut rows: HashMap<TeamId, Cow<'_, [JournalRow]>> = HashMap::new();
+    for of_team in plan.journal.chunk_by(|a, b| a.team_id == b.team_id) {
+        let Some(first) = of_team.first() else { continue };
+        rows.entry(first.team_id)
+            .and_modify(|earlier| earlier.to_mut().extend_from_slice(of_team))
+            .or_insert(Cow::Borrowed(of_team));
+    }
+    rows
+}
