@@ -2,9 +2,10 @@
 
 use std::{error::Error, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "drawdown/entitlement/v1/hierarchy.proto",
     "drawdown/entitlement/v1/resolution.proto",
+    "drawdown/ledger/v1/budget.proto",
     "drawdown/ledger/v1/catalog.proto",
     "drawdown/ledger/v1/notice.proto",
     "drawdown/ledger/v1/settlement.proto",

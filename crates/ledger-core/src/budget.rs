@@ -162,8 +162,9 @@ pub fn spend(
     }
     let mut changed: HashMap<usize, Rise> = HashMap::new();
     for part in spent {
+        let Some(indices) = of_team.get(&part.team_id) else { continue };
         let month = month_of(part.window).0;
-        for index in of_team.get(&part.team_id).into_iter().flatten() {
+        for index in indices {
             let Some(budget) = budgets.get(*index) else { continue };
             if budget.month == month && budget.app_id.is_none_or(|app| app == part.app_id) {
                 let begin = i128::from(budget.used.as_micros());

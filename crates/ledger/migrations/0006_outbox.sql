@@ -43,3 +43,49 @@ comment on column ledger.outbox.entry is
 comment on column ledger.outbox.occurred_at is 'When it became true, exact also where it was found later.';
 comment on column ledger.outbox.noted_at is 'The instant of the transaction that wrote it.';
 comment on column ledger.outbox.position is 'Its place in the order, given after the commit; absent until then.';
+
+-- === budgets ===
+
+create table ledger.budget (
+    account_id uuid not null,
+    team_id uuid not null,
+    budget_id uuid not null unique,
+    app_id uuid,
+    from_month timestamptz not null,
+    primary key (account_id, team_id, budget_id),
+    unique nulls not distinct (team_id, app_id),
+    foreign key (account_id, team_id) references ledger.balance
+);
+comment on table ledger.budget is
+    'A cap on what a team, or one of its apps, uses in a UTC month (D59). Once made it counts for ever; its terms are versions.';
+comment on column ledger.budget.app_id is 'The app, while it is in this team; null for the team''s own budget.';
+comment on column ledger.budget.from_month is 'First instant of the first UTC month that is counted.';
+
+create table ledger.budget_terms (
+    account_id uuid not null,
+    team_id uuid not null,
+    budget_id uuid not null,
+    from_month timestamptz not null,
+    cap_micros bigint check (cap_micros > 0),
+    soft_percent smallint[] not null check (cardinality(soft_percent) <= 10),
+    hard boolean not null,
+    primary key (account_id, team_id, budget_id, from_month),
+    foreign key (account_id, team_id, budget_id) references ledger.budget,
+    check (cap_micros is not null or (cardinality(soft_percent) = 0 and not hard))
+);
+comment on table ledger.budget_terms is
+    'What a budget allows from a month on, so that a month that is over keeps the cap it had.';
+comment on column ledger.budget_terms.cap_micros is 'Null where usage is counted only.';
+
+create table ledger.budget_month (
+    account_id uuid not null,
+    team_id uuid not null,
+    budget_id uuid not null,
+    month timestamptz not null,
+    used_micros bigint not null check (used_micros >= 0),
+    primary key (account_id, team_id, budget_id, month),
+    foreign key (account_id, team_id, budget_id) references ledger.budget
+) with (fillfactor = 50);
+comment on table ledger.budget_month is
+    'What was used in the windows of a month, kept by the transaction that posts it, under the lock of the team.';
+comment on column ledger.budget_month.used_micros is 'Price of the charges of those windows, paid or not.';

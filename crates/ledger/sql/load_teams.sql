@@ -27,6 +27,24 @@ with lots as (
     join ledger.usage_state s
       on s.account_id = b.account_id and s.team_id = k.team_id and s.price_id = k.price_id and s.cycle = k.cycle
     group by s.team_id
+), budgets as (
+    -- Few teams have any: one text for all of a team's, in the months asked for.
+    select g.team_id,
+           json_agg(json_build_object(
+               'budget_id', g.budget_id, 'app_id', g.app_id, 'month', m.month,
+               'used_micros', coalesce(u.used_micros, 0), 'cap_micros', t.cap_micros,
+               'soft_percent', t.soft_percent, 'hard', t.hard))::text as list
+    from ledger.budget g
+    join unnest($5::timestamptz[]) as m (month) on m.month >= g.from_month
+    cross join lateral (
+        select cap_micros, soft_percent, hard from ledger.budget_terms t
+        where t.account_id = g.account_id and t.team_id = g.team_id and t.budget_id = g.budget_id
+          and t.from_month <= m.month
+        order by t.from_month desc limit 1) t
+    left join ledger.budget_month u
+      on u.account_id = g.account_id and u.team_id = g.team_id and u.budget_id = g.budget_id and u.month = m.month
+    where g.team_id = any($1)
+    group by g.team_id
 )
 select b.account_id,
        b.team_id,
@@ -58,8 +76,10 @@ select b.account_id,
        coalesce(s.prices, '{}') as "state_prices!",
        coalesce(s.cycles, '{}') as "state_cycles!: Vec<Instant>",
        coalesce(s.meters, '{}') as "state_meters!",
-       coalesce(s.quantities, '{}') as "state_quantities!"
+       coalesce(s.quantities, '{}') as "state_quantities!",
+       g.list as "budgets?"
 from ledger.balance b
 left join lots l on l.team_id = b.team_id
 left join states s on s.team_id = b.team_id
+left join budgets g on g.team_id = b.team_id
 where b.team_id = any($1)

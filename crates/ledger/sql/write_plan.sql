@@ -1,5 +1,5 @@
 -- What a transaction writes, in one statement: charges and journal rows (a chunk of them), and lots,
--- balances and states as they are afterwards, and notices (with the last chunk). The balances are locked.
+-- balances, states and budgets as they are afterwards, and notices (with the last chunk). The balances are locked.
 with charges as (
     insert into ledger.charge (
         account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed, window_start,
@@ -47,6 +47,10 @@ with charges as (
     ) with ordinality as n (account_id, team_id, notice_id, kind, key, occurred_at, detail, place)
     order by n.place
     on conflict (account_id, team_id, key) do nothing
+), budgets as (
+    insert into ledger.budget_month (account_id, team_id, budget_id, month, used_micros)
+    select * from unnest($84::uuid[], $85::uuid[], $86::uuid[], $87::timestamptz[], $88::bigint[])
+    on conflict (account_id, team_id, budget_id, month) do update set used_micros = excluded.used_micros
 )
 update ledger.balance b
 set lot_micros = n.lot_micros,

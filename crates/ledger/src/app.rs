@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
-    catalog_service_server::CatalogServiceServer, notice_service_server::NoticeServiceServer,
-    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
+    budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
+    notice_service_server::NoticeServiceServer, settlement_service_server::SettlementServiceServer,
+    token_service_server::TokenServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -15,7 +16,7 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Catalog, Notices, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Notices, Settlement, Tokens},
     jobs::{due::Due, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -75,6 +76,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
             TokenServiceServer::new(Tokens::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
         .add_service(NoticeServiceServer::new(notices).max_decoding_message_size(bytes_max))
+        .add_service(
+            BudgetServiceServer::new(Budgets::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
         .add_service(
             SettlementServiceServer::new(Settlement::new(ledger)).max_decoding_message_size(bytes_max),
         )

@@ -1,6 +1,7 @@
 //! owns token lots, expiry, charges, debts and the journal in Postgres
 
 mod app;
+mod budgets;
 mod cards;
 mod catalogue;
 pub mod config;

@@ -3,7 +3,10 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use drawdown_ledger_core::{JournalRow, Notice, NoticeRules, Plan, Settings, Team, Told, notices};
+use drawdown_ledger_core::{
+    Attribution, JournalRow, Line, Notice, NoticeRules, Plan, Settings, Spent, Team, Told, month_of, notices,
+    spend,
+};
 use drawdown_types::{TeamId, Timestamp};
 
 use crate::store::{teams::StoredTeam, write::Noted};
@@ -30,7 +33,33 @@ pub(crate) fn advance(
         stored.watch = watch;
         stored.team = after;
     }
-    Noted { notices: found, at: to }
+    Noted { notices: found, ..Noted::at(to) }
+}
+
+/// Counts the charges of `plan` in the budgets of their teams and finds what was reached (D59). A correction
+/// counts here too, as usage below zero.
+pub(crate) fn count(noted: &mut Noted, stored: &mut [StoredTeam], lines: &[Line], plan: &Plan) {
+    let mut budgets: Vec<_> = stored.iter_mut().flat_map(|stored| stored.budgets.drain(..)).collect();
+    let spent = plan.charges.iter().filter_map(|charge| {
+        let line = lines.get(charge.line)?;
+        let Attribution::Payer(payer) = line.attribution else { return None };
+        let (team_id, app_id, window) = (charge.team_id, payer.app_id, line.window);
+        Some(Spent { team_id, app_id, window, amount: charge.amount.as_micros() })
+    });
+    let (changed, reached) = spend(&mut budgets, spent, noted.at);
+    noted.notices.extend(reached);
+    noted.budgets.extend(changed.into_iter().filter_map(|index| budgets.get(index).cloned()));
+}
+
+/// The months of the windows of `lines`, each once, by its first instant.
+pub(crate) fn months(lines: &[Line]) -> Vec<Timestamp> {
+    let mut months: Vec<(Timestamp, Timestamp)> = Vec::new();
+    for line in lines {
+        if !months.iter().any(|(first, next)| *first <= line.window && line.window < *next) {
+            months.push(month_of(line.window));
+        }
+    }
+    months.into_iter().map(|(first, _)| first).collect()
 }
 
 /// The rows of each team, in order of sequence.

@@ -163,7 +163,8 @@ impl Poster {
         let now = self.clock.now();
         let keys = usage_keys(&catalogue.prices, &lines);
         let team_ids: Vec<TeamId> = batch::payers(&lines).into_iter().map(|(_, team)| team).collect();
-        let (mut stored, states) = teams::load_in_tx(&mut tx, &team_ids, &keys).await?;
+        let months = noting::months(&lines);
+        let (mut stored, states) = teams::load_with_budgets_in_tx(&mut tx, &team_ids, &keys, &months).await?;
         batch::set_apart_foreign(&mut lines, &stored);
         let (plan, noted) = self.fold(&lines, &mut stored, &states, &catalogue, now)?;
         let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?;
@@ -210,7 +211,8 @@ impl Poster {
         let plan = fold_batch(&mut teams, &batch, ChargeId::generate)
             .map_err(|error: FoldError| Error::Broken(error.to_string()))?;
         let at = plan.instant.unwrap_or(now);
-        let noted = noting::advance(stored, teams, &plan, at, &self.notice_rules, &self.settings);
+        let mut noted = noting::advance(stored, teams, &plan, at, &self.notice_rules, &self.settings);
+        noting::count(&mut noted, stored, lines, &plan);
         Ok((plan, noted))
     }
 

@@ -64,6 +64,11 @@ pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 /// The team belongs to another account.
 pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";
 
+// === budgets ===
+
+/// There is no such budget, or not yet in the month asked for.
+pub const BUDGET_UNKNOWN: &str = "BUDGET_UNKNOWN";
+
 // === notices ===
 
 /// A cursor of another installation or filter.

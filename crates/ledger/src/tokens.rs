@@ -168,7 +168,7 @@ impl Ledger {
         let stored = std::slice::from_mut(&mut command.stored);
         let noted =
             noting::advance(stored, vec![after], plan, command.now, &self.notice_rules, &self.settings);
-        let StoredTeam { team, charges, last_window, watch } = &command.stored;
+        let StoredTeam { team, charges, last_window, watch, .. } = &command.stored;
         let usage = TeamUsage { charges: *charges, last_window: *last_window, watch: *watch };
         let rows = PlanRows {
             batch: (0, 0),
@@ -252,7 +252,7 @@ impl Ledger {
     }
 }
 
-fn check_account(theirs: AccountId, asked: AccountId) -> Result<(), Error> {
+pub(crate) fn check_account(theirs: AccountId, asked: AccountId) -> Result<(), Error> {
     if theirs == asked {
         return Ok(());
     }

@@ -44,6 +44,7 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant!("batch_is_its_receipt"),
     invariant!("batches_are_gapless"),
     invariant!("books_sum_to_zero"),
+    invariant!("budget_is_its_charges"),
     invariant!("charge_is_its_journal"),
     invariant!("charges_are_gapless"),
     invariant!("charges_are_price_of_state"),
@@ -56,6 +57,7 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant!("lots_close_once"),
     invariant!("lots_pay_inside_validity"),
     invariant!("netting_lots_are_open"),
+    invariant!("notices_have_their_places"),
     invariant!("orders_have_one_lot"),
     invariant!("usage_is_noted"),
 ];

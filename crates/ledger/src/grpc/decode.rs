@@ -77,7 +77,7 @@ fn text(v: &mut Violations, field: &str, text: &str, min: usize, max: usize) -> 
     fits.then(|| text.to_owned())
 }
 
-fn request_id(v: &mut Violations, id: &str) {
+pub(super) fn request_id(v: &mut Violations, id: &str) {
     let fits =
         (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     if !fits {

@@ -1,5 +1,6 @@
 //! The wire, nothing else: decode everything at once, call the ledger, encode.
 
+mod budget;
 mod catalog;
 mod decode;
 mod decode_batch;
@@ -11,6 +12,7 @@ mod settlement;
 mod status;
 mod token;
 
+pub use budget::Budgets;
 pub use catalog::Catalog;
 pub use notice::Notices;
 pub use settlement::Settlement;

@@ -6,6 +6,7 @@
 //! cursor guards. Rows without such a guard (newest usage of a client id) come last, sorted.
 
 pub mod audit;
+pub mod budgets;
 pub mod catalog;
 pub mod clock;
 pub mod due;

@@ -3,12 +3,12 @@
 //! A lock that had to wait refreshes the locked row only, not the rest of its statement's snapshot;
 //! so locking and loading must stay two statements, or a lot could be drawn twice.
 
-use drawdown_ledger_core::{Balance, Cycle, Lot, PoolKind, Team, UsageKey, UsageState, Watch};
+use drawdown_ledger_core::{Balance, BudgetMonth, Cycle, Lot, PoolKind, Team, UsageKey, UsageState, Watch};
 use drawdown_types::{AccountId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, TeamId, Timestamp};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::Instant;
+use super::{Instant, budgets};
 use crate::error::Error;
 
 /// A team as stored, with what the core does not need to know.
@@ -22,6 +22,8 @@ pub struct StoredTeam {
     pub last_window: Option<Timestamp>,
     /// What was told of it.
     pub watch: Watch,
+    /// Its budgets, in the months that were asked for.
+    pub budgets: Vec<BudgetMonth>,
 }
 
 /// Makes sure that each team has a balance and locks all of them, in order of team id. A team that
@@ -52,6 +54,17 @@ pub async fn load_in_tx(
     teams: &[TeamId],
     keys: &[UsageKey],
 ) -> Result<(Vec<StoredTeam>, Vec<UsageState>), Error> {
+    load_with_budgets_in_tx(tx, teams, keys, &[]).await
+}
+
+/// The same with the teams' budgets in `months`, each named by its first instant.
+pub async fn load_with_budgets_in_tx(
+    tx: &mut PgConnection,
+    teams: &[TeamId],
+    keys: &[UsageKey],
+    months: &[Timestamp],
+) -> Result<(Vec<StoredTeam>, Vec<UsageState>), Error> {
+    let months: Vec<Instant> = months.iter().copied().map(Instant).collect();
     let ids: Vec<Uuid> = teams.iter().map(|team| team.as_uuid()).collect();
     let key_teams: Vec<Uuid> = keys.iter().map(|key| key.team_id.as_uuid()).collect();
     let key_prices: Vec<Uuid> = keys.iter().map(|key| key.price_id.as_uuid()).collect();
@@ -62,7 +75,8 @@ pub async fn load_in_tx(
         &ids,
         &key_teams,
         &key_prices,
-        &key_cycles[..] as _
+        &key_cycles[..] as _,
+        &months[..] as _
     )
     .fetch_all(tx)
     .await?;
@@ -114,6 +128,7 @@ struct TeamRow {
     state_cycles: Vec<Instant>,
     state_meters: Vec<String>,
     state_quantities: Vec<i64>,
+    budgets: Option<String>,
 }
 
 // === impl TeamRow ===
@@ -142,7 +157,11 @@ impl TeamRow {
             due: self.notice_due.map(Timestamp::from),
         };
         let lots = (0..self.lot_ids.len()).map(|index| self.lot(index)).collect::<Result<_, _>>()?;
-        Ok(StoredTeam { team: Team { balance, lots }, charges, last_window, watch })
+        let budgets = match &self.budgets {
+            Some(text) => budgets::parse(balance.account_id, balance.team_id, text)?,
+            None => Vec::new(),
+        };
+        Ok(StoredTeam { team: Team { balance, lots }, charges, last_window, watch, budgets })
     }
 
     fn lot(&self, index: usize) -> Result<Lot, Error> {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use drawdown_ledger_core::{Balance, Charge, JournalRow, Lot, Notice, Plan, Rated, Watch};
+use drawdown_ledger_core::{Balance, BudgetMonth, Charge, JournalRow, Lot, Notice, Plan, Rated, Watch};
 use drawdown_types::{AccountId, AppId, HoldId, NoticeId, OrderId, TeamId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -55,8 +55,18 @@ pub struct TeamUsage {
 pub struct Noted {
     /// The facts, those of a team in the order in which they became true.
     pub notices: Vec<Notice>,
+    /// Budgets whose usage changed, as they are afterwards.
+    pub budgets: Vec<BudgetMonth>,
     /// The instant.
     pub at: Timestamp,
+}
+
+impl Noted {
+    /// Nothing, at `at`.
+    #[must_use]
+    pub const fn at(at: Timestamp) -> Self {
+        Self { notices: Vec::new(), budgets: Vec::new(), at }
+    }
 }
 
 /// What a new lot says beside its amounts.
@@ -117,6 +127,7 @@ struct Ending<'a> {
     balances: &'a [(&'a Balance, TeamUsage)],
     notices: &'a [Notice],
     details: Vec<String>,
+    budgets: &'a [BudgetMonth],
     noted_at: Timestamp,
 }
 
@@ -134,6 +145,7 @@ impl<'a> Ending<'a> {
                 balances: &[],
                 notices: &[],
                 details: Vec::new(),
+                budgets: &[],
                 noted_at: Timestamp::EPOCH,
             });
         };
@@ -156,6 +168,7 @@ impl<'a> Ending<'a> {
             balances,
             notices: &noted.notices,
             details: details.collect::<Result<_, _>>().map_err(|e| Error::Broken(e.to_string()))?,
+            budgets: &noted.budgets,
             noted_at: noted.at,
         })
     }
@@ -269,6 +282,11 @@ async fn write_chunk(
         col(notices, |n| Instant(n.occurred_at)) as _,
         Instant(end.noted_at) as _,
         &end.details,
+        &col(end.budgets, |b| b.account_id.as_uuid()),
+        &col(end.budgets, |b| b.team_id.as_uuid()),
+        &col(end.budgets, |b| b.budget_id.as_uuid()),
+        col(end.budgets, |b| Instant(b.month)) as _,
+        &col(end.budgets, |b| b.used.as_micros()),
     )
     .execute(tx)
     .await?;

@@ -134,6 +134,15 @@ const CORRUPTIONS: &[Corruption] = &[
         seen_by: &["batch_chain_recomputes", "lanes_are_their_ranges"],
     },
     Corruption { sql: "delete from ledger.client_usage", seen_by: &["usage_is_noted"] },
+    Corruption {
+        sql: "update ledger.budget_month set used_micros = used_micros + 1",
+        seen_by: &["budget_is_its_charges"],
+    },
+    Corruption { sql: "delete from ledger.budget_month", seen_by: &["budget_is_its_charges"] },
+    Corruption {
+        sql: "delete from ledger.outbox where position = 2",
+        seen_by: &["notices_have_their_places"],
+    },
 ];
 
 /// A ledger with something of everything: lots that are open, closing and closed, debts opened and paid,
@@ -156,8 +165,10 @@ async fn rich() -> World {
         ..calls(buyer, 3)
     };
     world.settle(producer, vec![nobody, calls_at(buyer, 4, "2026-03-10T13:30:00Z")]).await;
+    world.budget(buyer, None, 1_000_000_000, &[50]).await.unwrap();
     world.clock.advance(DAY + DAY);
     world.settle(producer, vec![calls_at(buyer, 1, "2026-03-12T13:30:00Z")]).await;
+    world.relay.look().await.unwrap();
     world.assert_clean().await;
     sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
     world

@@ -10,7 +10,7 @@ use drawdown_ledger::{
     Options,
     directory::{Directory, TeamFacts},
     error::Error,
-    grpc::{Catalog, Notices, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Notices, Settlement, Tokens},
     jobs::relay::Relay,
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -18,8 +18,9 @@ use drawdown_ledger::{
 };
 use drawdown_proto::{
     ledger::v1::{
-        catalog_service_server::CatalogService, line, notice_service_server::NoticeService,
-        settlement_service_server::SettlementService, token_service_server::TokenService, *,
+        budget_service_server::BudgetService, catalog_service_server::CatalogService, line,
+        notice_service_server::NoticeService, settlement_service_server::SettlementService,
+        token_service_server::TokenService, *,
     },
     scalar::timestamp_to_proto,
 };
@@ -61,6 +62,7 @@ pub(crate) struct World {
     pub(crate) catalog: Catalog,
     pub(crate) settlement: Settlement,
     pub(crate) notices: Notices,
+    pub(crate) budgets: Budgets,
     pub(crate) relay: Relay,
     directory: Arc<FakeDirectory>,
 }
@@ -118,6 +120,7 @@ impl World {
             catalog: Catalog::new(Arc::clone(&ledger)),
             settlement: Settlement::new(Arc::clone(&ledger)),
             notices: Notices::new(Arc::clone(&ledger), config.notices.watch, CancellationToken::new()),
+            budgets: Budgets::new(Arc::clone(&ledger)),
             relay: Relay::new(Arc::clone(&ledger), config.notices.relay),
             ledger,
             directory,
@@ -241,6 +244,25 @@ impl World {
     pub(crate) async fn unattributed(&self) -> Vec<UnattributedUsage> {
         let request = ListUnattributedRequest { page_size: 0, page_token: String::new() };
         self.tokens.list_unattributed(Request::new(request)).await.unwrap().into_inner().usage
+    }
+
+    pub(crate) async fn budget(
+        &self,
+        buyer: Buyer,
+        app: Option<AppId>,
+        cap_micros: i64,
+        soft_percent: &[u32],
+    ) -> Result<Budget, Status> {
+        let request = SetBudgetRequest {
+            account_id: buyer.account.to_string(),
+            team_id: buyer.team.to_string(),
+            app_id: app.map(|app| app.to_string()).unwrap_or_default(),
+            cap_micros: Some(cap_micros),
+            soft_percent: soft_percent.to_vec(),
+            hard: true,
+            request_id: request_id(),
+        };
+        Ok(self.budgets.set_budget(Request::new(request)).await?.into_inner().budget.unwrap())
     }
 
     /// Everything that is told, relayed just now, in order.
