@@ -3,6 +3,7 @@
 //! A rule that nothing checks is not written down as a rule; a finding says where, what, and what would be right.
 
 mod absence;
+mod compatibility;
 mod edges;
 mod limits;
 mod links;
@@ -91,6 +92,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     findings.extend(limits::check(&texts));
     findings.extend(reasons::check(&texts));
     findings.extend(migrations::check(&texts));
+    findings.extend(compatibility::check(&texts));
     findings.sort();
     for finding in &findings {
         println!("{finding}");
