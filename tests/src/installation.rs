@@ -264,6 +264,7 @@ listen = "127.0.0.1:{ledger}"
 metrics_listen = "127.0.0.1:{ledger_page}"
 [ledger.database]
 url = "{postgres}"
+role = "drawdown_ledger_service"
 [ledger.entitlement]
 endpoint = "http://127.0.0.1:{entitlement}"
 
@@ -274,6 +275,7 @@ listen = "127.0.0.1:{entitlement}"
 metrics_listen = "127.0.0.1:{entitlement_page}"
 [entitlement.database]
 url = "{postgres}"
+role = "drawdown_entitlement_service"
 [entitlement.ledger]
 endpoint = "http://127.0.0.1:{ledger}"
 {further}

@@ -104,7 +104,12 @@ pub async fn charges(channels: &Channels, team_id: &str) -> Result<Vec<led::Char
     let mut tokens = ledger::token(&channels.ledger);
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = led::ListChargesRequest { team_id: team_id.to_owned(), page_size: PAGE, page_token };
+        let request = led::ListChargesRequest {
+            team_id: team_id.to_owned(),
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        };
         let page = tokens.list_charges(request).await.context("charges")?.into_inner();
         all.extend(page.charges);
         page_token = page.next_page_token;
@@ -119,7 +124,7 @@ pub async fn charges(channels: &Channels, team_id: &str) -> Result<Vec<led::Char
 /// # Errors
 /// Where the ledger does not answer.
 pub async fn lots(channels: &Channels, team_id: &str) -> Result<Vec<led::Lot>> {
-    let request = led::ListLotsRequest { team_id: team_id.to_owned(), at: None };
+    let request = led::ListLotsRequest { team_id: team_id.to_owned(), ..Default::default() };
     Ok(ledger::token(&channels.ledger).list_lots(request).await.context("lots")?.into_inner().lots)
 }
 
@@ -131,7 +136,7 @@ pub async fn unattributed_events(channels: &Channels) -> Result<i64> {
     let mut tokens = ledger::token(&channels.ledger);
     let (mut events, mut page_token) = (0, String::new());
     loop {
-        let request = led::ListUnattributedRequest { page_size: PAGE, page_token };
+        let request = led::ListUnattributedRequest { page_size: PAGE, page_token, ..Default::default() };
         let page = tokens.list_unattributed(request).await.context("unattributed")?.into_inner();
         events += page.usage.iter().map(|usage| usage.events).sum::<i64>();
         page_token = page.next_page_token;
@@ -176,7 +181,7 @@ async fn team_report(
     name: &str,
     team_id: &str,
 ) -> Result<TeamReport> {
-    let request = led::GetBalanceRequest { team_id: team_id.to_owned(), at: None };
+    let request = led::GetBalanceRequest { team_id: team_id.to_owned(), ..Default::default() };
     let answer = ledger::token(&channels.ledger).get_balance(request).await.context("balance")?;
     let balance = answer.into_inner().balance.context("no balance in the answer")?;
     let mut apps: BTreeMap<(String, String), AppReport> = BTreeMap::new();

@@ -52,12 +52,15 @@ impl Parts {
     }
 }
 
-/// Brings the schema `entitlement` up to date. Harmless where it is.
+/// Brings the schema `entitlement` up to date, and the rights of its roles. Harmless where it is.
 ///
 /// # Errors
 /// Where the database refuses a migration, or was migrated by a newer version.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
-    sqlx::migrate!().run(pool).await
+    sqlx::migrate!().run(pool).await?;
+    // What is new since the roles were made has its rights from here.
+    sqlx::query("SELECT entitlement.apply_roles()").execute(pool).await?;
+    Ok(())
 }
 
 /// Serves until the context's signal to stop.

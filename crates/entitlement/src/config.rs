@@ -67,6 +67,8 @@ pub struct Options {
 pub struct DatabaseOptions {
     /// The address with user and database.
     pub url: DatabaseUrl,
+    /// The role that every connection takes; empty to stay who signed in.
+    pub role: String,
     /// The most connections.
     pub connections_max: Count,
     /// How long to wait for a free connection, in ms.
@@ -213,6 +215,7 @@ impl Default for DatabaseOptions {
     fn default() -> Self {
         Self {
             url: DatabaseUrl("postgres://127.0.0.1:5432/drawdown".to_owned()),
+            role: String::new(),
             connections_max: Count::of(16),
             acquire_timeout_ms: Millis::from_millis(5_000),
             statement_timeout_ms: Millis::from_millis(10_000),
@@ -317,8 +320,12 @@ impl DatabaseOptions {
         let connect = self.url.0.parse::<sqlx::postgres::PgConnectOptions>().ok().filter(|_| postgres);
         let url = connect.ok_or("is not an address such as postgres://user@host/database");
         let url = problems.field("url", url);
+        let role = Some(self.role).filter(|role| !role.is_empty());
+        let plain = |role: &String| role.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        problems.ensure(role.iter().all(plain), "role", "may hold letters, digits and _ only");
         problems.finish(url.map(|connect| PoolConfig {
             connect,
+            role,
             connections_max: self.connections_max.get_u32(),
             acquire_timeout: self.acquire_timeout_ms.duration(),
             statement_timeout: self.statement_timeout_ms.duration(),

@@ -21,4 +21,4 @@ pub use error::{Error, Refused};
 pub use grpc::{Hierarchy, Resolutions};
 pub use ledger::{Ledger, SettledUsage};
 pub use secret::{Pepper, PepperError};
-pub use store::{InstallationError, PoolConfig, pool};
+pub use store::{InstallationError, PoolConfig, SERVICE_ROLE, owner, pool};

@@ -26,12 +26,15 @@ use crate::{
     },
 };
 
-/// Brings the schema `ledger` of a database up to date. Harmless where it is.
+/// Brings the schema `ledger` of a database up to date, and the rights of its roles. Harmless where it is.
 ///
 /// # Errors
 /// Where the database does not answer, or was migrated by a newer version.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
-    sqlx::migrate!().run(pool).await
+    sqlx::migrate!().run(pool).await?;
+    // What is new since the roles were made has its rights from here.
+    sqlx::query("select ledger.apply_roles()").execute(pool).await?;
+    Ok(())
 }
 
 /// Serves until the context's signal to stop.

@@ -115,7 +115,7 @@ impl Ledger {
         limit: i64,
     ) -> Result<Vec<BudgetRead>, Error> {
         let month = month.unwrap_or_else(|| month_of(self.clock.now()).0);
-        let mut connection = self.pool.acquire().await?;
-        budgets::read(&mut connection, which, month, limit).await
+        let mut reader = self.pool.read_of(which.account).await?;
+        budgets::read(&mut reader, which, month, limit).await
     }
 }

@@ -17,7 +17,10 @@ use serde::Deserialize;
 
 pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
-use crate::{service::Limits, store::PoolConfig};
+use crate::{
+    service::Limits,
+    store::{PoolConfig, Pooler},
+};
 
 /// The documented defaults: the section `[ledger]`.
 pub const DEFAULTS_TOML: &str = include_str!("../ledger.default.toml");
@@ -78,6 +81,10 @@ pub struct Options {
 pub struct DatabaseOptions {
     /// The address with user and database. It may hold a password, so it is never printed.
     pub url: String,
+    /// The role that every connection takes; empty to stay who signed in.
+    pub role: String,
+    /// What stands between this process and the server.
+    pub pooler: Pooler,
     /// The most connections.
     pub connections_max: Count,
     /// How long to wait for a free connection, in ms.
@@ -134,6 +141,8 @@ pub struct DueConfig {
 impl std::fmt::Debug for DatabaseOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DatabaseOptions")
+            .field("role", &self.role)
+            .field("pooler", &self.pooler)
             .field("connections_max", &self.connections_max)
             .finish_non_exhaustive()
     }
@@ -180,6 +189,8 @@ impl Default for DatabaseOptions {
     fn default() -> Self {
         Self {
             url: "postgres://127.0.0.1:5432/drawdown".to_owned(),
+            role: String::new(),
+            pooler: Pooler::None,
             connections_max: Count::of(24),
             acquire_timeout_ms: Millis::from_millis(5_000),
             statement_timeout_ms: Millis::from_millis(30_000),
@@ -271,8 +282,15 @@ impl DatabaseOptions {
         let options = self.url.parse::<sqlx::postgres::PgConnectOptions>().ok().filter(|_| postgres);
         let options = options.ok_or("is not an address such as postgres://user@host/database");
         let connect = problems.field("url", options);
+        let role = Some(self.role).filter(|role| !role.is_empty());
+        let plain = |role: &String| role.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        problems.ensure(role.iter().all(plain), "role", "may hold letters, digits and _ only");
+        let kept = role.is_none() || self.pooler == Pooler::None;
+        problems.ensure(kept, "role", "is not kept by a pooler: sign in as a member of the role");
         problems.finish(connect.map(|connect| PoolConfig {
             connect,
+            role,
+            pooler: self.pooler,
             connections_max: self.connections_max.get_u32(),
             acquire_timeout: self.acquire_timeout_ms.duration(),
             statement_timeout: self.statement_timeout_ms.duration(),
@@ -305,6 +323,8 @@ mod tests {
             page_rows_max: Count::of(10_001),
             database: DatabaseOptions {
                 url: "mysql://root:secret@db".to_owned(),
+                role: "me; drop".to_owned(),
+                pooler: Pooler::Transaction,
                 ..DatabaseOptions::default()
             },
             entitlement: ChannelOptions::to("nowhere"),
@@ -319,6 +339,8 @@ mod tests {
             "pool_order",
             "page_rows_max",
             "database.url",
+            "database.role",
+            "database.role",
             "entitlement.endpoint",
         ];
         assert_eq!(fields, wrong);

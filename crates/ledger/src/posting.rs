@@ -24,7 +24,6 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use drawdown_ledger_core::{Batch, FoldError, Line, NoticeRules, Plan, Settings, fold_batch, usage_keys};
 use drawdown_types::{ChargeId, Clock, TeamId, Timestamp};
-use sqlx::PgPool;
 
 pub use batch::{LineDetail, MeterTotal, SealedBatch};
 pub use gate::{Fault, Gate, check};
@@ -35,7 +34,7 @@ use crate::{
     error::Error,
     noting,
     store::{
-        settlement,
+        Pool, settlement,
         settlement::Receipt,
         teams,
         teams::StoredTeam,
@@ -47,7 +46,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Poster {
     /// The database.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Where instants come from.
     pub clock: Arc<dyn Clock>,
     /// The rules' settings.
@@ -148,7 +147,7 @@ impl Poster {
         poisoned: &HashSet<TeamId>,
         ending: Ending,
     ) -> Result<Posted, PostError> {
-        let mut tx = self.pool.begin().await.map_err(Error::from)?;
+        let mut tx = self.pool.begin().await?;
         let Some((cursor, version)) = settlement::lock_in_tx(&mut tx, batch.shard).await? else {
             return Err(Fault::ShardUnknown { shard: batch.shard }.into());
         };

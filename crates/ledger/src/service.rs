@@ -7,7 +7,7 @@ use drawdown_ledger_core::{NoticeRules, Settings};
 use drawdown_service::{Code, Refusal};
 use drawdown_types::{AccountId, Clock, TeamId, Timestamp};
 use prost::Message;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     posting::{PostError, Posted, Poster, SealedBatch},
     reason,
     store::{
+        Pool,
         idempotency::{self, Known, RequestKey},
         outbox::Head,
         teams,
@@ -44,7 +45,7 @@ pub struct Limits {
 /// What the ledger is made of.
 pub struct Parts {
     /// The database.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Where instants come from.
     pub clock: Arc<dyn Clock>,
     /// The rules' settings.
@@ -61,7 +62,7 @@ pub struct Parts {
 
 /// The ledger.
 pub struct Ledger {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Pool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) notice_rules: Arc<NoticeRules>,
@@ -134,21 +135,19 @@ impl Ledger {
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
-        Ok(self.pool.begin().await?)
+        self.pool.begin().await
     }
 
     /// Who a team belongs to.
     pub(crate) async fn team_facts(&self, team: TeamId) -> Result<TeamFacts, Error> {
-        self.directory.team(team).await?.ok_or_else(|| {
-            Refusal::new(Code::NotFound, reason::TEAM_UNKNOWN, "there is no such team")
-                .violation("team_id", format!("{team} is not known"))
-                .into()
-        })
+        self.directory.team(team).await?.ok_or_else(|| unknown_team(team))
     }
 
     /// The account of a team.
     pub(crate) async fn account_of(&self, team: TeamId) -> Result<AccountId, Error> {
-        match teams::load(&self.pool, team).await? {
+        // The connection goes back before anybody else is asked.
+        let stored = teams::load(&mut *self.pool.read().await?, team).await?;
+        match stored {
             Some(stored) => Ok(stored.team.balance.account_id),
             None => Ok(self.team_facts(team).await?.account_id),
         }
@@ -156,7 +155,8 @@ impl Ledger {
 
     /// What is known of a request id.
     pub(crate) async fn once<R: Message + Default>(&self, key: RequestKey) -> Result<Once<R>, Error> {
-        match idempotency::find(&self.pool, &key).await? {
+        let known = idempotency::find(&mut *self.pool.read().await?, &key).await?;
+        match known {
             Known::New => Ok(Once::New(key)),
             Known::Answered(bytes) => {
                 Ok(Once::Answered(R::decode(&bytes[..]).map_err(|e| Error::stored("answer")(e.into()))?))
@@ -192,6 +192,12 @@ impl Ledger {
             Once::New(_) => Err(Error::Broken("a request id was taken and is not there".to_owned())),
         }
     }
+}
+
+pub(crate) fn unknown_team(team: TeamId) -> Error {
+    Refusal::new(Code::NotFound, reason::TEAM_UNKNOWN, "there is no such team")
+        .violation("team_id", format!("{team} is not known"))
+        .into()
 }
 
 /// The connection of a transaction, as `*_in_tx` functions take it.

@@ -16,9 +16,9 @@ use sqlx::{Postgres, Transaction};
 use crate::{
     error::Error,
     noting, reason,
-    service::{Ledger, connection},
+    service::{Ledger, connection, unknown_team},
     store::{
-        audit, reads,
+        Reader, audit, reads,
         teams::{self, StoredTeam},
         write::{self, LotNote, PlanRows, TeamUsage},
     },
@@ -50,6 +50,15 @@ pub(crate) struct GrantOrder {
     pub(crate) grant: Grant,
     /// Why.
     pub(crate) note: String,
+}
+
+/// Whose rows are read, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Of {
+    /// The account that asks, which sees only what is its own; none for an operator, who sees all.
+    pub(crate) account: Option<AccountId>,
+    /// Whose rows.
+    pub(crate) team: TeamId,
 }
 
 /// A lot with its note.
@@ -192,10 +201,11 @@ impl Ledger {
     }
 
     /// The balance of a team at an instant, and the instant.
-    pub(crate) async fn balance(&self, team: TeamId, at: Option<Timestamp>) -> Result<BalanceView, Error> {
-        let stored = match teams::load(&self.pool, team).await? {
+    pub(crate) async fn balance(&self, of: Of, at: Option<Timestamp>) -> Result<BalanceView, Error> {
+        let read = teams::load(&mut *self.pool.read_of(of.account).await?, of.team).await?;
+        let stored = match read {
             Some(stored) => stored.team,
-            None => self.untouched(team).await?,
+            None => self.untouched(of).await?,
         };
         let at = self.instant_of_read(&stored, at);
         balance_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)
@@ -204,15 +214,18 @@ impl Ledger {
     /// The lots of a team at an instant, in draw order, closed ones last, and the instant.
     pub(crate) async fn lots(
         &self,
-        team: TeamId,
+        of: Of,
         at: Option<Timestamp>,
     ) -> Result<(Vec<NotedLot>, Timestamp), Error> {
-        let mut stored = match teams::load(&self.pool, team).await? {
+        let (loaded, read) = {
+            let mut reader = self.pool.read_of(of.account).await?;
+            (teams::load(&mut reader, of.team).await?, reads::lots(&mut reader, of.team).await?)
+        };
+        let mut stored = match loaded {
             Some(stored) => stored.team,
-            None => self.untouched(team).await?,
+            None => self.untouched(of).await?,
         };
         let (lots, mut notes): (Vec<_>, HashMap<LotId, String>) = {
-            let read = reads::lots(&self.pool, team).await?;
             let notes = read.iter().map(|(lot, note)| (lot.lot_id, note.clone())).collect();
             (read.into_iter().map(|(lot, _)| lot).collect(), notes)
         };
@@ -231,15 +244,20 @@ impl Ledger {
     }
 
     /// A team that nothing was ever posted to, if there is such a team.
-    async fn untouched(&self, team: TeamId) -> Result<Team, Error> {
-        Ok(Team::new(self.team_facts(team).await?.account_id, team))
+    async fn untouched(&self, of: Of) -> Result<Team, Error> {
+        let account_id = self.team_facts(of.team).await?.account_id;
+        // Who asks for an account learns nothing about teams of others, not even that they exist.
+        if of.account.is_some_and(|account| account != account_id) {
+            return Err(unknown_team(of.team));
+        }
+        Ok(Team::new(account_id, of.team))
     }
 
-    /// Refuses a team that does not exist.
-    pub(crate) async fn check_team(&self, team: TeamId) -> Result<(), Error> {
-        match teams::load(&self.pool, team).await? {
+    /// Refuses a team that does not exist, or not for the account that asks.
+    pub(crate) async fn check_team(&self, reader: &mut Reader, of: Of) -> Result<(), Error> {
+        match teams::load(reader, of.team).await? {
             Some(_) => Ok(()),
-            None => self.team_facts(team).await.map(drop),
+            None => self.untouched(of).await.map(drop),
         }
     }
 

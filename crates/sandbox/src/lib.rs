@@ -1,5 +1,5 @@
 //! Private Postgres and Redis servers on free ports of the loopback, for `drawdown up`, the demo, tests, benches
-//! and drills.
+//! and drills; and a pooler in front of a Postgres ([`Pooler`]), for tests.
 //!
 //! Shape: [`Sandbox::start`] uses the servers that are given by their urls, else starts its own from what the
 //! machine has, from Debian's packages or from pinned wheels ([`Source`]). Own servers answer only on the loopback
@@ -14,6 +14,7 @@ mod error;
 mod find;
 mod install;
 mod place;
+mod pooler;
 mod postgres;
 mod probe;
 mod process;
@@ -26,6 +27,7 @@ use std::{
 
 pub use error::Error;
 pub use find::Source;
+pub use pooler::Pooler;
 
 use crate::{place::Place, postgres::Postgres, redis::Redis};
 

@@ -88,7 +88,7 @@ pub(crate) fn reach(what: &'static str, url: &str, default_port: u16) -> Result<
     Err(Error::io(format!("reach the given {what} at {host}:{port}"))(last))
 }
 
-fn authority(url: &str, default_port: u16) -> Option<(String, u16)> {
+pub(crate) fn authority(url: &str, default_port: u16) -> Option<(String, u16)> {
     let (_scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let address = rest[..end].rsplit('@').next()?;

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
-use drawdown_sandbox::{Options, Sandbox};
+use drawdown_sandbox::{Options, Pooler, Sandbox};
 use uuid::Uuid;
 
 use crate::{POSTGRES_URL_VARIABLE, REDIS_URL_VARIABLE};
@@ -35,6 +35,18 @@ pub struct RedisSpace {
 pub async fn redis() -> anyhow::Result<RedisSpace> {
     let url = servers().await?.redis_url().to_owned();
     Ok(RedisSpace { url, namespace: format!("t{}", Uuid::now_v7().simple()) })
+}
+
+/// A PgBouncer in transaction mode in front of the server that `url` names, with at most `sessions` sessions of it.
+///
+/// # Errors
+/// Where there is none to be had, or it does not start.
+pub async fn pooler(url: &str, sessions: u32) -> anyhow::Result<Pooler> {
+    let url = url.to_owned();
+    let starting = tokio::task::spawn_blocking(move || -> anyhow::Result<Pooler> {
+        Ok(Pooler::start(&url, sessions, &Options::from_env()?.sources)?)
+    });
+    starting.await?.context("pooler")
 }
 
 async fn servers() -> anyhow::Result<&'static Sandbox> {

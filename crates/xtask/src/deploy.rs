@@ -16,8 +16,13 @@ use crate::{
 };
 
 /// Those of `deploy/.env.example`.
-const SECRETS: [&str; 3] =
-    ["DRAWDOWN_POSTGRES_PASSWORD", "DRAWDOWN_REDIS_PASSWORD", "DRAWDOWN_CREDENTIAL_PEPPER"];
+const SECRETS: [&str; 5] = [
+    "DRAWDOWN_POSTGRES_PASSWORD",
+    "DRAWDOWN_LEDGER_POSTGRES_PASSWORD",
+    "DRAWDOWN_ENTITLEMENT_POSTGRES_PASSWORD",
+    "DRAWDOWN_REDIS_PASSWORD",
+    "DRAWDOWN_CREDENTIAL_PEPPER",
+];
 const PINS: &str = "tests/pip/requirements.txt";
 
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<ExitCode> {

@@ -97,7 +97,7 @@ impl LedgerWorld {
         sandbox.postgres_url().clone_into(&mut options.database.url);
         change(&mut options);
         let config = options.clone().validate().map_err(|problems| anyhow!("{problems:?}"))?;
-        let pool = pool::pool(&config.database);
+        let pool = pool::owner(&config.database);
         drawdown_ledger::migrate(&pool).await.context("migrate")?;
         let handlers = handlers(options, Arc::clone(&clock), Arc::clone(&known))?;
         let dir = TempDir::with_prefix("drawdown-ledger-")?;
@@ -170,7 +170,8 @@ impl LedgerWorld {
     }
 }
 
-fn handlers(options: Options, clock: Arc<dyn Clock>, known: Arc<KnownTeams>) -> Result<Handlers> {
+fn handlers(mut options: Options, clock: Arc<dyn Clock>, known: Arc<KnownTeams>) -> Result<Handlers> {
+    pool::SERVICE_ROLE.clone_into(&mut options.database.role);
     let config = options.validate().map_err(|problems| anyhow!("{problems:?}"))?;
     let ledger = Arc::new(Ledger::new(Parts {
         pool: pool::pool(&config.database),

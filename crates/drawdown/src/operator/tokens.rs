@@ -264,7 +264,7 @@ impl TokensCommand {
 impl LotsCommand {
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
-        let request = ListLotsRequest { team_id: self.team_id, at: wire(self.at) };
+        let request = ListLotsRequest { team_id: self.team_id, at: wire(self.at), ..Default::default() };
         let answer = token(&session.ledger).list_lots(request).await?.into_inner();
         session.output.table(&json_of("drawdown.ledger.v1.ListLotsResponse", &answer)?, "lots", &LOT)
     }
@@ -273,7 +273,7 @@ impl LotsCommand {
 impl BalanceCommand {
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
-        let request = GetBalanceRequest { team_id: self.team_id, at: wire(self.at) };
+        let request = GetBalanceRequest { team_id: self.team_id, at: wire(self.at), ..Default::default() };
         let answer = token(&session.ledger).get_balance(request).await?.into_inner();
         session.output.record(
             &json_of("drawdown.ledger.v1.GetBalanceResponse", &answer)?,
@@ -290,7 +290,12 @@ impl ChargesCommand {
         let answer = self
             .pages
             .collect("drawdown.ledger.v1.ListChargesResponse", "charges", |page_size, page_token| {
-                let request = ListChargesRequest { team_id: self.team_id.clone(), page_size, page_token };
+                let request = ListChargesRequest {
+                    team_id: self.team_id.clone(),
+                    page_size,
+                    page_token,
+                    ..Default::default()
+                };
                 let mut client = client.clone();
                 async move { client.list_charges(request).await }
             })
@@ -312,7 +317,12 @@ impl JournalCommand {
             if page_size == 0 {
                 break;
             }
-            let request = ListJournalRequest { team_id: self.team_id.clone(), after_seq, page_size };
+            let request = ListJournalRequest {
+                team_id: self.team_id.clone(),
+                after_seq,
+                page_size,
+                ..Default::default()
+            };
             let page = client.list_journal(request).await?.into_inner();
             let Some(last) = page.rows.last() else { break };
             after_seq = last.seq;

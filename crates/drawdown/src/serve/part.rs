@@ -86,13 +86,13 @@ impl Config {
     pub(crate) async fn migrate(&self) -> Result<()> {
         match self {
             Self::Entitlement(config) => {
-                let pool = drawdown_entitlement::pool(&config.database);
+                let pool = drawdown_entitlement::owner(&config.database);
                 let migrated = drawdown_entitlement::migrate(&pool).await;
                 pool.close().await;
                 migrated.context("can not bring the schema entitlement up to date")
             }
             Self::Ledger(config) => {
-                let pool = drawdown_ledger::store::pool::pool(&config.database);
+                let pool = drawdown_ledger::store::pool::owner(&config.database);
                 let migrated = drawdown_ledger::migrate(&pool).await;
                 pool.close().await;
                 migrated.context("can not bring the schema ledger up to date")

@@ -71,7 +71,10 @@ async fn serve(
     let (postgres_url, redis_url) = (sandbox.postgres_url().to_owned(), sandbox.redis_url().to_owned());
     let sources = sources
         .with("entitlement", "database.url", &*postgres_url)
+        .with("entitlement", "database.role", drawdown_entitlement::SERVICE_ROLE)
         .with("ledger", "database.url", &*postgres_url)
+        .with("ledger", "database.role", drawdown_ledger::store::pool::SERVICE_ROLE)
+        .with("ledger", "database.pooler", "none")
         .with("metering", "redis.url", &*redis_url);
     let settings = Settings::load(&sources, &Service::ALL)?;
     for config in &settings.services {

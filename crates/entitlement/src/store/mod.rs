@@ -20,7 +20,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 pub use installation::InstallationError;
 pub(crate) use instant::Instant;
-pub use pool::{PoolConfig, pool};
+pub use pool::{PoolConfig, SERVICE_ROLE, owner, pool};
 
 pub(crate) use accounts::{
     AccountRecord, TeamRecord, account_in_tx, insert_account_in_tx, insert_team_in_tx, kind_text,

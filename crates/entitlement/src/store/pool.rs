@@ -10,11 +10,16 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-/// How to reach the database and how long anything there may take.
+/// The role that the service works as, made by the migrations.
+pub const SERVICE_ROLE: &str = "drawdown_entitlement_service";
+
+/// How to reach the database, as whom, and how long anything there may take.
 #[derive(Clone)]
 pub struct PoolConfig {
-    /// Where, as whom.
+    /// Where, and who signs in.
     pub connect: PgConnectOptions,
+    /// The role that every connection takes; none to stay who signed in.
+    pub role: Option<String>,
     /// The most connections.
     pub connections_max: u32,
     /// How long to wait for a free connection.
@@ -34,9 +39,23 @@ impl fmt::Debug for PoolConfig {
     }
 }
 
+/// A pool for migrations: as who signs in. A statement may take its time there, but not wait for a lock in front of
+/// everybody else.
+#[must_use]
+pub fn owner(config: &PoolConfig) -> PgPool {
+    let lock_timeout = config.lock_timeout.as_millis().to_string();
+    let connect = config.connect.clone().application_name("drawdown-entitlement-migrate");
+    with_limits(config).connect_lazy_with(connect.options([("lock_timeout", lock_timeout)]))
+}
+
+fn with_limits(config: &PoolConfig) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(config.connections_max).acquire_timeout(config.acquire_timeout)
+}
+
 /// Makes the pool. It connects when it is first used.
 #[must_use]
 pub fn pool(config: &PoolConfig) -> PgPool {
+    let role = config.role.iter().map(|role| ("role", role.clone()));
     let millis = |duration: Duration| duration.as_millis().to_string();
     let connect = config.connect.clone().application_name("drawdown-entitlement").options([
         ("synchronous_commit", "on".to_owned()),
@@ -47,8 +66,5 @@ pub fn pool(config: &PoolConfig) -> PgPool {
         // the statements are short look-ups; compiling one costs more than running it
         ("jit", "off".to_owned()),
     ]);
-    PgPoolOptions::new()
-        .max_connections(config.connections_max)
-        .acquire_timeout(config.acquire_timeout)
-        .connect_lazy_with(connect)
+    with_limits(config).connect_lazy_with(connect.options(role))
 }

@@ -121,6 +121,11 @@ async fn what_was_written_stays() {
         let error = sqlx::query(statement).execute(world.database.pool()).await.unwrap_err();
         let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
         assert_eq!(code.as_deref(), Some("23001"), "{statement}");
+        // The service has not even the right, but to end a role, which is an update.
+        let error = sqlx::query(statement).execute(&world.parts.pool).await.unwrap_err();
+        let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
+        let ends_roles = statement.starts_with("UPDATE entitlement.role_history");
+        assert_eq!(code.as_deref(), Some(if ends_roles { "23001" } else { "42501" }), "{statement}");
     }
     assert_eq!(world.dump().await, before);
 }

@@ -24,6 +24,10 @@ use drawdown_service::Telemetry;
 use drawdown_testkit::{Database, ManualClock};
 use drawdown_types::{Clock as _, Timestamp};
 use futures::future::BoxFuture;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
 
@@ -88,6 +92,13 @@ impl SettledUsage for FakeLedger {
     }
 }
 
+/// Connections as the service has them: a missing grant shows in whatever test needs it.
+pub(crate) fn service_pool(database: &Database) -> PgPool {
+    let options: PgConnectOptions = database.url().parse().unwrap();
+    let options = options.options([("role", drawdown_entitlement::SERVICE_ROLE)]);
+    PgPoolOptions::new().max_connections(8).connect_lazy_with(options)
+}
+
 /// A service on its own database.
 pub(crate) struct World {
     pub(crate) database: Database,
@@ -115,7 +126,7 @@ impl World {
         let clock = Arc::new(ManualClock::new(at(NOON)));
         let ledger = Arc::new(FakeLedger::default());
         let parts = Parts {
-            pool: database.pool().clone(),
+            pool: service_pool(&database),
             clock: clock.clone(),
             meter: Telemetry::detached("entitlement").unwrap().meter(),
             rules,
@@ -259,7 +270,7 @@ impl World {
 
     /// Opens connections ahead: two acts on one connection after the other are no race.
     pub(crate) async fn warm(&self) {
-        let connections = (0..6).map(|_| self.database.pool().acquire());
+        let connections = (0..6).map(|_| self.parts.pool.acquire());
         futures::future::try_join_all(connections).await.unwrap();
     }
 

@@ -17,7 +17,7 @@ use crate::{
         catalog::{Aggregation, Meter},
         shards::LaneKey,
     },
-    tokens::{GrantOrder, PurchaseOrder},
+    tokens::{GrantOrder, Of, PurchaseOrder},
 };
 
 /// Most bytes of a request id.
@@ -272,25 +272,36 @@ pub(super) fn grant(request: &v1::GrantTokensRequest) -> Result<GrantOrder, Refu
     v.finish(reason::REQUEST_INVALID, order)
 }
 
+/// Whose rows and by whom: an account that is named, or an operator.
+fn of(v: &mut Violations, account_id: &str, team_id: &str) -> Option<Of> {
+    let account = match account_id {
+        "" => Some(None),
+        text => parsed(v, "account_id", text).map(Some),
+    };
+    let team = parsed(v, "team_id", team_id);
+    account.zip(team).map(|(account, team)| Of { account, team })
+}
+
 /// A team, and an instant or none.
-pub(super) fn team_at(
+pub(super) fn of_at(
+    account_id: &str,
     team_id: &str,
     at: Option<&prost_types::Timestamp>,
-) -> Result<(TeamId, Option<Timestamp>), Refusal> {
+) -> Result<(Of, Option<Timestamp>), Refusal> {
     let mut v = Violations::new();
-    let team = parsed(&mut v, "team_id", team_id);
+    let of = of(&mut v, account_id, team_id);
     let at = optional_instant(&mut v, "at", at);
-    v.finish(reason::REQUEST_INVALID, team.zip(at))
+    v.finish(reason::REQUEST_INVALID, of.zip(at))
 }
 
 /// A team, and a place in one of its lists.
-pub(super) fn team_after(team_id: &str, after: i64) -> Result<(TeamId, i64), Refusal> {
+pub(super) fn of_after(account_id: &str, team_id: &str, after: i64) -> Result<(Of, i64), Refusal> {
     let mut v = Violations::new();
-    let team = parsed(&mut v, "team_id", team_id);
+    let of = of(&mut v, account_id, team_id);
     if after < 0 {
         v.push("after_seq", format!("is {after}, must be at least 0"));
     }
-    v.finish(reason::REQUEST_INVALID, team.map(|team| (team, after)))
+    v.finish(reason::REQUEST_INVALID, of.map(|of| (of, after)))
 }
 
 // === lanes and producers ===

@@ -77,10 +77,11 @@ impl Notices {
 
     async fn list(&self, request: &ListNoticesRequest) -> Result<ListNoticesResponse, Error> {
         let choice = self.choice(request.filter.as_ref()).await?;
-        let head = outbox::head(&self.ledger.pool).await?;
+        let head = outbox::head(&mut *self.ledger.pool.read().await?).await?;
         let after = cursor::open("page_token", &request.page_token, &head, &choice)?.unwrap_or(head.removed);
         let rows = page::size(request.page_size, PAGE_ROWS_DEFAULT, self.ledger.limits.page_rows_max);
-        let read = outbox::read(&self.ledger.pool, &choice, after, head.position, rows.into()).await?;
+        let mut reader = self.ledger.pool.read_of(choice.account).await?;
+        let read = outbox::read(&mut reader, &choice, after, head.position, rows.into()).await?;
         let more = u32::try_from(read.len()).unwrap_or(u32::MAX) >= rows;
         let behind = if more { read.last().map_or(after, |last| last.position) } else { head.position };
         let cursor = cursor::seal(&head, &choice, behind);
@@ -101,7 +102,7 @@ impl Notices {
         let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| full())?;
         let choice = self.choice(request.filter.as_ref()).await?;
         let heads = self.ledger.head.subscribe();
-        let head = outbox::head(&self.ledger.pool).await?;
+        let head = outbox::head(&mut *self.ledger.pool.read().await?).await?;
         let begin = if request.new_only { head.position } else { head.removed };
         let position = cursor::open(CURSOR, &request.cursor, &head, &choice)?.unwrap_or(begin);
         let watching = Watching {
@@ -131,11 +132,12 @@ impl Watching {
         loop {
             // Before the read: what happens after it wakes the wait below.
             self.heads.mark_unchanged();
-            let head = outbox::head(&self.ledger.pool).await?;
+            let head = outbox::head(&mut *self.ledger.pool.read().await?).await?;
             cursor::check_kept(CURSOR, &head, self.position)?;
             let rows = i64::from(self.config.rows_max);
             let read = if head.position > self.position {
-                outbox::read(&self.ledger.pool, &self.choice, self.position, head.position, rows).await?
+                let mut reader = self.ledger.pool.read_of(self.choice.account).await?;
+                outbox::read(&mut reader, &self.choice, self.position, head.position, rows).await?
             } else {
                 Vec::new()
             };

@@ -97,7 +97,9 @@ impl Settlement {
 
     async fn settled(&self, request: &HasSettledUsageRequest) -> Result<HasSettledUsageResponse, Error> {
         let (team, from) = decode::usage_question(request)?;
-        let settled = settlement::has_settled_usage(&self.0.pool, &request.client_ids, team, from).await?;
+        let settled =
+            settlement::has_settled_usage(&mut *self.0.pool.read().await?, &request.client_ids, team, from)
+                .await?;
         Ok(HasSettledUsageResponse { settled })
     }
 }

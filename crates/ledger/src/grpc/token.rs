@@ -77,20 +77,22 @@ impl Tokens {
     }
 
     async fn lots(&self, request: &ListLotsRequest) -> Result<ListLotsResponse, Error> {
-        let (team, at) = decode::team_at(&request.team_id, request.at.as_ref())?;
-        let (lots, at) = self.0.lots(team, at).await?;
+        let (of, at) = decode::of_at(&request.account_id, &request.team_id, request.at.as_ref())?;
+        let (lots, at) = self.0.lots(of, at).await?;
         let lots = lots.iter().map(encode::lot).collect();
         Ok(ListLotsResponse { lots, at: Some(timestamp_to_proto(at)) })
     }
 
     async fn charges(&self, request: &ListChargesRequest) -> Result<ListChargesResponse, Error> {
-        let (team, _) = decode::team_after(&request.team_id, 0)?;
+        let (of, _) = decode::of_after(&request.account_id, &request.team_id, 0)?;
+        let team = of.team;
         // The team is part of the list's name: a token of one team leads nowhere in another.
         let list = format!("charges/{team}");
         let after: Option<i64> = page::decode(&list, &request.page_token)?;
-        self.0.check_team(team).await?;
+        let mut reader = self.0.pool.read_of(of.account).await?;
+        self.0.check_team(&mut reader, of).await?;
         let rows = self.rows(request.page_size);
-        let read = reads::charges(&self.0.pool, team, after.unwrap_or_default(), rows).await?;
+        let read = reads::charges(&mut reader, team, after.unwrap_or_default(), rows).await?;
         let next_page_token =
             read.last().filter(|_| is_full(read.len(), rows)).map(|last| page::encode(&list, &last.seq));
         let charges = read.into_iter().map(|charge| encode::charge(team, charge)).collect();
@@ -98,9 +100,11 @@ impl Tokens {
     }
 
     async fn journal(&self, request: &ListJournalRequest) -> Result<ListJournalResponse, Error> {
-        let (team, after) = decode::team_after(&request.team_id, request.after_seq)?;
-        self.0.check_team(team).await?;
-        let read = reads::journal(&self.0.pool, team, after, self.rows(request.page_size)).await?;
+        let (of, after) = decode::of_after(&request.account_id, &request.team_id, request.after_seq)?;
+        let team = of.team;
+        let mut reader = self.0.pool.read_of(of.account).await?;
+        self.0.check_team(&mut reader, of).await?;
+        let read = reads::journal(&mut reader, team, after, self.rows(request.page_size)).await?;
         Ok(ListJournalResponse { rows: read.into_iter().map(|row| encode::journal_row(team, row)).collect() })
     }
 
@@ -110,7 +114,8 @@ impl Tokens {
     ) -> Result<ListUnattributedResponse, Error> {
         let after: Option<i64> = page::decode("unattributed", &request.page_token)?;
         let rows = self.rows(request.page_size);
-        let read = reads::unattributed(&self.0.pool, after.unwrap_or_default(), rows).await?;
+        let read =
+            reads::unattributed(&mut *self.0.pool.read().await?, after.unwrap_or_default(), rows).await?;
         let next_page_token = read
             .last()
             .filter(|_| is_full(read.len(), rows))
@@ -165,8 +170,8 @@ impl TokenService for Tokens {
     ) -> Result<Response<GetBalanceResponse>, Status> {
         let read = async {
             let request = request.get_ref();
-            let (team, at) = decode::team_at(&request.team_id, request.at.as_ref())?;
-            let view = self.0.balance(team, at).await?;
+            let (of, at) = decode::of_at(&request.account_id, &request.team_id, request.at.as_ref())?;
+            let view = self.0.balance(of, at).await?;
             Ok(GetBalanceResponse { balance: Some(encode::balance(&view)) })
         };
         read.await.map(Response::new).map_err(self.failed())

@@ -60,7 +60,7 @@ impl Relay {
     /// Where the database does not play along; what was committed before stays.
     pub async fn look(&self) -> Result<u64, Error> {
         let mut placed = 0_u64;
-        while let Some(oldest) = outbox::oldest_pending(&self.ledger.pool).await? {
+        while let Some(oldest) = self.oldest_pending().await? {
             self.ledger.metrics.notice_lag(self.ledger.clock.now().saturating_since(oldest));
             let more = self.place().await?;
             placed = placed.saturating_add(more);
@@ -70,9 +70,13 @@ impl Relay {
             }
         }
         self.ledger.metrics.notice_lag(std::time::Duration::ZERO);
-        let head = outbox::head(&self.ledger.pool).await?;
+        let head = outbox::head(&mut *self.ledger.pool.read().await?).await?;
         self.ledger.head.send_if_modified(|known| known.replace(head) != Some(head));
         Ok(placed)
+    }
+
+    async fn oldest_pending(&self) -> Result<Option<Timestamp>, Error> {
+        outbox::oldest_pending(&mut *self.ledger.pool.read().await?).await
     }
 
     async fn place(&self) -> Result<u64, Error> {

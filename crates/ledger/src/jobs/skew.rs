@@ -37,7 +37,7 @@ impl Skew {
     /// How far this clock is ahead, and how far it is behind; what the question took is neither.
     async fn measure(&self) -> Result<(Duration, Duration), Error> {
         let asked: Timestamp = self.ledger.clock.now();
-        let theirs = clock::now(&self.ledger.pool).await?;
+        let theirs = clock::now(&mut *self.ledger.pool.read().await?).await?;
         let answered = self.ledger.clock.now();
         Ok((asked.saturating_since(theirs), theirs.saturating_since(answered)))
     }

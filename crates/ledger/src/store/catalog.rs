@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use drawdown_ledger_core::{CardVersion, Price, Terms, UnknownName};
 use drawdown_types::{MeterSlug, PriceId, RateCardId, Slug, Timestamp};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Instant;
+use super::{Instant, Pool};
 use crate::error::Error;
 
 /// A meter as stored.
@@ -169,9 +169,8 @@ pub async fn insert_card_in_tx(
 }
 
 /// The whole catalogue at one instant, with its version.
-pub async fn load(pool: &PgPool) -> Result<(i64, Vec<Meter>, Vec<CardVersion>), Error> {
-    let mut tx = pool.begin().await?;
-    sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut *tx).await?;
+pub async fn load(pool: &Pool) -> Result<(i64, Vec<Meter>, Vec<CardVersion>), Error> {
+    let mut tx = pool.snapshot().await?;
     let version = version_in_tx(&mut tx).await?;
     let loaded = (version, meters_in_tx(&mut tx).await?, cards_in_tx(&mut tx).await?);
     tx.commit().await?;

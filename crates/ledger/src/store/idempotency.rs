@@ -5,7 +5,7 @@
 
 use drawdown_types::Timestamp;
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::Instant;
 use crate::error::Error;
@@ -39,12 +39,12 @@ impl RequestKey {
 }
 
 /// What is known of the request id of `key`.
-pub async fn find(pool: &PgPool, key: &RequestKey) -> Result<Known, Error> {
+pub async fn find(at: &mut PgConnection, key: &RequestKey) -> Result<Known, Error> {
     let row = sqlx::query!(
         "select request_hash, response from ledger.idempotency where request_id = $1",
         key.request_id,
     )
-    .fetch_optional(pool)
+    .fetch_optional(at)
     .await?;
     Ok(match row {
         None => Known::New,

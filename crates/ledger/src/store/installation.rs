@@ -1,9 +1,8 @@
 //! What must stay as it is for the life of a ledger: noted at the first start, compared at every other.
 
-use drawdown_ledger_core::Settings;
-use sqlx::PgPool;
-
+use super::Pool;
 use crate::error::Error;
+use drawdown_ledger_core::Settings;
 
 /// What the database was used with before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +25,18 @@ impl Installation {
 }
 
 /// Notes `ours` if nothing is noted yet, and gives what is.
-pub async fn note(pool: &PgPool, ours: &Installation) -> Result<Installation, Error> {
+pub async fn note(pool: &Pool, ours: &Installation) -> Result<Installation, Error> {
+    let mut tx = pool.begin().await?;
     sqlx::query!(
         "insert into ledger.installation (window_secs, pool_order) values ($1, $2) on conflict (only_row) do nothing",
         ours.window_secs,
         &ours.pool_order,
     )
-    .execute(pool)
+    .execute(&mut *tx)
     .await?;
     let noted = sqlx::query_as!(Installation, "select window_secs, pool_order from ledger.installation")
-        .fetch_one(pool)
+        .fetch_one(&mut *tx)
         .await?;
+    tx.commit().await?;
     Ok(noted)
 }

@@ -1,5 +1,5 @@
 //! SQL only: rows in, rows out, no rules. Functions named `*_in_tx` run in the caller's transaction and
-//! hold its locks; the others are reads of one statement, each of one instant.
+//! hold its locks; the others are reads of one statement, each of one instant, or begin their own transaction.
 //!
 //! Lock order of every writer, so that writers wait for each other and never deadlock:
 //! cursor of the shard → catalogue row → balances by team id → everything else, which a balance or a
@@ -23,7 +23,7 @@ pub mod verification;
 pub mod write;
 
 pub use instant::Instant;
-pub use pool::PoolConfig;
+pub use pool::{Pool, PoolConfig, Pooler, Reader};
 
 use drawdown_types::Timestamp;
 

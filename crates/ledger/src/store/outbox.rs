@@ -7,7 +7,7 @@
 
 use drawdown_ledger_core::Fact;
 use drawdown_types::{AccountId, NoticeId, TeamId, Timestamp};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Instant;
@@ -55,18 +55,18 @@ pub struct Placed {
 }
 
 /// Where the order stands.
-pub async fn head(pool: &PgPool) -> Result<Head, Error> {
+pub async fn head(at: &mut PgConnection) -> Result<Head, Error> {
     Ok(sqlx::query_as!(Head, "select origin, position, removed from ledger.outbox_head")
-        .fetch_one(pool)
+        .fetch_one(at)
         .await?)
 }
 
 /// When the oldest fact without a place was written; `None` where all have one.
-pub async fn oldest_pending(pool: &PgPool) -> Result<Option<Timestamp>, Error> {
+pub async fn oldest_pending(at: &mut PgConnection) -> Result<Option<Timestamp>, Error> {
     let oldest = sqlx::query_scalar!(
         r#"select min(noted_at) as "oldest: Instant" from ledger.outbox where position is null"#
     )
-    .fetch_one(pool)
+    .fetch_one(at)
     .await?;
     Ok(oldest.map(Timestamp::from))
 }
@@ -135,7 +135,7 @@ pub async fn renew_in_tx(tx: &mut PgConnection) -> Result<(), Error> {
 
 /// Facts with places after `after` up to `to`, in order, at most `limit`.
 pub async fn read(
-    pool: &PgPool,
+    at: &mut PgConnection,
     choice: &Choice,
     after: i64,
     to: i64,
@@ -161,7 +161,7 @@ pub async fn read(
                 to,
                 limit,
             )
-            .fetch_all(pool)
+            .fetch_all(at)
             .await?
         }
         None => {
@@ -177,7 +177,7 @@ pub async fn read(
                 to,
                 limit,
             )
-            .fetch_all(pool)
+            .fetch_all(at)
             .await?
         }
     };

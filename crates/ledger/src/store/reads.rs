@@ -2,20 +2,14 @@
 
 use drawdown_ledger_core::Lot;
 use drawdown_types::{AccountId, LotId, MicroTokens, TeamId, Timestamp};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Instant, teams::pool_kind};
 use crate::error::Error;
 
 /// All lots of a team, closed ones too, each with its note.
-pub async fn lots(pool: &PgPool, team: TeamId) -> Result<Vec<(Lot, String)>, Error> {
-    let mut connection = pool.acquire().await?;
-    lots_in_tx(&mut connection, team).await
-}
-
-/// The same in a transaction.
-pub async fn lots_in_tx(tx: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot, String)>, Error> {
+pub async fn lots(at: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot, String)>, Error> {
     let rows = sqlx::query!(
         "select account_id, lot_id, pool_kind, granted_micros, remaining_micros, consumed_micros, expired_micros,
                 purchased_at, starts_at, valid_from, expires_at, closes_at, closed_at, note
@@ -23,7 +17,7 @@ pub async fn lots_in_tx(tx: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot,
            and account_id = (select account_id from ledger.balance where team_id = $1)",
         team.as_uuid(),
     )
-    .fetch_all(tx)
+    .fetch_all(at)
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -82,7 +76,12 @@ pub struct ChargeRead {
 }
 
 /// Charges of a team after `after`, in posting order, at most `limit`.
-pub async fn charges(pool: &PgPool, team: TeamId, after: i64, limit: i64) -> Result<Vec<ChargeRead>, Error> {
+pub async fn charges(
+    at: &mut PgConnection,
+    team: TeamId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<ChargeRead>, Error> {
     let rows = sqlx::query_as!(
         ChargeRead,
         "select seq, charge_id, app_id, client_id, meter, failed, window_start, events, quantity, amount_micros,
@@ -95,7 +94,7 @@ pub async fn charges(pool: &PgPool, team: TeamId, after: i64, limit: i64) -> Res
         after,
         limit,
     )
-    .fetch_all(pool)
+    .fetch_all(at)
     .await?;
     Ok(rows)
 }
@@ -128,7 +127,12 @@ pub struct JournalRead {
 }
 
 /// Journal rows of a team after `after`, at most `limit`.
-pub async fn journal(pool: &PgPool, team: TeamId, after: i64, limit: i64) -> Result<Vec<JournalRead>, Error> {
+pub async fn journal(
+    at: &mut PgConnection,
+    team: TeamId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<JournalRead>, Error> {
     let rows = sqlx::query_as!(
         JournalRead,
         "select seq, kind, debit_book, credit_book, amount_micros, lot_id, charge_id, debt_from_micros,
@@ -141,7 +145,7 @@ pub async fn journal(pool: &PgPool, team: TeamId, after: i64, limit: i64) -> Res
         after,
         limit,
     )
-    .fetch_all(pool)
+    .fetch_all(at)
     .await?;
     Ok(rows)
 }
@@ -168,7 +172,11 @@ pub struct UnattributedRead {
 }
 
 /// Unattributed usage after entry `after`, at most `limit`.
-pub async fn unattributed(pool: &PgPool, after: i64, limit: i64) -> Result<Vec<UnattributedRead>, Error> {
+pub async fn unattributed(
+    at: &mut PgConnection,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<UnattributedRead>, Error> {
     let rows = sqlx::query_as!(
         UnattributedRead,
         "select entry, client_id, meter, window_start, reason, events, quantity, posted_at
@@ -176,7 +184,7 @@ pub async fn unattributed(pool: &PgPool, after: i64, limit: i64) -> Result<Vec<U
         after,
         limit,
     )
-    .fetch_all(pool)
+    .fetch_all(at)
     .await?;
     Ok(rows)
 }

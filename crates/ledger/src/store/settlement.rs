@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use drawdown_ledger_core::Unattributable;
 use drawdown_types::{AccountId, AppId, BatchId, ProducerId, TeamId, Timestamp};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -249,7 +249,7 @@ pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Resu
 
 /// Whether usage at or after `from` is settled: of some client ids, of a team, or (with neither) at all.
 pub async fn has_settled_usage(
-    pool: &PgPool,
+    at: &mut PgConnection,
     clients: &[String],
     team: Option<TeamId>,
     from: Timestamp,
@@ -261,7 +261,7 @@ pub async fn has_settled_usage(
         team.map(|team| team.as_uuid()),
         Instant(from) as _,
     )
-    .fetch_one(pool)
+    .fetch_one(at)
     .await?;
     Ok(settled)
 }

@@ -5,9 +5,9 @@
 //! trust them until the commit. 64-bit generations and chains are stored as `bigint` of the same bits.
 
 use drawdown_types::{ProducerId, Timestamp};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
-use super::Instant;
+use super::{Instant, Pool};
 use crate::error::Error;
 
 /// What the gate knows of a shard.
@@ -47,12 +47,13 @@ pub struct Lane {
 
 /// Gives every shard named a cursor, if it has none; `generations` are tried for those.
 pub async fn ensure_cursors(
-    pool: &PgPool,
+    pool: &Pool,
     shards: &[i32],
     generations: &[u64],
     now: Timestamp,
 ) -> Result<(), Error> {
     let generations: Vec<i64> = generations.iter().map(|bits| bits.cast_signed()).collect();
+    let mut tx = pool.begin().await?;
     sqlx::query!(
         "insert into ledger.shard_cursor (shard, generation, changed_at)
          select shard, generation, $3 from unnest($1::int[], $2::bigint[]) as new (shard, generation)
@@ -62,8 +63,9 @@ pub async fn ensure_cursors(
         &generations,
         Instant(now) as _,
     )
-    .execute(pool)
+    .execute(&mut *tx)
     .await?;
+    tx.commit().await?;
     Ok(())
 }
 
@@ -176,14 +178,13 @@ pub struct Snapshot {
 }
 
 /// Reads some shards and producers at one instant. Without producers one statement is one instant.
-pub async fn snapshot(pool: &PgPool, shards: &[i32], producers: &[ProducerId]) -> Result<Snapshot, Error> {
+pub async fn snapshot(pool: &Pool, shards: &[i32], producers: &[ProducerId]) -> Result<Snapshot, Error> {
     if producers.is_empty() {
-        let mut connection = pool.acquire().await?;
+        let mut connection = pool.read().await?;
         let (cursors, lanes) = cursors_in_tx(&mut connection, shards).await?;
         return Ok(Snapshot { cursors, lanes, producers: Vec::new() });
     }
-    let mut tx = pool.begin().await?;
-    sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut *tx).await?;
+    let mut tx = pool.snapshot().await?;
     let (cursors, lanes) = cursors_in_tx(&mut tx, shards).await?;
     let producers = producers_in_tx(&mut tx, producers).await?;
     tx.commit().await?;

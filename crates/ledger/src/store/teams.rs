@@ -5,7 +5,7 @@
 
 use drawdown_ledger_core::{Balance, BudgetMonth, Cycle, Lot, PoolKind, Team, UsageKey, UsageState, Watch};
 use drawdown_types::{AccountId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, TeamId, Timestamp};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Instant, budgets};
@@ -90,9 +90,8 @@ pub async fn load_with_budgets_in_tx(
 }
 
 /// One team with its live lots, as committed; `None` where nothing was ever posted to it.
-pub async fn load(pool: &PgPool, team: TeamId) -> Result<Option<StoredTeam>, Error> {
-    let mut connection = pool.acquire().await?;
-    let (mut teams, _) = load_in_tx(&mut connection, &[team], &[]).await?;
+pub async fn load(at: &mut PgConnection, team: TeamId) -> Result<Option<StoredTeam>, Error> {
+    let (mut teams, _) = load_in_tx(at, &[team], &[]).await?;
     Ok(teams.pop())
 }
 

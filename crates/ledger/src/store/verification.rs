@@ -9,9 +9,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::{reads, teams};
 use crate::error::Error;
 
-/// Makes a transaction one instant long, and gives its statements a limit of their own.
-pub async fn begin_in_tx(tx: &mut PgConnection, statement_timeout: Duration) -> Result<(), Error> {
-    sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut *tx).await?;
+/// Gives the statements of a transaction a limit of their own.
+pub async fn limit_in_tx(tx: &mut PgConnection, statement_timeout: Duration) -> Result<(), Error> {
     // A setting takes no parameters; this is a number.
     let limit = format!("set local statement_timeout = {}", statement_timeout.as_millis());
     sqlx::query(AssertSqlSafe(limit)).execute(tx).await?;
@@ -45,7 +44,7 @@ pub async fn teams_in_tx(
 
 /// All lots of a team, closed ones too.
 pub async fn lots_in_tx(tx: &mut PgConnection, team: TeamId) -> Result<Vec<Lot>, Error> {
-    Ok(reads::lots_in_tx(tx, team).await?.into_iter().map(|(lot, _)| lot).collect())
+    Ok(reads::lots(tx, team).await?.into_iter().map(|(lot, _)| lot).collect())
 }
 
 /// The whole journal of a team, by sequence.

@@ -46,7 +46,8 @@ async fn it_is_served_and_measured_and_stops() {
     let answer = drawdown_client::ledger::settlement(&channel).get_shards(shards).await.unwrap().into_inner();
     assert_eq!(answer.shards[0].last_batch, 0);
     // Whether the team exists is known to entitlement only, which does not answer.
-    let unknown = GetBalanceRequest { team_id: TeamId::generate().to_string(), at: None };
+    let unknown =
+        GetBalanceRequest { team_id: TeamId::generate().to_string(), ..GetBalanceRequest::default() };
     let balance = drawdown_client::ledger::token(&channel).get_balance(unknown).await;
     assert_eq!(reason(balance), "UNAVAILABLE");
     let page = running.telemetry.scrape().unwrap();

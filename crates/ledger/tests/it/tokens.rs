@@ -296,7 +296,11 @@ async fn reads_answer_for_an_instant_and_name_what_is_wrong() {
     assert_eq!((balance.version, balance.at), (0, proto(at(NOW))));
     world.purchase(buyer, 100, None).await.unwrap();
     let ask = |team_id: String, instant: &str| {
-        world.tokens.get_balance(Request::new(GetBalanceRequest { team_id, at: proto(at(instant)) }))
+        world.tokens.get_balance(Request::new(GetBalanceRequest {
+            team_id,
+            at: proto(at(instant)),
+            ..GetBalanceRequest::default()
+        }))
     };
     let team = buyer.team.to_string();
     let next_year = ask(team.clone(), "2027-03-10T12:01:00Z").await.unwrap().into_inner().balance.unwrap();
@@ -304,7 +308,7 @@ async fn reads_answer_for_an_instant_and_name_what_is_wrong() {
     assert_eq!(reason(ask(team.clone(), "2026-03-10T12:00:29Z").await), "INSTANT_BEFORE_POSTING");
     assert_eq!(reason(ask("team_x".to_owned(), NOW).await), "REQUEST_INVALID");
     assert_eq!(reason(ask(TeamId::generate().to_string(), NOW).await), "TEAM_UNKNOWN");
-    let lots = ListLotsRequest { team_id: TeamId::generate().to_string(), at: None };
+    let lots = ListLotsRequest { team_id: TeamId::generate().to_string(), ..ListLotsRequest::default() };
     assert_eq!(reason(world.tokens.list_lots(Request::new(lots)).await), "TEAM_UNKNOWN");
 }
 
@@ -318,7 +322,12 @@ async fn pages_go_on_where_they_ended_and_only_there() {
         world.settle(producer, vec![calls(buyer, events)]).await;
     }
     let page = |buyer: Buyer, page_token: String| {
-        let request = ListChargesRequest { team_id: buyer.team.to_string(), page_size: 2, page_token };
+        let request = ListChargesRequest {
+            team_id: buyer.team.to_string(),
+            page_size: 2,
+            page_token,
+            ..ListChargesRequest::default()
+        };
         world.tokens.list_charges(Request::new(request))
     };
     let (mut events, mut token) = (Vec::new(), String::new());

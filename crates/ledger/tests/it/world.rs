@@ -14,6 +14,7 @@ use drawdown_ledger::{
     jobs::relay::Relay,
     metrics::Metrics,
     service::{Ledger, Parts},
+    store::pool::SERVICE_ROLE,
     verify::Verdict,
 };
 use drawdown_proto::{
@@ -24,6 +25,7 @@ use drawdown_proto::{
     },
     scalar::timestamp_to_proto,
 };
+use drawdown_service::config::Millis;
 use drawdown_testkit::{Database, ManualClock};
 use drawdown_types::{AccountId, AppId, Clock, ProducerId, TeamId, Timestamp};
 use futures::{FutureExt as _, future::BoxFuture};
@@ -98,8 +100,16 @@ impl World {
 
     pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let database = Database::create_with("ledger", drawdown_ledger::migrate).await.unwrap();
+        Self::on(database, change)
+    }
+
+    pub(crate) fn on(database: Database, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::default();
         database.url().clone_into(&mut options.database.url);
+        // On a busy machine the last of many callers may wait for a while.
+        options.database.acquire_timeout_ms = Millis::from_millis(60_000);
+        // A missing grant shows in whatever test needs it.
+        SERVICE_ROLE.clone_into(&mut options.database.role);
         change(&mut options);
         let config = options.validate().unwrap();
         let clock = Arc::new(ManualClock::new(at(NOW)));
@@ -220,24 +230,23 @@ impl World {
     }
 
     pub(crate) async fn balance(&self, buyer: Buyer) -> Balance {
-        let request = GetBalanceRequest { team_id: buyer.team.to_string(), at: None };
+        let request = GetBalanceRequest { team_id: buyer.team.to_string(), ..GetBalanceRequest::default() };
         let answer = self.tokens.get_balance(Request::new(request)).await.unwrap();
         answer.into_inner().balance.unwrap()
     }
 
     pub(crate) async fn lots(&self, buyer: Buyer) -> Vec<Lot> {
-        let request = ListLotsRequest { team_id: buyer.team.to_string(), at: None };
+        let request = ListLotsRequest { team_id: buyer.team.to_string(), ..ListLotsRequest::default() };
         self.tokens.list_lots(Request::new(request)).await.unwrap().into_inner().lots
     }
 
     pub(crate) async fn charges(&self, buyer: Buyer) -> Vec<Charge> {
-        let request =
-            ListChargesRequest { team_id: buyer.team.to_string(), page_size: 0, page_token: String::new() };
+        let request = ListChargesRequest { team_id: buyer.team.to_string(), ..ListChargesRequest::default() };
         self.tokens.list_charges(Request::new(request)).await.unwrap().into_inner().charges
     }
 
     pub(crate) async fn journal(&self, buyer: Buyer) -> Vec<JournalRow> {
-        let request = ListJournalRequest { team_id: buyer.team.to_string(), after_seq: 0, page_size: 0 };
+        let request = ListJournalRequest { team_id: buyer.team.to_string(), ..ListJournalRequest::default() };
         self.tokens.list_journal(Request::new(request)).await.unwrap().into_inner().rows
     }
 
@@ -306,6 +315,29 @@ impl World {
 
     pub(crate) async fn assert_clean(&self) {
         assert_eq!(self.violated().await, Vec::new());
+    }
+}
+
+/// A user that signs in with a password and is a member of the service's role, as an operator makes one.
+pub(crate) struct User {
+    name: String,
+    pub(crate) url: String,
+}
+
+impl User {
+    pub(crate) async fn create(database: &Database) -> Self {
+        let name = format!("user_{}", &database.name()[1..]);
+        let make = format!("create user {name} password 'secret' in role {SERVICE_ROLE}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(database.pool()).await.unwrap();
+        let (_, rest) = database.url().split_once('@').unwrap();
+        Self { url: format!("postgres://{name}:secret@{rest}"), name }
+    }
+
+    /// Users belong to the server and would stay; a user owns nothing, so its database may be gone already.
+    pub(crate) async fn drop(self) {
+        let server = Database::create().await.unwrap();
+        let drop = format!("drop user {}", self.name);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(server.pool()).await.unwrap();
     }
 }
 

@@ -122,7 +122,7 @@ fn statements(parsed: &Parse<SourceFile>, in_transaction: bool) -> Vec<(usize, u
     let place = |statement: ast::Stmt| {
         let node = statement.syntax();
         let words = node.children_with_tokens().find(|part| !part.kind().is_trivia());
-        let from = words.map_or(node.text_range().start(), |part| part.text_range().start());
+        let from = words.map_or_else(|| node.text_range().start(), |part| part.text_range().start());
         (from.into(), node.text_range().end().into(), fault(&statement))
     };
     parsed.tree().stmts().map(place).collect()

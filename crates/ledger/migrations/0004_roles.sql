@@ -1,0 +1,125 @@
+-- Who may do what in this schema, and what a tenant sees of it.
+--
+-- Roles belong to the server, privileges to a database. The three roles here can not sign in: an operator
+-- grants them to users of his own, whose passwords no migration ever sees. Who migrates owns the tables.
+--   drawdown_ledger_service  the service: reads all, adds rows, changes those of tables that are not insert-only
+--   drawdown_ledger_reader   people and reports: reads all
+--   drawdown_ledger_tenant   one account: reads its rows, by row-level security; the service takes this role for
+--                            the length of a read that names an account
+-- Privileges follow from the tables (ledger.apply_roles), so a table that a later migration adds has its own.
+
+-- A role exists once a server, this migration runs once a database, perhaps in several at a time.
+create function ledger.make_role(role_name text, about text) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from pg_catalog.pg_roles where rolname = role_name) then
+        return;
+    end if;
+    execute format('create role %I nologin', role_name);
+    execute format('comment on role %I is %L', role_name, about);
+    -- an owner who is no superuser may take the role too: `drawdown up` does
+    if not pg_catalog.pg_has_role(current_user, role_name, 'member') then
+        execute format('grant %I to current_user', role_name);
+    end if;
+exception
+    when duplicate_object or unique_violation then
+        null; -- made by another database's migration, in between
+end $$;
+comment on function ledger.make_role(text, text) is 'Makes a role that can not sign in, where the server has none of the name.';
+
+select ledger.make_role('drawdown_ledger_service', 'the ledger''s service');
+select ledger.make_role('drawdown_ledger_reader', 'reads everything of the ledger');
+select ledger.make_role('drawdown_ledger_tenant', 'reads what is of one account, in a transaction that names it');
+
+create function ledger.tenant_account() returns uuid language sql stable
+    return nullif(current_setting('drawdown.account', true), '')::uuid;
+comment on function ledger.tenant_account() is 'The account whose rows a tenant sees: set for a transaction, never for a session.';
+
+create function ledger.apply_roles() returns void language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    -- Tables whose rows never change, though no trigger is in the way; those with the trigger need no name here.
+    fixed constant text[] := array['installation', 'meter', 'rate_card', 'price', 'idempotency'];
+    -- Tables whose rows the service may delete.
+    deleted constant text[] := array['outbox'];
+    found record;
+begin
+    -- two migrations at once would update the same rows of the catalogue
+    perform pg_advisory_xact_lock(hashtextextended('ledger.apply_roles', 0));
+    if not exists (
+        select from pg_auth_members m
+        where m.roleid = 'drawdown_ledger_tenant'::regrole and m.member = 'drawdown_ledger_service'::regrole)
+    then
+        begin
+            grant drawdown_ledger_tenant to drawdown_ledger_service;
+        exception when unique_violation then
+            null; -- by another database's migration, in between
+        end;
+    end if;
+    revoke all on schema ledger from public;
+    grant usage on schema ledger to drawdown_ledger_service, drawdown_ledger_reader, drawdown_ledger_tenant;
+    for found in
+        select c.oid, c.relname, c.relkind in ('r', 'p') as is_table,
+               exists (select from pg_trigger t
+                       where t.tgrelid = c.oid and t.tgfoid = 'ledger.refuse_change()'::regprocedure) as only_grows,
+               exists (select from pg_attribute a
+                       where a.attrelid = c.oid and a.attname = 'account_id' and not a.attisdropped) as of_account
+        from pg_class c
+        where c.relnamespace = 'ledger'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+          -- a partition is reached through its table, and has no rights of its own
+          and not c.relispartition and c.relname <> '_sqlx_migrations'
+        order by c.relname
+    loop
+        execute format('revoke all on ledger.%I from public, drawdown_ledger_service, drawdown_ledger_reader, '
+            'drawdown_ledger_tenant', found.relname);
+        execute format('grant select on ledger.%I to drawdown_ledger_reader', found.relname);
+        execute format('grant select on ledger.%I to drawdown_ledger_service', found.relname);
+        continue when not found.is_table;
+        execute format('grant insert on ledger.%I to drawdown_ledger_service', found.relname);
+        if not found.only_grows and not found.relname = any (fixed) then
+            execute format('grant update on ledger.%I to drawdown_ledger_service', found.relname);
+        end if;
+        if found.relname = any (deleted) then
+            execute format('grant delete on ledger.%I to drawdown_ledger_service', found.relname);
+        end if;
+        if found.of_account then
+            execute format('grant select on ledger.%I to drawdown_ledger_tenant', found.relname);
+            perform ledger.secure_rows(found.relname);
+        end if;
+    end loop;
+    revoke all on all functions in schema ledger from public;
+    grant execute on all functions in schema ledger to drawdown_ledger_service, drawdown_ledger_reader;
+    revoke all on function ledger.apply_roles(), ledger.make_role(text, text), ledger.secure_rows(text)
+        from drawdown_ledger_service, drawdown_ledger_reader;
+    grant execute on function ledger.tenant_account() to drawdown_ledger_tenant;
+end $$;
+comment on function ledger.apply_roles() is
+    'Gives the roles their privileges and every per-account table its policies; run after every migration, harmless where nothing is missing.';
+
+-- Rows by account: everything for the service and for readers, one account's for a tenant. The owner is not bound.
+create function ledger.secure_rows(table_name text) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    wanted record;
+begin
+    -- altering waits for all readers of the table, so only what is missing is made
+    if not (select relrowsecurity from pg_class where oid = format('ledger.%I', table_name)::regclass) then
+        execute format('alter table ledger.%I enable row level security', table_name);
+    end if;
+    for wanted in
+        select * from (values
+            ('service_all', 'for all to drawdown_ledger_service using (true) with check (true)'),
+            ('reader_reads', 'for select to drawdown_ledger_reader using (true)'),
+            -- a sub-select is computed once a statement, not once a row
+            ('tenant_reads', 'for select to drawdown_ledger_tenant using (account_id = (select ledger.tenant_account()))')
+        ) as p (policy, terms)
+    loop
+        if not exists (select from pg_policies
+                       where schemaname = 'ledger' and tablename = table_name and policyname = wanted.policy) then
+            execute format('create policy %I on ledger.%I %s', wanted.policy, table_name, wanted.terms);
+        end if;
+    end loop;
+end $$;
+comment on function ledger.secure_rows(text) is 'Row-level security of one per-account table.';
+
+select ledger.apply_roles();
