@@ -2,11 +2,12 @@
 
 use std::{error::Error, path::PathBuf};
 
-const FILES: [&str; 9] = [
+const FILES: &[&str] = &[
     "drawdown/entitlement/v1/hierarchy.proto",
     "drawdown/entitlement/v1/resolution.proto",
     "drawdown/ledger/v1/budget.proto",
     "drawdown/ledger/v1/catalog.proto",
+    "drawdown/ledger/v1/lot.proto",
     "drawdown/ledger/v1/notice.proto",
     "drawdown/ledger/v1/settlement.proto",
     "drawdown/ledger/v1/token.proto",

@@ -6,11 +6,17 @@
 /// Clients of the ledger.
 pub mod ledger {
     use drawdown_proto::ledger::v1::{
-        catalog_service_client::CatalogServiceClient, settlement_service_client::SettlementServiceClient,
-        token_service_client::TokenServiceClient,
+        catalog_service_client::CatalogServiceClient, lot_service_client::LotServiceClient,
+        settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
+
+    /// Lots after they were made.
+    #[must_use]
+    pub fn lot(channel: &Channel) -> LotServiceClient<Transport> {
+        LotServiceClient::new(channel.unary())
+    }
 
     /// Lots, balances, charges, journal.
     #[must_use]

@@ -7,10 +7,12 @@
 use std::{cmp::Ordering, collections::HashMap};
 
 use drawdown_types::{
-    AccountId, AppId, ChargeId, ClientId, MeterSlug, MicroTokens, PriceId, Quantity, TeamId, Timestamp,
+    AccountId, AppId, ChargeId, ClientId, HoldId, MeterSlug, MicroTokens, PriceId, Quantity, TeamId,
+    Timestamp,
 };
 
 use crate::{
+    hold::HoldEnd,
     journal::UnknownName,
     plan::Plan,
     posting::{Cause, Charged, Posting},
@@ -114,6 +116,8 @@ pub struct Line {
     pub events: u64,
     /// What they add up to.
     pub usage: Usage,
+    /// The hold whose tokens pay first, while it is open (D45).
+    pub hold_id: Option<HoldId>,
     /// Who pays.
     pub attribution: Attribution,
 }
@@ -151,6 +155,8 @@ pub struct Charge {
     pub line: usize,
     /// The team that bears it.
     pub team_id: TeamId,
+    /// Start of the window that decided about price and lots: the line's, or that of its hold.
+    pub window: Timestamp,
     /// Why it costs what it costs.
     pub rated: Rated,
     /// What was used, in base units.
@@ -191,6 +197,8 @@ pub struct Batch<'a> {
     pub now: Timestamp,
     /// Everything received before this instant is settled; a lot closes no sooner (D55).
     pub settled_until: Timestamp,
+    /// Holds whose last usage this is: what is left of them goes back to their lots (D45).
+    pub last_of_holds: &'a [HoldId],
 }
 
 /// What the caller forgot.
@@ -267,6 +275,11 @@ pub fn fold_batch(
                 None => unfit.push(Unattributed { line: place.line, reason: Unattributable::Overflow }),
             }
         }
+        for hold_id in batch.last_of_holds {
+            if posting.open_hold(*hold_id).is_some() {
+                posting.end_hold(*hold_id, HoldEnd::Captured);
+            }
+        }
         posting.end();
         posting.finish();
         plan.charges.append(&mut charges);
@@ -322,15 +335,17 @@ fn post_line(
 ) -> Option<Charge> {
     i64::try_from(place.content.events).ok()?;
     let quantity = place.content.quantity()?;
-    let rating = rater.rate(place.content, &place.payer, quantity)?;
+    let hold = own_hold(posting, place);
+    let window = hold.map_or(place.content.window, |(_, window)| window);
+    let rating = rater.rate(place.content, &place.payer, quantity, window)?;
     if !posting.can_consume(rating.amount) {
         return None;
     }
     rater.keep(&rating, &place.content.meter);
     let charge_id = new_charge_id();
-    let cause = |price_id| Cause { charge_id, price_id, window: place.content.window };
+    let cause = |price_id| Cause { charge_id: Some(charge_id), price_id: Some(price_id), window };
     let charged = match rating.rated.price_id() {
-        Some(price_id) => posting.charge(cause(price_id), rating.amount),
+        Some(price_id) => posting.charge(cause(price_id), rating.amount, hold.map(|(hold_id, _)| hold_id)),
         None => posting.record(),
     };
     let Charged { uncharged, first_seq } = charged;
@@ -338,6 +353,7 @@ fn post_line(
         charge_id,
         line: place.line,
         team_id: place.payer.team_id,
+        window,
         rated: rating.rated,
         quantity,
         amount: rating.amount,
@@ -345,6 +361,14 @@ fn post_line(
         journal_seq: first_seq,
         posted_at: at,
     })
+}
+
+/// The hold that a line names and its window, while it is open: after its time-out the same usage is
+/// ordinary usage (D45).
+fn own_hold(posting: &Posting<'_>, place: &Place<'_>) -> Option<(HoldId, Timestamp)> {
+    let hold = posting.open_hold(place.content.hold_id?)?;
+    let mine = hold.app_id.is_none_or(|app_id| app_id == place.payer.app_id);
+    mine.then_some((hold.hold_id, hold.window))
 }
 
 /// What a line costs, and the state of its key afterwards.
@@ -368,19 +392,18 @@ impl<'a> Rater<'a> {
         Self { prices: batch.prices, cycles: CycleMemo::default(), loaded, changed: HashMap::new() }
     }
 
-    fn rate(&mut self, line: &Line, payer: &Payer, quantity: Quantity) -> Option<Rating> {
+    fn rate(&mut self, line: &Line, payer: &Payer, quantity: Quantity, window: Timestamp) -> Option<Rating> {
         let nothing = |rated| Some(Rating { rated, amount: MicroTokens::ZERO, after: None });
         if payer.in_trial {
             return nothing(Rated::Trial);
         }
-        let Some((price_id, terms)) = self.prices.in_force(payer.contract_kind, &line.meter, line.window)
-        else {
+        let Some((price_id, terms)) = self.prices.in_force(payer.contract_kind, &line.meter, window) else {
             return nothing(Rated::Unpriced);
         };
         if line.failed && terms.failed_is_free() {
             return nothing(Rated::FailedFree);
         }
-        let key = UsageKey { team_id: payer.team_id, price_id, cycle: self.cycles.of(line.window) };
+        let key = UsageKey { team_id: payer.team_id, price_id, cycle: self.cycles.of(window) };
         let changed = self.changed.get(&key).map(|state| state.quantity);
         let before = changed.or_else(|| self.loaded.get(&key).copied()).unwrap_or_default();
         let after = before.checked_add(quantity)?;

@@ -16,7 +16,7 @@ use crate::{
     posting::Posting,
     roll::bring_forward,
     settings::Settings,
-    team::Team,
+    team::{Balance, Team},
 };
 
 /// The most that one lot may hold: 10^9 tokens (D53).
@@ -239,12 +239,14 @@ struct LotTerms {
     expires_at: Timestamp,
 }
 
-fn instant_of(team: &Team, now: Timestamp) -> Timestamp {
+/// The instant of a command: the clock, or the last posting of its team if that is later (D40).
+pub(crate) fn instant_of(team: &Team, now: Timestamp) -> Timestamp {
     team.balance.posted_at.map_or(now, |last| max(last, now))
 }
 
-fn can_issue(team: &Team, amount: MicroTokens) -> bool {
-    team.balance.issued.checked_add(amount).is_some()
+pub(crate) fn can_issue(team: &Team, amount: MicroTokens) -> bool {
+    let Balance { issued, moved_in, .. } = &team.balance;
+    issued.checked_add(*moved_in).and_then(|sum| sum.checked_add(amount)).is_some()
 }
 
 fn add(
@@ -260,22 +262,27 @@ fn add(
         account_id: team.balance.account_id,
         team_id: team.balance.team_id,
         pool_kind: terms.pool_kind,
-        granted: terms.granted,
+        original: terms.granted,
+        granted: MicroTokens::ZERO,
         remaining: MicroTokens::ZERO,
+        held: MicroTokens::ZERO,
         consumed: MicroTokens::ZERO,
         expired: MicroTokens::ZERO,
+        void: MicroTokens::ZERO,
+        moved: MicroTokens::ZERO,
         purchased_at: terms.purchased_at,
         starts_at: terms.starts_at,
         valid_from: terms.valid_from,
         expires_at: terms.expires_at,
         closes_at: terms.expires_at.checked_add(settings.lateness_limit).unwrap_or(Timestamp::MAX),
         closed_at: None,
+        moved_to: None,
     };
     let mut plan = Plan { instant: Some(at), ..Plan::default() };
     let mut posting = Posting::new(team, &mut plan, settings);
     bring_forward(&mut posting, at, settled_until);
     posting.begin(at);
-    posting.add_lot(lot, kind);
+    posting.add_lot(lot, kind, terms.granted);
     posting.net();
     posting.end();
     // A lot that is set up may be past its close already.

@@ -74,7 +74,7 @@ fn instants<'a>(lot: &'a Lot, rules: &'a NoticeRules) -> impl Iterator<Item = Ti
 
 /// When time alone makes the next fact about a team true, after `to`.
 fn next_instant(team: &Team, to: Timestamp, rules: &NoticeRules) -> Option<Timestamp> {
-    let live = team.lots.iter().filter(|lot| lot.closed_at.is_none());
+    let live = team.lots.iter().filter(|lot| lot.is_live());
     live.flat_map(|lot| instants(lot, rules)).filter(|at| *at > to).min()
 }
 

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use drawdown_types::{AccountId, ChargeId, LotId, MicroTokens, PriceId, TeamId, Timestamp};
+use drawdown_types::{AccountId, ChargeId, HoldId, LotId, MicroTokens, PriceId, TeamId, Timestamp};
 
 use crate::lot::LotState;
 
@@ -94,8 +94,27 @@ pub enum Kind {
     Purchase,
     /// A granted lot: issued → lot.
     Grant,
+    /// A lot made larger by an admin: issued → lot.
+    Adjustment,
+    /// A lot leaves for another team of the account: lot → moved.
+    MoveOut,
+    /// A lot arrives from another team of the account: moved → lot.
+    MoveIn,
+    /// What is left of a lot is taken back: lot → void.
+    Void,
+    /// What a lot had forfeited is taken back: expired → void.
+    VoidExpired,
+    /// What a lot had paid is taken back and owed again: uncharged → void. It opens an interval of
+    /// the running debt.
+    Chargeback,
+    /// Tokens are set aside for a hold: lot → held.
+    Hold,
+    /// Tokens of a hold go back to their lot: held → lot.
+    Release,
     /// A lot pays usage: lot → consumed.
     Charge,
+    /// A hold pays usage: held → consumed.
+    Capture,
     /// Usage that no lot covered: uncharged → consumed. It opens an interval of the running debt.
     Uncharged,
     /// A lot pays debt: lot → uncharged. It covers an interval of the running debt.
@@ -106,8 +125,23 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Purchase, Self::Grant, Self::Charge, Self::Uncharged, Self::Netting, Self::Expiry];
+    pub const ALL: [Self; 15] = [
+        Self::Purchase,
+        Self::Grant,
+        Self::Adjustment,
+        Self::MoveOut,
+        Self::MoveIn,
+        Self::Void,
+        Self::VoidExpired,
+        Self::Chargeback,
+        Self::Hold,
+        Self::Release,
+        Self::Charge,
+        Self::Capture,
+        Self::Uncharged,
+        Self::Netting,
+        Self::Expiry,
+    ];
 
     /// As stored.
     #[must_use]
@@ -115,7 +149,16 @@ impl Kind {
         match self {
             Self::Purchase => "purchase",
             Self::Grant => "grant",
+            Self::Adjustment => "adjustment",
+            Self::MoveOut => "move_out",
+            Self::MoveIn => "move_in",
+            Self::Void => "void",
+            Self::VoidExpired => "void_expired",
+            Self::Chargeback => "chargeback",
+            Self::Hold => "hold",
+            Self::Release => "release",
             Self::Charge => "charge",
+            Self::Capture => "capture",
             Self::Uncharged => "uncharged",
             Self::Netting => "netting",
             Self::Expiry => "expiry",
@@ -126,8 +169,16 @@ impl Kind {
     #[must_use]
     pub const fn books(self) -> (Book, Book) {
         match self {
-            Self::Purchase | Self::Grant => (Book::Issued, Book::Lot),
+            Self::Purchase | Self::Grant | Self::Adjustment => (Book::Issued, Book::Lot),
+            Self::MoveOut => (Book::Lot, Book::Moved),
+            Self::MoveIn => (Book::Moved, Book::Lot),
+            Self::Void => (Book::Lot, Book::Void),
+            Self::VoidExpired => (Book::Expired, Book::Void),
+            Self::Chargeback => (Book::Uncharged, Book::Void),
+            Self::Hold => (Book::Lot, Book::Held),
+            Self::Release => (Book::Held, Book::Lot),
             Self::Charge => (Book::Lot, Book::Consumed),
+            Self::Capture => (Book::Held, Book::Consumed),
             Self::Uncharged => (Book::Uncharged, Book::Consumed),
             Self::Netting => (Book::Lot, Book::Uncharged),
             Self::Expiry => (Book::Lot, Book::Expired),
@@ -151,6 +202,15 @@ pub struct DebtInterval {
     pub from: MicroTokens,
     /// Where it ends; greater than `from`.
     pub to: MicroTokens,
+}
+
+impl DebtInterval {
+    /// How much of it lies in `other`; `None` where nothing does.
+    #[must_use]
+    pub fn part_in(self, other: Self) -> Option<MicroTokens> {
+        let (from, to) = (self.from.max(other.from), self.to.min(other.to));
+        if from < to { to.checked_sub(from) } else { None }
+    }
 }
 
 /// One row of the journal.
@@ -180,9 +240,13 @@ pub struct JournalRow {
     pub charge_id: Option<ChargeId>,
     /// The price of that charge.
     pub price_id: Option<PriceId>,
+    /// The hold whose tokens the row moves.
+    pub hold_id: Option<HoldId>,
+    /// The row that this one takes back a part of, by its sequence.
+    pub reverses: Option<i64>,
     /// The interval of the running debt that the row opens or pays; as long as the amount.
     pub debt: Option<DebtInterval>,
-    /// Start of the window of the usage.
+    /// Start of the window of the usage; of a lot that is made or arrives, the first window it may pay.
     pub window: Option<Timestamp>,
     /// The instant of its transaction (D40).
     pub posted_at: Timestamp,

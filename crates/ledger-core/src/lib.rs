@@ -23,6 +23,7 @@ mod budget;
 mod calendar;
 mod command;
 mod crossing;
+mod hold;
 mod journal;
 mod lot;
 mod notice;
@@ -31,9 +32,12 @@ mod posting;
 mod price;
 mod rating;
 mod replay;
+mod reserve;
 mod roll;
 mod settings;
+mod taking_back;
 mod team;
+mod transfer;
 
 pub use batch::{
     Attribution, Batch, Charge, FoldError, Line, Payer, Rated, Unattributable, Unattributed, Usage,
@@ -44,6 +48,7 @@ pub use budget::{
 };
 pub use command::{Grant, GrantError, LOT_MAX_TOKENS, Purchase, PurchaseError, grant, purchase};
 pub use crossing::{Told, notices};
+pub use hold::{Hold, HoldEnd, HoldPart};
 pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};
 pub use lot::{Lot, LotState, PoolKind, draw_order};
 pub use notice::{EXPIRING_DAYS_MAX, Fact, LEVEL_MAX_PERCENT, Notice, NoticeRules, NoticeRulesError, Watch};
@@ -51,6 +56,9 @@ pub use plan::Plan;
 pub use price::{CardVersion, ContractKind, NewVersion, Price, PriceBook, PublishFault, Terms, TermsError};
 pub use rating::{Cycle, UsageKey, UsageState, price_of, usage_keys};
 pub use replay::{Violation, replay};
+pub use reserve::{HoldError, Reservation, extend_hold, release_hold, reserve};
 pub use roll::{next_due, roll_forward};
 pub use settings::{PoolOrder, PoolOrderError, Settings};
-pub use team::{Balance, BalanceView, LotView, ReadError, Team, balance_at, lots_at};
+pub use taking_back::{LotChangeError, LotJournal, Payment, adjust_lot, charge_back, refund_lot};
+pub use team::{Balance, BalanceView, DebtItem, LotView, ReadError, Team, balance_at, lots_at};
+pub use transfer::{MoveError, move_lot};

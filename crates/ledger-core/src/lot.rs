@@ -61,11 +61,13 @@ pub enum LotState {
     Closing,
     /// Done; what was left is journaled as expired.
     Closed,
+    /// It lives in another team of the account now; what it paid before stays in this one's history.
+    Moved,
 }
 
 impl LotState {
     /// Every state, in the order of a lot's life.
-    pub const ALL: [Self; 4] = [Self::Scheduled, Self::Open, Self::Closing, Self::Closed];
+    pub const ALL: [Self; 5] = [Self::Scheduled, Self::Open, Self::Closing, Self::Closed, Self::Moved];
 
     /// As stored.
     #[must_use]
@@ -75,6 +77,7 @@ impl LotState {
             Self::Open => "open",
             Self::Closing => "closing",
             Self::Closed => "closed",
+            Self::Moved => "moved",
         }
     }
 }
@@ -87,7 +90,8 @@ impl FromStr for LotState {
     }
 }
 
-/// A batch of tokens, as stored. At every moment granted = remaining + consumed + expired.
+/// A batch of tokens in a team, as stored. At every moment granted = remaining + held + consumed +
+/// expired + void + moved. A lot that moved has one such row in each team it lived in (D46).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lot {
     /// Its name.
@@ -98,14 +102,22 @@ pub struct Lot {
     pub team_id: TeamId,
     /// Where it comes from.
     pub pool_kind: PoolKind,
-    /// Original size; never changes.
+    /// Its size when it was made, which decides in the draw order; never changes, not by a move either.
+    pub original: MicroTokens,
+    /// Everything it ever received in this team: its size, adjustments, what moved in.
     pub granted: MicroTokens,
     /// What is left.
     pub remaining: MicroTokens,
+    /// What holds have set aside.
+    pub held: MicroTokens,
     /// What it paid: charges and debts.
     pub consumed: MicroTokens,
     /// What it forfeited when it closed.
     pub expired: MicroTokens,
+    /// What was taken back.
+    pub void: MicroTokens,
+    /// What left for other teams.
+    pub moved: MicroTokens,
     /// When it was bought or granted (its original instant where it was set up, D61).
     pub purchased_at: Timestamp,
     /// First instant at which it may be drawn; an edge.
@@ -118,13 +130,17 @@ pub struct Lot {
     pub closes_at: Timestamp,
     /// When it closed (posting instant); absent until then.
     pub closed_at: Option<Timestamp>,
+    /// The team in which it lives now, where that is another one.
+    pub moved_to: Option<TeamId>,
 }
 
 impl Lot {
     /// What it is at `at`.
     #[must_use]
     pub fn state_at(&self, at: Timestamp) -> LotState {
-        if self.closed_at.is_some() {
+        if self.moved_to.is_some() {
+            LotState::Moved
+        } else if self.closed_at.is_some() {
             LotState::Closed
         } else if at < self.starts_at {
             LotState::Scheduled
@@ -133,6 +149,12 @@ impl Lot {
         } else {
             LotState::Closing
         }
+    }
+
+    /// It lives in its team and is not closed.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.closed_at.is_none() && self.moved_to.is_none()
     }
 
     /// It may pay usage of the window that starts at `window`, other than as debt (D9).
@@ -149,7 +171,7 @@ impl Lot {
 pub fn draw_order(pools: &PoolOrder, a: &Lot, b: &Lot) -> Ordering {
     (pools.rank(a.pool_kind).cmp(&pools.rank(b.pool_kind)))
         .then_with(|| a.expires_at.cmp(&b.expires_at))
-        .then_with(|| a.granted.cmp(&b.granted))
+        .then_with(|| a.original.cmp(&b.original))
         .then_with(|| a.purchased_at.cmp(&b.purchased_at))
         .then_with(|| a.lot_id.cmp(&b.lot_id))
 }

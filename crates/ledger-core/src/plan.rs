@@ -4,6 +4,7 @@ use drawdown_types::Timestamp;
 
 use crate::{
     batch::{Charge, Unattributed},
+    hold::Hold,
     journal::JournalRow,
     lot::Lot,
     rating::UsageState,
@@ -22,6 +23,8 @@ pub struct Plan {
     pub journal: Vec<JournalRow>,
     /// Lots that are new or changed, as they are afterwards, each once.
     pub lots: Vec<Lot>,
+    /// Holds that are new or changed, as they are afterwards, each once.
+    pub holds: Vec<Hold>,
     /// Balances that changed, as they are afterwards, each team once.
     pub balances: Vec<Balance>,
     /// Usage states that changed, as they are afterwards, each key once.

@@ -1,24 +1,27 @@
 //! The one place where money moves.
 //!
 //! [`Posting`] works on one team: transactions are opened and ended one after the other, and inside
-//! them [`Posting::charge`], [`Posting::net`], [`Posting::add_lot`] and [`Posting::close`] do
-//! nothing but write rows; `row` alone changes a lot or a balance, so the books are right whatever
-//! the callers do. The lots of the team stay sorted in draw order (D4) all along.
+//! them the acts (paying in `pay`, lots in `lots`, holds in `holds`) do nothing but write rows; `row`
+//! alone changes a lot or a balance, so the books are right whatever the callers do. The lots of the
+//! team stay sorted in draw order (D4) all along.
 //!
 //! Two things always hold when a transaction ends: no open lot has anything left while the team
-//! owes (D42), and a row's interval of the running debt lies at its end (opened) or at its paid
-//! part's end (paid), so that the debts are paid in posting order (D7).
+//! owes (D42), and a row's interval of the running debt lies at its end (opened) or at its first
+//! unsettled part (paid), so that the debts are paid in posting order (D7). The one exception is what
+//! comes back to a closing lot, which pays inside its validity only and so ahead of its turn.
 
-use std::cmp::min;
+mod holds;
+mod lots;
+mod pay;
 
-use drawdown_types::{ChargeId, MicroTokens, PriceId, Timestamp};
+use drawdown_types::{ChargeId, HoldId, MicroTokens, PriceId, Timestamp};
 
 use crate::{
     journal::{Book, DebtInterval, JournalRow, Kind},
     lot::{Lot, LotState, draw_order},
     plan::Plan,
     settings::Settings,
-    team::Team,
+    team::{Balance, DebtItem, Team},
 };
 
 /// What a charge leaves behind.
@@ -31,10 +34,10 @@ pub(crate) struct Charged {
 }
 
 /// Which charge, of which window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
-    pub(crate) charge_id: ChargeId,
-    pub(crate) price_id: PriceId,
+    pub(crate) charge_id: Option<ChargeId>,
+    pub(crate) price_id: Option<PriceId>,
     pub(crate) window: Timestamp,
 }
 
@@ -43,8 +46,21 @@ pub(crate) struct Cause {
 struct About {
     lot: Option<usize>,
     cause: Option<Cause>,
+    hold: Option<HoldId>,
+    reverses: Option<i64>,
     debt: Option<DebtInterval>,
+    window: Option<Timestamp>,
     effective_at: Timestamp,
+}
+
+impl About {
+    const fn lot(index: usize, effective_at: Timestamp) -> Self {
+        Self { lot: Some(index), ..Self::nothing(effective_at) }
+    }
+
+    const fn nothing(effective_at: Timestamp) -> Self {
+        Self { lot: None, cause: None, hold: None, reverses: None, debt: None, window: None, effective_at }
+    }
 }
 
 /// Sums that were checked before any row was written, or parts that are at most the whole: they
@@ -65,6 +81,8 @@ pub(crate) struct Posting<'a> {
     touched: Vec<bool>,
     /// Lots that have something left, by their place in the draw order.
     live: Vec<usize>,
+    /// Beside each hold of the team: it is new or changed.
+    touched_holds: Vec<bool>,
     at: Timestamp,
     /// The open transaction has a number, because it has a row.
     numbered: bool,
@@ -78,12 +96,14 @@ impl<'a> Posting<'a> {
     pub(crate) fn new(team: &'a mut Team, plan: &'a mut Plan, settings: &'a Settings) -> Self {
         team.lots.sort_by(|a, b| draw_order(&settings.pool_order, a, b));
         let touched = vec![false; team.lots.len()];
+        let touched_holds = vec![false; team.holds.len()];
         let mut posting = Self {
             team,
             plan,
             settings,
             touched,
             live: Vec::new(),
+            touched_holds,
             at: Timestamp::MIN,
             numbered: false,
             active: false,
@@ -100,6 +120,15 @@ impl<'a> Posting<'a> {
 
     pub(crate) fn team(&self) -> &Team {
         self.team
+    }
+
+    /// The rows of the plan so far.
+    pub(crate) fn written(&self) -> &[JournalRow] {
+        &self.plan.journal
+    }
+
+    pub(crate) const fn at(&self) -> Timestamp {
+        self.at
     }
 
     /// Opens a transaction at `at`; instants never go back.
@@ -131,153 +160,33 @@ impl<'a> Posting<'a> {
     pub(crate) fn finish(self) {
         let changed = self.team.lots.iter().zip(&self.touched).filter(|(_, touched)| **touched);
         self.plan.lots.extend(changed.map(|(lot, _)| lot.clone()));
+        let changed = self.team.holds.iter().zip(&self.touched_holds).filter(|(_, touched)| **touched);
+        self.plan.holds.extend(changed.map(|(hold, _)| hold.clone()));
         if self.changed {
             self.plan.balances.push(self.team.balance.clone());
         }
     }
 
-    /// Whether `amount` more of usage fits the team's sums (D53). The running debt is a part of
-    /// everything used, so it fits too.
-    pub(crate) fn can_consume(&self, amount: MicroTokens) -> bool {
-        self.team.balance.consumed.checked_add(amount).is_some()
-    }
-
-    /// Records usage that costs nothing: no rows, but the transaction counts.
-    pub(crate) fn record(&mut self) -> Charged {
-        self.active = true;
-        Charged { uncharged: MicroTokens::ZERO, first_seq: None }
-    }
-
-    /// Pays `amount` for usage (D41): lots valid at its window in draw order, open or closing; the
-    /// rest becomes debt, and open lots pay debt at once.
-    pub(crate) fn charge(&mut self, cause: Cause, amount: MicroTokens) -> Charged {
-        self.active = true;
-        let before = self.team.balance.version;
-        let mut left = amount;
-        let mut drained = false;
-        let mut place = 0_usize;
-        while left > MicroTokens::ZERO
-            && let Some(index) = self.live.get(place).copied()
-            && let Some(lot) = self.team.lots.get(index)
-        {
-            place = place.saturating_add(1);
-            if lot.state_at(self.at) == LotState::Scheduled || !lot.is_valid_for(cause.window) {
-                continue;
-            }
-            let part = min(lot.remaining, left);
-            drained |= part == lot.remaining;
-            left = minus(left, part);
-            let about =
-                About { lot: Some(index), cause: Some(cause), debt: None, effective_at: cause.window };
-            self.row(Kind::Charge, part, about);
-        }
-        if drained {
-            self.list_live();
-        }
-        if left > MicroTokens::ZERO {
-            let from = self.team.balance.debt_opened;
-            let debt = Some(DebtInterval { from, to: plus(from, left) });
-            let about = About { lot: None, cause: Some(cause), debt, effective_at: cause.window };
-            self.row(Kind::Uncharged, left, about);
-            self.net();
-        }
-        let first_seq = (self.team.balance.version > before).then(|| before.saturating_add(1));
-        Charged { uncharged: left, first_seq }
-    }
-
-    /// Open lots pay debt, oldest first, lots in draw order, whatever the windows (D7, D42): one
-    /// row for each lot, however many items it covers.
-    pub(crate) fn net(&mut self) {
-        let mut place = 0_usize;
-        let mut drained = false;
-        while self.team.balance.uncharged() > MicroTokens::ZERO
-            && let Some(index) = self.live.get(place).copied()
-            && let Some(lot) = self.team.lots.get(index)
-        {
-            place = place.saturating_add(1);
-            if lot.state_at(self.at) != LotState::Open {
-                continue;
-            }
-            let part = min(lot.remaining, self.team.balance.uncharged());
-            drained |= part == lot.remaining;
-            let from = self.team.balance.debt_paid;
-            let debt = Some(DebtInterval { from, to: plus(from, part) });
-            let about = About { lot: Some(index), cause: None, debt, effective_at: self.at };
-            self.row(Kind::Netting, part, about);
-        }
-        if drained {
-            self.list_live();
-        }
-    }
-
-    /// Adds `lot`, whose `remaining` is nothing yet: the row fills it. The caller has checked that
-    /// the sum of everything issued fits.
-    pub(crate) fn add_lot(&mut self, lot: Lot, kind: Kind) {
-        let pools = &self.settings.pool_order;
-        let index = self.team.lots.partition_point(|other| draw_order(pools, other, &lot).is_lt());
-        let (amount, effective_at) = (lot.granted, lot.purchased_at);
-        self.team.lots.insert(index, lot);
-        self.touched.insert(index, true);
-        self.row(kind, amount, About { lot: Some(index), cause: None, debt: None, effective_at });
-        self.list_live();
-    }
-
-    /// Closes every lot that `due` names: what is left of it is forfeited, effective at its expiry (D3).
-    pub(crate) fn close(&mut self, due: impl Fn(&Lot) -> bool) {
-        for index in 0..self.team.lots.len() {
-            let Some(lot) = self.team.lots.get_mut(index) else { continue };
-            if lot.closed_at.is_some() || !due(lot) {
-                continue;
-            }
-            lot.closed_at = Some(self.at);
-            let (rest, effective_at) = (lot.remaining, lot.expires_at);
-            if let Some(touched) = self.touched.get_mut(index) {
-                *touched = true;
-            }
-            self.active = true;
-            if rest > MicroTokens::ZERO {
-                self.row(
-                    Kind::Expiry,
-                    rest,
-                    About { lot: Some(index), cause: None, debt: None, effective_at },
-                );
-            }
-        }
-        self.list_live();
-    }
-
     /// Writes one row and applies it to the books. Nothing else changes an amount.
     fn row(&mut self, kind: Kind, amount: MicroTokens, about: About) {
         let (debit, credit) = kind.books();
-        let balance = &mut self.team.balance;
         let mut lot = about.lot.and_then(|index| self.team.lots.get_mut(index));
-        for (book, sign) in [(debit, minus as fn(_, _) -> _), (credit, plus as fn(_, _) -> _)] {
-            match book {
-                Book::Lot => balance.lot = sign(balance.lot, amount),
-                // These two only ever give on one side and take on the other: both are kept as
-                // growing totals, so that a position of the debt never moves.
-                Book::Issued => balance.issued = plus(balance.issued, amount),
-                Book::Uncharged if book == debit => balance.debt_opened = plus(balance.debt_opened, amount),
-                Book::Uncharged => balance.debt_paid = plus(balance.debt_paid, amount),
-                Book::Consumed => balance.consumed = sign(balance.consumed, amount),
-                Book::Expired => balance.expired = sign(balance.expired, amount),
-                Book::Held | Book::Moved | Book::Void => {}
-            }
-        }
         if let Some(lot) = lot.as_deref_mut() {
-            match kind {
-                Kind::Purchase | Kind::Grant => lot.remaining = plus(lot.remaining, amount),
-                Kind::Charge | Kind::Netting => {
-                    lot.remaining = minus(lot.remaining, amount);
-                    lot.consumed = plus(lot.consumed, amount);
-                }
-                Kind::Expiry => {
-                    lot.remaining = minus(lot.remaining, amount);
-                    lot.expired = plus(lot.expired, amount);
-                }
-                Kind::Uncharged => {}
-            }
+            move_in_lot(lot, kind, amount);
         }
+        let (lot_id, lot_state) = (lot.as_ref().map(|lot| lot.lot_id), lot.map(|lot| lot.state_at(self.at)));
+        move_in_balance(&mut self.team.balance, kind, amount);
+        if credit == Book::Uncharged
+            && let Some(debt) = about.debt
+        {
+            self.settle(debt);
+        }
+        if debit == Book::Uncharged
+            && let Some((interval, cause)) = about.debt.zip(about.cause)
+        {
+            self.team.items.push(DebtItem { interval, window: cause.window });
+        }
+        let balance = &mut self.team.balance;
         balance.version = balance.version.saturating_add(1);
         if !self.numbered {
             balance.transactions = balance.transactions.saturating_add(1);
@@ -293,17 +202,86 @@ impl<'a> Posting<'a> {
             debit,
             credit,
             amount,
-            lot_id: lot.as_ref().map(|lot| lot.lot_id),
-            lot_state: lot.as_ref().map(|lot| lot.state_at(self.at)),
-            charge_id: about.cause.map(|cause| cause.charge_id),
-            price_id: about.cause.map(|cause| cause.price_id),
+            lot_id,
+            lot_state,
+            charge_id: about.cause.and_then(|cause| cause.charge_id),
+            price_id: about.cause.and_then(|cause| cause.price_id),
+            hold_id: about.hold,
+            reverses: about.reverses,
             debt: about.debt,
-            window: about.cause.map(|cause| cause.window),
+            window: about.window.or_else(|| about.cause.map(|cause| cause.window)),
             posted_at: self.at,
             effective_at: about.effective_at,
         });
         if let Some(touched) = about.lot.and_then(|index| self.touched.get_mut(index)) {
             *touched = true;
         }
+    }
+
+    /// Counts an interval of the running debt as settled: at the first unsettled position it moves that
+    /// position on, over everything that was settled ahead; elsewhere it is settled ahead itself.
+    fn settle(&mut self, debt: DebtInterval) {
+        let Team { balance, settled_ahead, .. } = &mut *self.team;
+        let place = settled_ahead.partition_point(|ahead| ahead.from < debt.from);
+        settled_ahead.insert(place, debt);
+        balance.debt_ahead = plus(balance.debt_ahead, minus(debt.to, debt.from));
+        while let Some(ahead) = settled_ahead.first().copied()
+            && ahead.from <= balance.debt_paid
+        {
+            settled_ahead.remove(0);
+            if ahead.to > balance.debt_paid {
+                balance.debt_ahead = minus(balance.debt_ahead, minus(ahead.to, balance.debt_paid));
+                balance.debt_paid = ahead.to;
+            }
+        }
+    }
+}
+
+/// What a row of `kind` does to its lot.
+fn move_in_lot(lot: &mut Lot, kind: Kind, amount: MicroTokens) {
+    let (taken, given) = match kind {
+        Kind::Purchase | Kind::Grant | Kind::Adjustment | Kind::MoveIn => {
+            lot.granted = plus(lot.granted, amount);
+            lot.remaining = plus(lot.remaining, amount);
+            return;
+        }
+        Kind::Uncharged => return,
+        Kind::MoveOut => (&mut lot.remaining, &mut lot.moved),
+        Kind::Void => (&mut lot.remaining, &mut lot.void),
+        Kind::VoidExpired => (&mut lot.expired, &mut lot.void),
+        Kind::Chargeback => (&mut lot.consumed, &mut lot.void),
+        Kind::Hold => (&mut lot.remaining, &mut lot.held),
+        Kind::Release => (&mut lot.held, &mut lot.remaining),
+        Kind::Charge | Kind::Netting => (&mut lot.remaining, &mut lot.consumed),
+        Kind::Capture => (&mut lot.held, &mut lot.consumed),
+        Kind::Expiry => (&mut lot.remaining, &mut lot.expired),
+    };
+    *taken = minus(*taken, amount);
+    *given = plus(*given, amount);
+}
+
+/// What a row of `kind` does to the books of its team. Issued, moved and uncharged are kept as totals
+/// that only grow, one for each side, so that a position of the debt never moves.
+fn move_in_balance(balance: &mut Balance, kind: Kind, amount: MicroTokens) {
+    let (debit, credit) = kind.books();
+    match debit {
+        Book::Issued => balance.issued = plus(balance.issued, amount),
+        Book::Moved => balance.moved_in = plus(balance.moved_in, amount),
+        Book::Uncharged => balance.debt_opened = plus(balance.debt_opened, amount),
+        Book::Lot => balance.lot = minus(balance.lot, amount),
+        Book::Held => balance.held = minus(balance.held, amount),
+        Book::Consumed => balance.consumed = minus(balance.consumed, amount),
+        Book::Expired => balance.expired = minus(balance.expired, amount),
+        Book::Void => balance.void = minus(balance.void, amount),
+    }
+    match credit {
+        // What is settled of the debt is counted by its interval.
+        Book::Issued | Book::Uncharged => {}
+        Book::Moved => balance.moved_out = plus(balance.moved_out, amount),
+        Book::Lot => balance.lot = plus(balance.lot, amount),
+        Book::Held => balance.held = plus(balance.held, amount),
+        Book::Consumed => balance.consumed = plus(balance.consumed, amount),
+        Book::Expired => balance.expired = plus(balance.expired, amount),
+        Book::Void => balance.void = plus(balance.void, amount),
     }
 }

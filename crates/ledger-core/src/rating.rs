@@ -9,6 +9,7 @@ use drawdown_types::{MeterSlug, MicroTokens, PriceId, Quantity, TeamId, Timestam
 use crate::{
     batch::{Attribution, Line},
     calendar,
+    hold::Hold,
     price::{PriceBook, Terms},
 };
 
@@ -61,9 +62,10 @@ pub fn price_of(terms: Terms, quantity: Quantity) -> Option<MicroTokens> {
 }
 
 /// The keys whose stored states a batch of `lines` needs, each once. A key without a stored state
-/// starts at zero.
+/// starts at zero. Usage under one of `holds` belongs to the hold's window, or to its own where the hold
+/// is over by then, so both are asked for.
 #[must_use]
-pub fn usage_keys(prices: &PriceBook, lines: &[Line]) -> Vec<UsageKey> {
+pub fn usage_keys(prices: &PriceBook, lines: &[Line], holds: &[Hold]) -> Vec<UsageKey> {
     let mut cycles = CycleMemo::default();
     let mut seen = HashSet::new();
     let mut keys = Vec::new();
@@ -72,12 +74,14 @@ pub fn usage_keys(prices: &PriceBook, lines: &[Line]) -> Vec<UsageKey> {
         if payer.in_trial {
             continue;
         }
-        let Some((price_id, _)) = prices.in_force(payer.contract_kind, &line.meter, line.window) else {
-            continue;
-        };
-        let key = UsageKey { team_id: payer.team_id, price_id, cycle: cycles.of(line.window) };
-        if seen.insert(key) {
-            keys.push(key);
+        let held = line.hold_id.and_then(|hold_id| holds.iter().find(|hold| hold.hold_id == hold_id));
+        for window in [Some(line.window), held.map(|hold| hold.window)].into_iter().flatten() {
+            let price = prices.in_force(payer.contract_kind, &line.meter, window);
+            let Some((price_id, _)) = price else { continue };
+            let key = UsageKey { team_id: payer.team_id, price_id, cycle: cycles.of(window) };
+            if seen.insert(key) {
+                keys.push(key);
+            }
         }
     }
     keys

@@ -1,17 +1,19 @@
 //! Replaying a team's journal through the allocator: the same rows must come out (`ledger verify`).
 //!
-//! What a journal cannot tell is taken from it: which lots were made, which amounts were charged,
-//! when lots closed (D55). Everything else is recomputed: which lot paid, in which order, which
-//! interval of the debt was opened or paid, and when a lot that started paid. Usage that cost
-//! nothing leaves no row and changes no lot, so it is not missed.
+//! What a journal cannot tell is taken from it: which lots were made, moved, adjusted or taken back,
+//! which amounts were charged or reserved, when holds ended and when lots closed (D55). Everything else
+//! is recomputed: which lot paid, in which order, which interval of the debt was opened or paid, and
+//! when a lot that started paid. Usage that cost nothing leaves no row and changes no lot, so it is not
+//! missed.
 
 use std::time::Duration;
 
-use drawdown_types::{ChargeId, LotId, MicroTokens, Timestamp};
+use drawdown_types::{HoldId, LotId, MicroTokens, Timestamp};
 
 use crate::{
-    journal::{JournalRow, Kind},
-    lot::Lot,
+    hold::{Hold, HoldEnd},
+    journal::{Book, JournalRow, Kind},
+    lot::{Lot, LotState},
     plan::Plan,
     posting::{Cause, Posting},
     roll::bring_forward,
@@ -76,7 +78,9 @@ pub fn replay(stored: &Team, journal: &[JournalRow], settings: &Settings) -> Res
         transaction(&mut team, stored, rows, settings)?;
     }
     for lot in &stored.lots {
-        let amounts = |lot: &Lot| (lot.granted, lot.remaining, lot.consumed, lot.expired);
+        let amounts = |lot: &Lot| {
+            [lot.granted, lot.remaining, lot.held, lot.consumed, lot.expired, lot.void, lot.moved]
+        };
         let replayed = team.lots.iter().find(|other| other.lot_id == lot.lot_id).map(amounts);
         if replayed != Some(amounts(lot)) {
             return Err(Violation::LotAmounts(lot.lot_id));
@@ -111,50 +115,158 @@ fn transaction(
     }
     posting.end();
     posting.begin(at);
-    match first.kind {
-        Kind::Netting | Kind::Expiry => {}
-        Kind::Purchase | Kind::Grant => {
-            posting.add_lot(blank(stored, posting.team(), first)?, first.kind);
-            posting.net();
-        }
-        Kind::Charge | Kind::Uncharged => {
-            for (cause, amount) in charges(rows) {
-                posting.charge(cause, amount);
-            }
-        }
-    }
+    act(&mut posting, stored, rows, first)?;
     posting.end();
     posting.finish();
     compare(rows, &plan.journal)
 }
 
-/// The lot that `row` makes, as it was before the row filled it.
+/// What the command of a transaction did.
+fn act(
+    posting: &mut Posting<'_>,
+    stored: &Team,
+    rows: &[JournalRow],
+    first: &JournalRow,
+) -> Result<(), Violation> {
+    if rows.iter().any(|row| matches!(row.kind, Kind::Void | Kind::VoidExpired | Kind::Chargeback)) {
+        return take_back(posting, rows);
+    }
+    match first.kind {
+        Kind::Netting | Kind::Expiry | Kind::Void | Kind::VoidExpired | Kind::Chargeback => {}
+        Kind::Purchase | Kind::Grant | Kind::MoveIn => {
+            let lot = blank(stored, posting.team(), first)?;
+            posting.add_lot(lot, first.kind, first.amount);
+            posting.net();
+        }
+        Kind::Adjustment => {
+            let place = place_of(posting, first)?;
+            posting.change_lot(place, first.kind, first.amount, at_of(first));
+            posting.net();
+        }
+        Kind::MoveOut => {
+            let place = place_of(posting, first)?;
+            let rest = posting.team().lots.get(place).map_or(MicroTokens::ZERO, |lot| lot.remaining);
+            posting.change_lot(place, first.kind, rest, at_of(first));
+            posting.send_away(place, first.team_id);
+        }
+        Kind::Hold => reserve(posting, rows, first)?,
+        Kind::Charge | Kind::Capture | Kind::Uncharged | Kind::Release => {
+            for (cause, hold_id, amount) in charges(rows) {
+                posting.charge(cause, amount, hold_id);
+            }
+            end_holds(posting, rows);
+        }
+    }
+    Ok(())
+}
+
+const fn at_of(row: &JournalRow) -> Timestamp {
+    row.effective_at
+}
+
+fn place_of(posting: &Posting<'_>, row: &JournalRow) -> Result<usize, Violation> {
+    let place = row.lot_id.and_then(|lot_id| posting.place_of(lot_id));
+    place.ok_or(Violation::Lot { seq: row.seq, lot_id: row.lot_id })
+}
+
+/// Tokens set aside: how much is taken from the journal, of which lots is computed.
+fn reserve(posting: &mut Posting<'_>, rows: &[JournalRow], first: &JournalRow) -> Result<(), Violation> {
+    let (Some(hold_id), Some(window)) = (first.hold_id, first.window) else {
+        return Err(Violation::Row { seq: first.seq, expected: None });
+    };
+    if posting.open_hold(hold_id).is_none() {
+        posting.add_hold(Hold {
+            hold_id,
+            team_id: first.team_id,
+            app_id: None,
+            window,
+            made_at: first.posted_at,
+            // When it ends is taken from the journal.
+            expires_at: Timestamp::MAX,
+            parts: Vec::new(),
+            ended: None,
+        });
+    }
+    let amount = rows.iter().filter(|row| row.kind == Kind::Hold).map(|row| row.amount);
+    posting.take(hold_id, amount.fold(MicroTokens::ZERO, |sum, part| sum.checked_add(part).unwrap_or(sum)));
+    Ok(())
+}
+
+fn end_holds(posting: &mut Posting<'_>, rows: &[JournalRow]) {
+    for row in rows.iter().filter(|row| row.kind == Kind::Release) {
+        if let Some(hold_id) = row.hold_id.filter(|hold_id| posting.open_hold(*hold_id).is_some()) {
+            posting.end_hold(hold_id, HoldEnd::Released);
+        }
+    }
+}
+
+/// Amounts that were taken back are taken from the journal; what pays the debts they leave is computed.
+fn take_back(posting: &mut Posting<'_>, rows: &[JournalRow]) -> Result<(), Violation> {
+    let mut pulled = false;
+    for row in rows {
+        let place = place_of(posting, row)?;
+        if row.lot_state == Some(LotState::Closed) {
+            // An empty lot closes without a row.
+            posting.close_void(place);
+        }
+        match row.kind {
+            Kind::Release if !pulled => {
+                posting.pull_out_of_holds(place);
+                pulled = true;
+            }
+            Kind::Void | Kind::VoidExpired => posting.change_lot(place, row.kind, row.amount, at_of(row)),
+            Kind::Chargeback => {
+                let cause = Cause {
+                    charge_id: row.charge_id,
+                    price_id: row.price_id,
+                    window: row.window.unwrap_or(row.effective_at),
+                };
+                posting.charge_back(place, cause, row.amount, row.reverses.unwrap_or_default());
+            }
+            Kind::Purchase
+            | Kind::Grant
+            | Kind::Adjustment
+            | Kind::MoveOut
+            | Kind::MoveIn
+            | Kind::Hold
+            | Kind::Release
+            | Kind::Charge
+            | Kind::Capture
+            | Kind::Uncharged
+            | Kind::Netting
+            | Kind::Expiry => {}
+        }
+    }
+    posting.net();
+    Ok(())
+}
+
+/// The lot that `row` makes or brings back, as it was before the row filled it.
 fn blank(stored: &Team, replayed: &Team, row: &JournalRow) -> Result<Lot, Violation> {
     let named = |lot: &&Lot| Some(lot.lot_id) == row.lot_id;
     let unknown = || Violation::Lot { seq: row.seq, lot_id: row.lot_id };
-    if replayed.lots.iter().any(|lot| named(&lot)) {
+    let known = replayed.lots.iter().find(named);
+    let back = known.is_some_and(|lot| row.kind == Kind::MoveIn && lot.moved_to.is_some());
+    if known.is_some() && !back {
         return Err(unknown());
     }
     let lot = stored.lots.iter().find(named).ok_or_else(unknown)?;
-    let nothing = MicroTokens::ZERO;
-    Ok(Lot { remaining: nothing, consumed: nothing, expired: nothing, closed_at: None, ..lot.clone() })
+    Ok(lot.arriving(row.team_id, row.window.unwrap_or(lot.valid_from)))
 }
 
-/// The charges of a transaction in posting order, each with all that its rows add up to. A row
-/// without its charge or price cannot be replayed; it shows as a difference.
-fn charges(rows: &[JournalRow]) -> Vec<(Cause, MicroTokens)> {
-    let mut charges: Vec<(Cause, MicroTokens)> = Vec::new();
-    let cause = |row: &JournalRow| -> Option<(ChargeId, Cause)> {
-        let (charge_id, price_id, window) = (row.charge_id?, row.price_id?, row.window?);
-        Some((charge_id, Cause { charge_id, price_id, window }))
-    };
-    for row in rows {
-        let Some((charge_id, cause)) = cause(row) else { continue };
+/// The charges of a transaction in posting order, each with all that its rows add up to and the hold
+/// that paid for it, if one did. A row without its window cannot be replayed; it shows as a difference.
+fn charges(rows: &[JournalRow]) -> Vec<(Cause, Option<HoldId>, MicroTokens)> {
+    let mut charges: Vec<(Cause, Option<HoldId>, MicroTokens)> = Vec::new();
+    for row in rows.iter().filter(|row| row.credit == Book::Consumed) {
+        let Some(window) = row.window else { continue };
+        let cause = Cause { charge_id: row.charge_id, price_id: row.price_id, window };
         match charges.last_mut() {
-            Some((last, amount)) if last.charge_id == charge_id => {
+            Some((last, hold_id, amount)) if last.charge_id == row.charge_id => {
+                *hold_id = hold_id.or(row.hold_id);
                 *amount = amount.checked_add(row.amount).unwrap_or(*amount);
             }
-            _ => charges.push((cause, row.amount)),
+            _ => charges.push((cause, row.hold_id, row.amount)),
         }
     }
     charges

@@ -9,13 +9,15 @@
 use drawdown_types::{AccountId, MicroTokens, TeamId, Timestamp};
 
 use crate::{
+    hold::Hold,
+    journal::DebtInterval,
     lot::{Lot, LotState, draw_order},
     roll::roll_forward,
     settings::Settings,
 };
 
-/// The balance row of a team: the sums of its books. Σ books = 0: lot + consumed + expired =
-/// issued + uncharged.
+/// The balance row of a team: the sums of its books. Σ books = 0: lot + held + consumed + expired +
+/// void + moved out = issued + moved in + uncharged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balance {
     /// The billed account.
@@ -26,14 +28,24 @@ pub struct Balance {
     pub issued: MicroTokens,
     /// Book `lot`: what is left in scheduled, open and closing lots.
     pub lot: MicroTokens,
+    /// Book `held`: what holds have set aside.
+    pub held: MicroTokens,
     /// Everything used, paid or not.
     pub consumed: MicroTokens,
     /// Forfeited by lots that closed.
     pub expired: MicroTokens,
+    /// Taken back: refunds, chargebacks, adjustments.
+    pub void: MicroTokens,
+    /// Everything that arrived with lots of other teams.
+    pub moved_in: MicroTokens,
+    /// Everything that left with lots for other teams.
+    pub moved_out: MicroTokens,
     /// The end of the running debt: everything that was ever uncharged.
     pub debt_opened: MicroTokens,
-    /// How far the running debt is paid. Open debt is the interval from here to `debt_opened`.
+    /// How far the running debt is settled without a gap.
     pub debt_paid: MicroTokens,
+    /// What is settled beyond that: the sum of [`Team::settled_ahead`].
+    pub debt_ahead: MicroTokens,
     /// The last journal sequence.
     pub version: i64,
     /// The last transaction number.
@@ -53,10 +65,15 @@ impl Balance {
             team_id,
             issued: MicroTokens::ZERO,
             lot: MicroTokens::ZERO,
+            held: MicroTokens::ZERO,
             consumed: MicroTokens::ZERO,
             expired: MicroTokens::ZERO,
+            void: MicroTokens::ZERO,
+            moved_in: MicroTokens::ZERO,
+            moved_out: MicroTokens::ZERO,
             debt_opened: MicroTokens::ZERO,
             debt_paid: MicroTokens::ZERO,
+            debt_ahead: MicroTokens::ZERO,
             version: 0,
             transactions: 0,
             posted_at: None,
@@ -67,8 +84,18 @@ impl Balance {
     /// Open debt.
     #[must_use]
     pub fn uncharged(&self) -> MicroTokens {
-        self.debt_opened.checked_sub(self.debt_paid).unwrap_or_default()
+        let unsettled = self.debt_opened.checked_sub(self.debt_paid).unwrap_or_default();
+        unsettled.checked_sub(self.debt_ahead).unwrap_or_default()
     }
+}
+
+/// A part of a team's running debt that one charge opened, where it may still be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DebtItem {
+    /// Its place in the running debt.
+    pub interval: DebtInterval,
+    /// Start of the window of the usage.
+    pub window: Timestamp,
 }
 
 /// A team with its balance and its lots.
@@ -76,15 +103,29 @@ impl Balance {
 pub struct Team {
     /// The balance row.
     pub balance: Balance,
-    /// Every lot that is not closed; closed ones do no harm. In any order.
+    /// Every lot that lives here and is not closed; others do no harm. In any order.
     pub lots: Vec<Lot>,
+    /// Every hold that is open; ended ones do no harm. In any order.
+    pub holds: Vec<Hold>,
+    /// Parts of the running debt that were settled before their turn, in order: a lot that closes
+    /// pays only usage of its validity (D42). Those behind [`Balance::debt_paid`] do no harm.
+    pub settled_ahead: Vec<DebtInterval>,
+    /// Items of the running debt whose windows a closing lot with held tokens is valid for: the only
+    /// ones that what it gets back may pay. In order; settled ones do no harm.
+    pub items: Vec<DebtItem>,
 }
 
 impl Team {
     /// A team that nothing was posted to.
     #[must_use]
     pub const fn new(account_id: AccountId, team_id: TeamId) -> Self {
-        Self { balance: Balance::new(account_id, team_id), lots: Vec::new() }
+        Self {
+            balance: Balance::new(account_id, team_id),
+            lots: Vec::new(),
+            holds: Vec::new(),
+            settled_ahead: Vec::new(),
+            items: Vec::new(),
+        }
     }
 }
 
@@ -101,6 +142,8 @@ pub struct BalanceView {
     pub scheduled: MicroTokens,
     /// Left in lots that are expired but not closed.
     pub closing: MicroTokens,
+    /// Set aside by holds.
+    pub held: MicroTokens,
     /// Open debt.
     pub uncharged: MicroTokens,
     /// Original size of the open lots: what `available` is a part of (20 % left, D52).
@@ -171,6 +214,7 @@ fn view(team: &Team, at: Timestamp) -> BalanceView {
         available,
         scheduled: left_in(LotState::Scheduled),
         closing: left_in(LotState::Closing),
+        held: team.balance.held,
         uncharged,
         granted_of_open: sum(team
             .lots
@@ -186,7 +230,7 @@ fn sum(amounts: impl Iterator<Item = MicroTokens>) -> MicroTokens {
     MicroTokens::from_micros(amounts.fold(0, |sum, amount| sum.saturating_add(amount.as_micros())))
 }
 
-/// The lots of `team` at `at`, in draw order, closed ones last, whether or not any job ran.
+/// The lots of `team` at `at`, in draw order, closed and moved ones last, whether or not any job ran.
 ///
 /// # Errors
 /// [`ReadError::BeforeLastPosting`].
@@ -198,8 +242,8 @@ pub fn lots_at(
 ) -> Result<Vec<LotView>, ReadError> {
     let mut lots = rolled(team, at, settled_until, settings)?.lots;
     lots.sort_by(|a, b| {
-        let closed = |lot: &Lot| lot.closed_at.is_some();
-        closed(a).cmp(&closed(b)).then_with(|| draw_order(&settings.pool_order, a, b))
+        let gone = |lot: &Lot| !lot.is_live();
+        gone(a).cmp(&gone(b)).then_with(|| draw_order(&settings.pool_order, a, b))
     });
     Ok(lots.into_iter().map(|lot| LotView { state: lot.state_at(at), lot }).collect())
 }

@@ -190,8 +190,11 @@ create table ledger.balance (
     expired_micros bigint not null default 0 check (expired_micros >= 0),
     issued_micros bigint not null default 0 check (issued_micros >= 0),
     void_micros bigint not null default 0 check (void_micros >= 0),
+    moved_in_micros bigint not null default 0 check (moved_in_micros >= 0),
+    moved_out_micros bigint not null default 0 check (moved_out_micros >= 0),
     debt_opened_micros bigint not null default 0 check (debt_opened_micros >= 0),
     debt_paid_micros bigint not null default 0 check (debt_paid_micros between 0 and debt_opened_micros),
+    debt_ahead_micros bigint not null default 0 check (debt_ahead_micros between 0 and debt_opened_micros - debt_paid_micros),
     version bigint not null default 0 check (version >= 0),
     transactions bigint not null default 0 check (transactions >= 0),
     charges bigint not null default 0 check (charges >= 0),
@@ -209,6 +212,8 @@ comment on column ledger.balance.lot_micros is
     'Book lot: remaining of scheduled, open and closing lots. Readers subtract what is not open at their instant (D3).';
 comment on column ledger.balance.debt_opened_micros is
     'Length of the queue of debts since the beginning; the open debt is what lies between paid and opened (D7).';
+comment on column ledger.balance.debt_ahead_micros is
+    'What is settled of the queue beyond debt_paid_micros: a closing lot pays usage of its validity only, out of turn (D42).';
 comment on column ledger.balance.version is 'The last journal sequence: gapless, so a missing row shows.';
 comment on column ledger.balance.transactions is 'The last transaction number; each due step, such as a lot''s close, is one of its own (D40).';
 comment on column ledger.balance.charges is 'The last charge sequence.';
@@ -225,31 +230,40 @@ create table ledger.lot (
     team_id uuid not null,
     lot_id uuid not null,
     pool_kind text not null check (pool_kind in ('free', 'enterprise', 'credit', 'promotional', 'flex')),
-    granted_micros bigint not null check (granted_micros between 1 and 1000000000000000),
+    original_micros bigint not null check (original_micros between 1 and 1000000000000000),
+    granted_micros bigint not null check (granted_micros >= 0),
     remaining_micros bigint not null check (remaining_micros >= 0),
     held_micros bigint not null default 0 check (held_micros >= 0),
     consumed_micros bigint not null default 0 check (consumed_micros >= 0),
     expired_micros bigint not null default 0 check (expired_micros >= 0),
     void_micros bigint not null default 0 check (void_micros >= 0),
+    moved_micros bigint not null default 0 check (moved_micros >= 0),
     purchased_at timestamptz not null,
     starts_at timestamptz not null,
     valid_from timestamptz not null,
     expires_at timestamptz not null,
     closes_at timestamptz not null,
     closed_at timestamptz,
+    moved_to uuid,
     order_id uuid,
     note text not null check (octet_length(note) <= 200),
     primary key (account_id, team_id, lot_id),
     foreign key (account_id, team_id) references ledger.balance,
     check (starts_at < expires_at and expires_at <= closes_at and valid_from >= starts_at),
-    check (granted_micros = remaining_micros + held_micros + consumed_micros + expired_micros + void_micros),
-    check (closed_at is null or (remaining_micros = 0 and held_micros = 0)),
-    check (closed_at >= closes_at),
+    check (granted_micros = remaining_micros + held_micros + consumed_micros + expired_micros + void_micros + moved_micros),
+    check ((closed_at is null and moved_to is null) or (remaining_micros = 0 and held_micros = 0)),
+    check (closed_at >= closes_at or void_micros > 0),
+    check (moved_to <> team_id),
     check ((pool_kind = 'flex') = (order_id is not null))
 ) with (fillfactor = 50);
-create index lot_live on ledger.lot (team_id) where closed_at is null;
-create index lot_due on ledger.lot (closes_at) where closed_at is null;
-comment on table ledger.lot is 'Batches of tokens. No lot is ever deleted; a closed one is empty.';
+create index lot_live on ledger.lot (team_id) where closed_at is null and moved_to is null;
+create index lot_due on ledger.lot (closes_at) where closed_at is null and moved_to is null;
+create index lot_name on ledger.lot (lot_id);
+comment on table ledger.lot is
+    'Batches of tokens, one row for each team they lived in (D46). No lot is ever deleted; a closed one is empty.';
+comment on column ledger.lot.original_micros is 'Size when it was made, which decides in the draw order (D4); travels with the lot.';
+comment on column ledger.lot.granted_micros is 'Everything it ever received in this team.';
+comment on column ledger.lot.moved_to is 'The team it left this one for; what it paid before stays here.';
 comment on column ledger.lot.closed_at is
     'Posting instant of its close. Scheduled, open and closing are not stored: they follow from the reader''s instant, not from a job (D3).';
 comment on column ledger.lot.valid_from is 'First window it pays for other than as debt: the one in which it came to the team (D9).';
@@ -284,6 +298,7 @@ create table ledger.charge (
 );
 comment on table ledger.charge is
     'Rated usage, one row for each line of a batch, never changed. posted_at is in the key so that the table can be cut by month.';
+comment on column ledger.charge.batch is 'Number of its settlement batch; 0 where it was captured under a hold at once, without one.';
 comment on column ledger.charge.seq is 'Posting order inside the team.';
 comment on column ledger.charge.uncharged_micros is 'What no lot covered when it was posted; what was paid since is a comparison of positions in the journal (D7).';
 comment on column ledger.charge.zero_rated is 'Why it costs nothing by rule, entering no state (D14, D18, D20).';
@@ -310,7 +325,9 @@ create table ledger.journal (
     seq bigint not null check (seq >= 1),
     posted_at timestamptz not null,
     transaction bigint not null check (transaction >= 1),
-    kind text not null check (kind in ('purchase', 'grant', 'charge', 'uncharged', 'netting', 'expiry')),
+    kind text not null check (kind in (
+        'purchase', 'grant', 'adjustment', 'move_out', 'move_in', 'void', 'void_expired', 'chargeback', 'hold',
+        'release', 'charge', 'capture', 'uncharged', 'netting', 'expiry')),
     debit_book text not null,
     credit_book text not null,
     amount_micros bigint not null check (amount_micros > 0),
@@ -320,7 +337,7 @@ create table ledger.journal (
     window_start timestamptz,
     debt_from_micros bigint not null default 0 check (debt_from_micros >= 0),
     debt_to_micros bigint not null default 0,
-    lot_state text check (lot_state in ('scheduled', 'open', 'closing', 'closed')),
+    lot_state text check (lot_state in ('scheduled', 'open', 'closing', 'closed', 'moved')),
     hold_id uuid,
     reverses bigint,
     effective_at timestamptz not null,
@@ -328,20 +345,35 @@ create table ledger.journal (
     check (case kind
         when 'purchase' then debit_book = 'issued' and credit_book = 'lot'
         when 'grant' then debit_book = 'issued' and credit_book = 'lot'
-        when 'charge' then debit_book in ('lot', 'held') and credit_book = 'consumed'
+        when 'adjustment' then debit_book = 'issued' and credit_book = 'lot'
+        when 'move_out' then debit_book = 'lot' and credit_book = 'moved'
+        when 'move_in' then debit_book = 'moved' and credit_book = 'lot'
+        when 'void' then debit_book = 'lot' and credit_book = 'void'
+        when 'void_expired' then debit_book = 'expired' and credit_book = 'void'
+        when 'chargeback' then debit_book = 'uncharged' and credit_book = 'void'
+        when 'hold' then debit_book = 'lot' and credit_book = 'held'
+        when 'release' then debit_book = 'held' and credit_book = 'lot'
+        when 'charge' then debit_book = 'lot' and credit_book = 'consumed'
+        when 'capture' then debit_book = 'held' and credit_book = 'consumed'
         when 'uncharged' then debit_book = 'uncharged' and credit_book = 'consumed'
         when 'netting' then debit_book = 'lot' and credit_book = 'uncharged'
         when 'expiry' then debit_book = 'lot' and credit_book = 'expired'
     end),
     check ((lot_id is null) = (kind = 'uncharged')),
-    check ((charge_id is not null) = (kind in ('charge', 'uncharged'))),
-    check (debt_to_micros - debt_from_micros = case when kind in ('uncharged', 'netting') then amount_micros else 0 end)
+    check ((charge_id is not null) = (kind in ('charge', 'capture', 'uncharged', 'chargeback'))),
+    check ((hold_id is not null) = (kind in ('hold', 'release', 'capture'))),
+    check ((reverses is not null) = (kind = 'chargeback')),
+    check (debt_to_micros - debt_from_micros
+        = case when kind in ('uncharged', 'netting', 'chargeback') then amount_micros else 0 end)
 );
+create index journal_debt on ledger.journal (team_id, debt_to_micros) where debt_to_micros > 0;
 comment on table ledger.journal is
     'One row = one debit book, one credit book, one positive amount: an unbalanced entry cannot be written. Never changed (D11).';
 comment on column ledger.journal.seq is 'Gapless per team; the last one is balance.version.';
 comment on column ledger.journal.transaction is 'Number of its transaction in the team: rows of one number were posted as one.';
 comment on column ledger.journal.debt_from_micros is 'The part of the team''s running debt that this row opens or pays (D7): which lot paid which item is a comparison.';
+comment on column ledger.journal.reverses is 'The row of this team that this one takes back, by its seq.';
+comment on column ledger.journal.window_start is 'Window of the usage; of a lot that is made or arrives, the first one it may pay.';
 comment on column ledger.journal.lot_state is 'The lot''s state as used, so that a replay can be computed from rows alone.';
 create trigger journal_only_grows before update or delete or truncate on ledger.journal
     for each statement execute function ledger.refuse_change();

@@ -4,18 +4,42 @@ with lots as (
     select team_id,
            array_agg(lot_id) as ids,
            array_agg(pool_kind) as pools,
+           array_agg(original_micros) as original,
            array_agg(granted_micros) as granted,
            array_agg(remaining_micros) as remaining,
+           array_agg(held_micros) as held,
            array_agg(consumed_micros) as consumed,
            array_agg(expired_micros) as expired,
+           array_agg(void_micros) as void,
+           array_agg(moved_micros) as moved,
            array_agg(purchased_at) as purchased_at,
            array_agg(starts_at) as starts_at,
            array_agg(valid_from) as valid_from,
            array_agg(expires_at) as expires_at,
-           array_agg(closes_at) as closes_at
+           array_agg(closes_at) as closes_at,
+           array_agg(closed_at) as closed_at,
+           array_agg(moved_to) as moved_to
     from ledger.lot
-    where team_id = any($1) and closed_at is null
+    where team_id = any($1) and ((closed_at is null and moved_to is null) or lot_id = $6)
     group by team_id
+), holds as (
+    select h.team_id,
+           array_agg(h.hold_id) as ids,
+           array_agg(h.app_id) as apps,
+           array_agg(h.window_start) as windows,
+           array_agg(h.made_at) as made_at,
+           array_agg(h.expires_at) as expires_at,
+           array_agg(p.lot_id) as lots,
+           array_agg(p.taken_micros) as taken,
+           array_agg(p.remaining_micros) as remaining
+    from (select * from ledger.hold where team_id = any($1) and ended_at is null order by hold_id) h
+    cross join lateral (
+        select lot_id, taken_micros, remaining_micros
+        from ledger.hold_lot
+        where account_id = h.account_id and team_id = h.team_id and hold_id = h.hold_id
+        order by part
+    ) p
+    group by h.team_id
 ), states as (
     select s.team_id,
            array_agg(s.price_id) as prices,
@@ -46,17 +70,22 @@ with lots as (
     where g.team_id = any($1)
     group by g.team_id
 )
-select b.account_id,
-       b.team_id,
-       b.lot_micros,
-       b.consumed_micros,
-       b.expired_micros,
-       b.issued_micros,
-       b.debt_opened_micros,
-       b.debt_paid_micros,
-       b.version,
-       b.transactions,
-       b.charges,
+select b.account_id as "account_id!",
+       b.team_id as "team_id!",
+       b.lot_micros as "lot_micros!",
+       b.held_micros as "held_micros!",
+       b.consumed_micros as "consumed_micros!",
+       b.expired_micros as "expired_micros!",
+       b.issued_micros as "issued_micros!",
+       b.void_micros as "void_micros!",
+       b.moved_in_micros as "moved_in_micros!",
+       b.moved_out_micros as "moved_out_micros!",
+       b.debt_opened_micros as "debt_opened_micros!",
+       b.debt_paid_micros as "debt_paid_micros!",
+       b.debt_ahead_micros as "debt_ahead_micros!",
+       b.version as "version!",
+       b.transactions as "transactions!",
+       b.charges as "charges!",
        b.negative_since,
        b.posted_at,
        b.last_window,
@@ -64,15 +93,34 @@ select b.account_id,
        b.notice_due,
        coalesce(l.ids, '{}') as "lot_ids!",
        coalesce(l.pools, '{}') as "lot_pools!",
+       coalesce(l.original, '{}') as "lot_original!",
        coalesce(l.granted, '{}') as "lot_granted!",
        coalesce(l.remaining, '{}') as "lot_remaining!",
+       coalesce(l.held, '{}') as "lot_held!",
        coalesce(l.consumed, '{}') as "lot_consumed!",
        coalesce(l.expired, '{}') as "lot_expired!",
+       coalesce(l.void, '{}') as "lot_void!",
+       coalesce(l.moved, '{}') as "lot_moved!",
        coalesce(l.purchased_at, '{}') as "lot_purchased_at!: Vec<Instant>",
        coalesce(l.starts_at, '{}') as "lot_starts_at!: Vec<Instant>",
        coalesce(l.valid_from, '{}') as "lot_valid_from!: Vec<Instant>",
        coalesce(l.expires_at, '{}') as "lot_expires_at!: Vec<Instant>",
        coalesce(l.closes_at, '{}') as "lot_closes_at!: Vec<Instant>",
+       coalesce(l.closed_at, '{}') as "lot_closed_at!: Vec<Option<Instant>>",
+       coalesce(l.moved_to, '{}') as "lot_moved_to!: Vec<Option<Uuid>>",
+       coalesce(h.ids, '{}') as "hold_ids!",
+       coalesce(h.apps, '{}') as "hold_apps!: Vec<Option<Uuid>>",
+       coalesce(h.windows, '{}') as "hold_windows!: Vec<Instant>",
+       coalesce(h.made_at, '{}') as "hold_made_at!: Vec<Instant>",
+       coalesce(h.expires_at, '{}') as "hold_expires_at!: Vec<Instant>",
+       coalesce(h.lots, '{}') as "hold_lots!",
+       coalesce(h.taken, '{}') as "hold_taken!",
+       coalesce(h.remaining, '{}') as "hold_remaining!",
+       coalesce(a.froms, '{}') as "ahead_from!",
+       coalesce(a.tos, '{}') as "ahead_to!",
+       coalesce(i.froms, '{}') as "item_from!",
+       coalesce(i.tos, '{}') as "item_to!",
+       coalesce(i.windows, '{}') as "item_windows!: Vec<Instant>",
        coalesce(s.prices, '{}') as "state_prices!",
        coalesce(s.cycles, '{}') as "state_cycles!: Vec<Instant>",
        coalesce(s.meters, '{}') as "state_meters!",
@@ -80,6 +128,27 @@ select b.account_id,
        g.list as "budgets?"
 from ledger.balance b
 left join lots l on l.team_id = b.team_id
+left join holds h on h.team_id = b.team_id
 left join states s on s.team_id = b.team_id
 left join budgets g on g.team_id = b.team_id
+-- What was settled out of turn, and what a closing lot may pay out of turn: of nearly no team.
+left join lateral (
+    select array_agg(debt_from_micros order by debt_from_micros) as froms,
+           array_agg(debt_to_micros order by debt_from_micros) as tos
+    from ledger.journal
+    where b.debt_ahead_micros > 0 and account_id = b.account_id and team_id = b.team_id
+      and debt_to_micros > b.debt_paid_micros and credit_book = 'uncharged'
+) a on b.debt_ahead_micros > 0
+left join lateral (
+    select array_agg(j.debt_from_micros order by j.debt_from_micros) as froms,
+           array_agg(j.debt_to_micros order by j.debt_from_micros) as tos,
+           array_agg(j.window_start order by j.debt_from_micros) as windows
+    from ledger.journal j
+    where b.held_micros > 0 and j.account_id = b.account_id and j.team_id = b.team_id
+      and j.debt_to_micros > b.debt_paid_micros and j.debit_book = 'uncharged'
+      and exists (
+          select 1 from ledger.lot o
+          where o.account_id = b.account_id and o.team_id = b.team_id and o.held_micros > 0
+            and o.valid_from <= j.window_start and j.window_start < o.expires_at)
+) i on b.held_micros > 0 and b.debt_opened_micros > b.debt_paid_micros
 where b.team_id = any($1)

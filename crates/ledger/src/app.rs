@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
     budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
-    notice_service_server::NoticeServiceServer, settlement_service_server::SettlementServiceServer,
-    token_service_server::TokenServiceServer,
+    lot_service_server::LotServiceServer, notice_service_server::NoticeServiceServer,
+    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -16,7 +16,7 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Budgets, Catalog, Notices, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Lots, Notices, Settlement, Tokens},
     jobs::{due::Due, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -74,6 +74,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let served = server
         .add_service(
             CatalogServiceServer::new(Catalog::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            LotServiceServer::new(Lots::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
         .add_service(
             TokenServiceServer::new(Tokens::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),

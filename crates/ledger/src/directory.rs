@@ -2,7 +2,11 @@
 //! granted, and when someone reads a team that nothing was ever posted to. Never while a batch is posted.
 
 use drawdown_client::Channel;
-use drawdown_proto::{entitlement::v1::GetTeamRequest, scalar::timestamp_from_proto};
+pub use drawdown_ledger_core::ContractKind;
+use drawdown_proto::{
+    entitlement::v1::{self, GetTeamRequest},
+    scalar::timestamp_from_proto,
+};
 use drawdown_types::{AccountId, TeamId, Timestamp};
 use futures::{FutureExt as _, future::BoxFuture};
 use tonic::Code;
@@ -18,6 +22,8 @@ pub struct TeamFacts {
     pub trial_from: Option<Timestamp>,
     /// When it ends or ended.
     pub trial_to: Option<Timestamp>,
+    /// The account's kind of contract, which picks the price (D57).
+    pub contract_kind: ContractKind,
 }
 
 impl TeamFacts {
@@ -71,6 +77,10 @@ impl Directory for Entitlement {
                 account_id,
                 trial_from: instant(account.trial_started_at)?,
                 trial_to: instant(account.trial_ends_at)?,
+                contract_kind: match v1::ContractKind::try_from(account.contract_kind) {
+                    Ok(v1::ContractKind::Enterprise) => ContractKind::Enterprise,
+                    Ok(v1::ContractKind::Flex | v1::ContractKind::Unspecified) | Err(_) => ContractKind::Flex,
+                },
             }))
         }
         .boxed()

@@ -4,8 +4,8 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use drawdown_ledger_core::{
-    Attribution, JournalRow, Line, Notice, NoticeRules, Plan, Settings, Spent, Team, Told, month_of, notices,
-    spend,
+    Attribution, Hold, JournalRow, Line, Notice, NoticeRules, Plan, Settings, Spent, Team, Told, month_of,
+    notices, spend,
 };
 use drawdown_types::{TeamId, Timestamp};
 
@@ -43,7 +43,7 @@ pub(crate) fn count(noted: &mut Noted, stored: &mut [StoredTeam], lines: &[Line]
     let spent = plan.charges.iter().filter_map(|charge| {
         let line = lines.get(charge.line)?;
         let Attribution::Payer(payer) = line.attribution else { return None };
-        let (team_id, app_id, window) = (charge.team_id, payer.app_id, line.window);
+        let (team_id, app_id, window) = (charge.team_id, payer.app_id, charge.window);
         Some(Spent { team_id, app_id, window, amount: charge.amount.as_micros() })
     });
     let (changed, reached) = spend(&mut budgets, spent, noted.at);
@@ -51,12 +51,13 @@ pub(crate) fn count(noted: &mut Noted, stored: &mut [StoredTeam], lines: &[Line]
     noted.budgets.extend(changed.into_iter().filter_map(|index| budgets.get(index).cloned()));
 }
 
-/// The months of the windows of `lines`, each once, by its first instant.
-pub(crate) fn months(lines: &[Line]) -> Vec<Timestamp> {
+/// The months of the windows of `lines` and of the holds they name, each once, by its first instant.
+pub(crate) fn months(lines: &[Line], holds: &[Hold]) -> Vec<Timestamp> {
     let mut months: Vec<(Timestamp, Timestamp)> = Vec::new();
-    for line in lines {
-        if !months.iter().any(|(first, next)| *first <= line.window && line.window < *next) {
-            months.push(month_of(line.window));
+    let windows = lines.iter().map(|line| line.window).chain(holds.iter().map(|hold| hold.window));
+    for window in windows {
+        if !months.iter().any(|(first, next)| *first <= window && window < *next) {
+            months.push(month_of(window));
         }
     }
     months.into_iter().map(|(first, _)| first).collect()

@@ -7,12 +7,13 @@
 //! | – | the gate's checks 1 to 6, in memory | nothing was written yet; a settled batch is answered by its receipt |
 //! | 3 | insert missing balances and lock all of them, by team id | one order for all writers: they wait, they never deadlock |
 //! | – | take the instant | after the locks, so that it can not be overtaken (D40) |
-//! | 4 | load lots and usage states | again a later statement than the lock |
+//! | 4 | load lots, holds and usage states | again a later statement than the lock |
 //! | – | fold in the core: who pays what | pure; the same function that readers and the replay use |
 //! | 5 | write charges, journal, lots, balances, states; once for each sub-batch of charges | arrays, so the cost is by row and not by round trip |
 //! | 6 | write batch, ranges, unattributed lines; move lanes and cursor | |
 //!
-//! The catalogue is read (two more statements) only when its version moved. A line is never refused:
+//! Where a line names a hold, the windows of the holds are read before 4, and the holds that changed are
+//! written after 5. The catalogue is read (two more statements) only when its version moved. A line is never refused:
 //! usage has happened, so what can not be charged is kept as unattributed with its reason. A team whose
 //! rows the database refuses is found by bisection, once, and its lines are set apart as `poison`.
 
@@ -37,7 +38,7 @@ use crate::{
         Pool, settlement,
         settlement::Receipt,
         teams,
-        teams::StoredTeam,
+        teams::{StoredTeam, Wanted},
         write::{self, Noted},
     },
 };
@@ -160,10 +161,14 @@ impl Poster {
         let mut lines = batch::charged_lines(batch, &catalogue, poisoned);
         teams::lock_in_tx(&mut tx, batch::payers(&lines)).await?;
         let now = self.clock.now();
-        let keys = usage_keys(&catalogue.prices, &lines);
+        // Usage under a hold belongs to the hold's window, so which states are needed is known only then.
+        let holds = batch::holds(&lines);
+        let holds = if holds.is_empty() { Vec::new() } else { teams::holds_in_tx(&mut tx, &holds).await? };
+        let keys = usage_keys(&catalogue.prices, &lines, &holds);
         let team_ids: Vec<TeamId> = batch::payers(&lines).into_iter().map(|(_, team)| team).collect();
-        let months = noting::months(&lines);
-        let (mut stored, states) = teams::load_with_budgets_in_tx(&mut tx, &team_ids, &keys, &months).await?;
+        let months = noting::months(&lines, &holds);
+        let wanted = Wanted { keys: &keys, months: &months, lot: None };
+        let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &team_ids, &wanted).await?;
         batch::set_apart_foreign(&mut lines, &stored);
         let (plan, noted) = self.fold(&lines, &mut stored, &states, &catalogue, now)?;
         let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?;
@@ -206,6 +211,7 @@ impl Poster {
             settings: &self.settings,
             now,
             settled_until: self.settled_until(lines, now),
+            last_of_holds: &[],
         };
         let plan = fold_batch(&mut teams, &batch, ChargeId::generate)
             .map_err(|error: FoldError| Error::Broken(error.to_string()))?;

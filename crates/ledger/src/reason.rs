@@ -51,6 +51,20 @@ pub const WINDOW_SETTLED: &str = "WINDOW_SETTLED";
 pub const PURCHASE_TOO_SMALL: &str = "PURCHASE_TOO_SMALL";
 /// More tokens than one lot may hold.
 pub const LOT_TOO_LARGE: &str = "LOT_TOO_LARGE";
+/// The lot does not live in the team.
+pub const LOT_UNKNOWN: &str = "LOT_UNKNOWN";
+/// The lot is neither open nor scheduled.
+pub const LOT_NOT_OPEN: &str = "LOT_NOT_OPEN";
+/// Nothing is left of the lot.
+pub const LOT_EMPTY: &str = "LOT_EMPTY";
+/// Holds have set aside a part of the lot.
+pub const LOT_HELD: &str = "LOT_HELD";
+/// The lot was granted: only what was bought is refunded or charged back.
+pub const LOT_NOT_BOUGHT: &str = "LOT_NOT_BOUGHT";
+/// Less is left of the lot than was asked for.
+pub const LOT_REMAINS_LESS: &str = "LOT_REMAINS_LESS";
+/// The lot moved while it was looked at: try again.
+pub const LOT_MOVED: &str = "LOT_MOVED";
 /// The sums of the team would not fit.
 pub const BALANCE_OVERFLOW: &str = "BALANCE_OVERFLOW";
 /// An original instant lies in the future.

@@ -14,13 +14,14 @@ use drawdown_types::{AccountId, LotId, OrderId, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
 use crate::{
+    commands::{Act, Command},
     error::Error,
-    noting, reason,
-    service::{Ledger, connection, unknown_team},
+    reason,
+    service::{Ledger, unknown_team},
     store::{
-        Reader, audit, reads,
+        Reader, reads,
         teams::{self, StoredTeam},
-        write::{self, LotNote, PlanRows, TeamUsage},
+        write::LotNote,
     },
 };
 
@@ -70,14 +71,13 @@ pub(crate) struct NotedLot {
     pub(crate) note: String,
 }
 
-/// A command under way: the team is locked and loaded, the instant is taken.
-struct Command {
-    tx: Transaction<'static, Postgres>,
-    stored: StoredTeam,
-    now: Timestamp,
-}
-
-fn refuse(code: Code, reason: &'static str, field: &'static str, why: impl std::fmt::Display) -> Error {
+/// A refusal that names one field.
+pub(crate) fn refuse(
+    code: Code,
+    reason: &'static str,
+    field: &'static str,
+    why: impl std::fmt::Display,
+) -> Error {
     Refusal::new(code, reason, why.to_string()).violation(field, why).into()
 }
 
@@ -97,7 +97,7 @@ impl Ledger {
             let why = "the account is in its trial: end it before buying";
             return Err(refuse(Code::FailedPrecondition, reason::TRIAL_ACTIVE, "account_id", why));
         }
-        let mut command = self.begin_command(order.account_id, order.team_id).await?;
+        let mut command = self.begin_command(order.account_id, &[order.team_id], None).await?;
         if let Some(original) = order.purchased_at {
             self.check_unsettled(&command, original, "purchased_at")?;
         }
@@ -105,9 +105,8 @@ impl Ledger {
         let bought =
             drawdown_ledger_core::Purchase { lot_id, tokens: order.tokens, purchased_at: order.purchased_at };
         let until = self.settled_until(command.now);
-        let mut team = command.stored.team.clone();
-        let plan =
-            purchase(&mut team, &bought, command.now, until, &self.settings).map_err(purchase_refusal)?;
+        let (now, mut team) = (command.now, only(&mut command)?.team.clone());
+        let plan = purchase(&mut team, &bought, now, until, &self.settings).map_err(purchase_refusal)?;
         let note = LotNote { order_id: Some(order_id), note: order.note.clone() };
         let set_up = order.purchased_at.is_some().then_some("purchase.set_up");
         let lot = self.write_lot(&mut command, team, &plan, lot_id, &note, set_up).await?;
@@ -121,30 +120,19 @@ impl Ledger {
     ) -> Result<(Transaction<'static, Postgres>, NotedLot), Error> {
         let facts = self.team_facts(order.team_id).await?;
         check_account(facts.account_id, order.account_id)?;
-        let mut command = self.begin_command(order.account_id, order.team_id).await?;
+        let mut command = self.begin_command(order.account_id, &[order.team_id], None).await?;
         let past = order.grant.starts_at.filter(|starts_at| *starts_at < command.now);
         if let Some(original) = past {
             self.check_unsettled(&command, original, "starts_at")?;
         }
         let granted = Grant { lot_id: LotId::generate(), set_up: past.is_some(), ..order.grant.clone() };
         let until = self.settled_until(command.now);
-        let mut team = command.stored.team.clone();
-        let plan = grant(&mut team, &granted, command.now, until, &self.settings).map_err(grant_refusal)?;
+        let (now, mut team) = (command.now, only(&mut command)?.team.clone());
+        let plan = grant(&mut team, &granted, now, until, &self.settings).map_err(grant_refusal)?;
         let note = LotNote { order_id: None, note: order.note.clone() };
         let set_up = past.is_some().then_some("grant.set_up");
         let lot = self.write_lot(&mut command, team, &plan, granted.lot_id, &note, set_up).await?;
         Ok((command.tx, lot))
-    }
-
-    async fn begin_command(&self, account: AccountId, team: TeamId) -> Result<Command, Error> {
-        let mut tx = self.begin().await?;
-        teams::lock_in_tx(connection(&mut tx), vec![(account, team)]).await?;
-        let now = self.clock.now();
-        let (mut stored, _) = teams::load_in_tx(connection(&mut tx), &[team], &[]).await?;
-        let stored = stored.pop().ok_or_else(|| Error::Broken("a locked team is not there".to_owned()))?;
-        check_account(stored.team.balance.account_id, account)?;
-        let now = stored.team.balance.posted_at.map_or(now, |last| last.max(now));
-        Ok(Command { tx, stored, now })
     }
 
     /// An original instant is taken only while no usage of its windows is settled (D61).
@@ -158,7 +146,7 @@ impl Ledger {
             return Ok(());
         }
         let edge = self.settings.window_size.floor(original);
-        if command.stored.last_window.is_some_and(|window| window >= edge) {
+        if command.stored.iter().any(|stored| stored.last_window.is_some_and(|window| window >= edge)) {
             let why = format!("usage of the team from {edge} on is settled already");
             return Err(refuse(Code::FailedPrecondition, reason::WINDOW_SETTLED, field, why));
         }
@@ -174,30 +162,15 @@ impl Ledger {
         note: &LotNote,
         audited: Option<&'static str>,
     ) -> Result<NotedLot, Error> {
-        let stored = std::slice::from_mut(&mut command.stored);
-        let noted =
-            noting::advance(stored, vec![after], plan, command.now, &self.notice_rules, &self.settings);
-        let StoredTeam { team, charges, last_window, watch, .. } = &command.stored;
-        let usage = TeamUsage { charges: *charges, last_window: *last_window, watch: *watch };
-        let rows = PlanRows {
-            batch: (0, 0),
-            charges: &[],
-            plan,
-            balances: &[(&team.balance, usage)],
-            noted: &noted,
-            note,
-            sub_batch: self.limits.sub_batch_lines,
-        };
-        let tx = connection(&mut command.tx);
-        write::write_in_tx(tx, &rows).await?;
-        if let Some(action) = audited {
-            let detail = serde_json::json!({ "lot": lot_id.to_string(), "note": note.note });
-            audit::note_in_tx(tx, command.now, action, &team.balance.team_id.to_string(), &detail).await?;
-        }
-        let lot = team.lots.iter().find(|lot| lot.lot_id == lot_id).cloned();
-        let lot = lot.ok_or_else(|| Error::Broken("a new lot is not there".to_owned()))?;
-        let state = lot.state_at(command.now);
-        Ok(NotedLot { view: LotView { lot, state }, note: note.note.clone() })
+        let team = only(command)?.team.balance.team_id;
+        let act = audited.map(|action| Act {
+            action,
+            subject: team.to_string(),
+            detail: serde_json::json!({ "lot": lot_id.to_string(), "note": note.note }),
+        });
+        self.write_command(command, vec![after], plan, note, act).await?;
+        let lot = command.lots(lot_id, note).pop();
+        lot.ok_or_else(|| Error::Broken("a new lot is not there".to_owned()))
     }
 
     /// The balance of a team at an instant, and the instant.
@@ -211,7 +184,7 @@ impl Ledger {
         balance_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)
     }
 
-    /// The lots of a team at an instant, in draw order, closed ones last, and the instant.
+    /// The lots of a team at an instant, in draw order, closed and moved ones last, and the instant.
     pub(crate) async fn lots(
         &self,
         of: Of,
@@ -229,11 +202,11 @@ impl Ledger {
             let notes = read.iter().map(|(lot, note)| (lot.lot_id, note.clone())).collect();
             (read.into_iter().map(|(lot, _)| lot).collect(), notes)
         };
-        // The live lots were read with the balance, in one statement; only closed ones are added, and
-        // those never change.
+        // The live lots were read with the balance, in one statement; only those that closed or moved away
+        // are added.
         let live: HashSet<LotId> = stored.lots.iter().map(|lot| lot.lot_id).collect();
-        let closed = |lot: &Lot| lot.closed_at.is_some() && !live.contains(&lot.lot_id);
-        stored.lots.extend(lots.into_iter().filter(closed));
+        let gone = |lot: &Lot| !lot.is_live() && !live.contains(&lot.lot_id);
+        stored.lots.extend(lots.into_iter().filter(gone));
         let at = self.instant_of_read(&stored, at);
         let views = lots_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)?;
         let noted = |view: LotView| {
@@ -267,6 +240,14 @@ impl Ledger {
             let now = self.clock.now();
             team.balance.posted_at.map_or(now, |last| last.max(now))
         })
+    }
+}
+
+/// The team of a command that has one.
+pub(crate) fn only(command: &mut Command) -> Result<&mut StoredTeam, Error> {
+    match command.stored.as_mut_slice() {
+        [stored] => Ok(stored),
+        _ => Err(Error::Broken("a command of one team has one".to_owned())),
     }
 }
 

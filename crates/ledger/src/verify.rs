@@ -51,14 +51,17 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant!("closed_lots_are_empty"),
     invariant!("debt_means_no_usable_lot"),
     invariant!("debts_are_a_queue"),
+    invariant!("holds_are_their_journal"),
     invariant!("journal_is_gapless"),
     invariant!("lanes_are_their_ranges"),
     invariant!("lot_is_its_journal"),
     invariant!("lots_close_once"),
     invariant!("lots_pay_inside_validity"),
+    invariant!("moves_sum_to_zero"),
     invariant!("netting_lots_are_open"),
     invariant!("notices_have_their_places"),
     invariant!("orders_have_one_lot"),
+    invariant!("rows_are_taken_back_once"),
     invariant!("usage_is_noted"),
 ];
 
@@ -133,11 +136,11 @@ impl Ledger {
             let page = verification::teams_in_tx(tx, after, TEAMS_PAGE).await?;
             let Some(last) = page.last() else { return Ok(found) };
             after = Some(last.balance.team_id);
-            for balance in page.into_iter().map(|team| team.balance) {
-                let team_id = balance.team_id;
+            for team in page {
+                let team_id = team.balance.team_id;
                 let lots = verification::lots_in_tx(tx, team_id).await?;
                 let journal = verification::journal_in_tx(tx, team_id).await?;
-                if let Err(violation) = replay(&Team { balance, lots }, &journal, &self.settings) {
+                if let Err(violation) = replay(&Team { lots, ..team }, &journal, &self.settings) {
                     found.push(format!("{team_id}: {violation}"));
                 }
             }

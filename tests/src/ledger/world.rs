@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use drawdown_ledger::{
     Options,
-    directory::{Directory, TeamFacts},
+    directory::{ContractKind, Directory, TeamFacts},
     error::Error,
     grpc::{Catalog, Settlement, Tokens},
     metrics::Metrics,
@@ -36,7 +36,12 @@ impl KnownTeams {
 impl Directory for KnownTeams {
     fn team(&self, team: TeamId) -> BoxFuture<'_, Result<Option<TeamFacts>, Error>> {
         let account = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&team).copied();
-        let facts = account.map(|account_id| TeamFacts { account_id, trial_from: None, trial_to: None });
+        let facts = account.map(|account_id| TeamFacts {
+            account_id,
+            trial_from: None,
+            trial_to: None,
+            contract_kind: ContractKind::Flex,
+        });
         async move { Ok(facts) }.boxed()
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct LineSeed {
     /// Windows between the end of the window and its receipt; 0 to the limit and one more.
     pub(crate) lag: Lag,
     pub(crate) quantity: i64,
+    /// A hold of the team, of those made so far.
+    pub(crate) hold: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,15 @@ pub(crate) enum Lag {
     None,
     Windows(i64),
     Limit { windows_more: i64 },
+}
+
+/// When a hold is over by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lasts {
+    /// At an instant, which is rarely a possible one.
+    Until(When),
+    /// A part of what is possible, from now, in percent.
+    Percent(i64),
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +66,41 @@ pub(crate) enum Op {
         expiry: When,
         set_up: bool,
     },
+    Move {
+        lot: usize,
+        from: usize,
+        to: usize,
+    },
+    Adjust {
+        lot: usize,
+        team: usize,
+        delta: i64,
+    },
+    Refund {
+        lot: usize,
+        team: usize,
+        amount: Option<i64>,
+    },
+    Chargeback {
+        lot: usize,
+    },
+    Reserve {
+        team: usize,
+        app: Option<u64>,
+        amount: i64,
+        least: Option<i64>,
+        lasts: Lasts,
+    },
+    Extend {
+        team: usize,
+        hold: usize,
+        lasts: Lasts,
+        more: i64,
+    },
+    Release {
+        team: usize,
+        hold: usize,
+    },
     /// A new version of a rate card; `change` picks the meters whose rate differs.
     Publish {
         kind: usize,
@@ -64,6 +110,8 @@ pub(crate) enum Op {
     Batch {
         lines: Vec<LineSeed>,
         split: bool,
+        /// Its lines are the last of their holds.
+        last: bool,
     },
     /// A read ahead of now, or behind it.
     Read {
@@ -99,7 +147,7 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     ];
     (
         prop_oneof![Just(60u32), Just(900), Just(1)],
-        prop_oneof![Just(0i64), Just(3), Just(20)],
+        prop_oneof![1 => Just(0i64), 2 => Just(3), 3 => Just(20)],
         Just((0..POOLS.len()).collect::<Vec<_>>()).prop_shuffle(),
         prop::sample::select(starts.to_vec()),
         0i64..90_000_000,
@@ -134,18 +182,58 @@ fn line() -> impl Strategy<Value = LineSeed> {
         prop_oneof![4 => Just(0usize), 4 => Just(1), 4 => Just(2), 2 => Just(3), 1 => Just(4)],
     );
     let how = (prop::bool::weighted(0.15), prop::bool::weighted(0.08), 0u8..2);
-    let quantity = prop_oneof![2 => Just(0i64), 20 => 1i64..40, 4 => 1i64..800, 1 => Just(1i64 << 48)];
-    (who, how, when(2 * HOUR), lag, quantity).prop_map(|(who, how, window, lag, quantity)| LineSeed {
-        team: who.0,
-        app: who.1,
-        meter: who.2,
-        failed: how.0,
-        trial: how.1,
-        series: how.2,
-        window,
-        lag,
-        quantity,
+    let quantity =
+        prop_oneof![2 => Just(0i64), 24 => 1i64..12, 8 => 1i64..40, 3 => 1i64..800, 1 => Just(1i64 << 48)];
+    let hold = prop::option::weighted(0.4, any::<usize>());
+    (who, how, when(2 * HOUR), lag, quantity, hold).prop_map(|(who, how, window, lag, quantity, hold)| {
+        LineSeed {
+            team: who.0,
+            app: who.1,
+            meter: who.2,
+            failed: how.0,
+            trial: how.1,
+            series: how.2,
+            window,
+            lag,
+            quantity,
+            hold,
+        }
     })
+}
+
+/// What happens to lots that are there. Most are of the team that is named, since others are refused.
+fn lots() -> impl Strategy<Value = Op> {
+    let some = prop_oneof![3 => 1i64..3_000_000, 1 => Just(0i64), 1 => Just(1i64 << 50)];
+    let less = prop::option::weighted(0.5, some.clone());
+    let delta = (some, any::<bool>()).prop_map(|(amount, up)| if up { amount } else { -amount });
+    prop_oneof![
+        4 => (any::<usize>(), 0..TEAMS, 0..TEAMS).prop_map(|(lot, from, to)| Op::Move { lot, from, to }),
+        2 => (any::<usize>(), 0..TEAMS, delta).prop_map(|(lot, team, delta)| Op::Adjust { lot, team, delta }),
+        2 => (any::<usize>(), 0..TEAMS, less).prop_map(|(lot, team, amount)| Op::Refund { lot, team, amount }),
+        1 => any::<usize>().prop_map(|lot| Op::Chargeback { lot }),
+    ]
+}
+
+fn holds() -> impl Strategy<Value = Op> {
+    let lasts =
+        || prop_oneof![1 => when(2 * HOUR).prop_map(Lasts::Until), 6 => (1i64..101).prop_map(Lasts::Percent)];
+    let app = prop::option::weighted(0.3, 0u64..3);
+    let amount = prop_oneof![2 => 1i64..2_000_000, 8 => 1i64..50_000, 1 => Just(0i64), 1 => Just(1i64 << 45)];
+    let least = prop::option::weighted(0.4, 0i64..30_000);
+    let reserve = (0..TEAMS, app, amount, least, lasts())
+        .prop_map(|(team, app, amount, least, lasts)| Op::Reserve { team, app, amount, least, lasts });
+    let more = prop_oneof![2 => Just(0i64), 3 => 1i64..30_000, 1 => Just(-1i64)];
+    let extend = (0..TEAMS, any::<usize>(), lasts(), more).prop_map(|(team, hold, lasts, more)| Op::Extend {
+        team,
+        hold,
+        lasts,
+        more,
+    });
+    prop_oneof![
+        6 => reserve,
+        2 => extend,
+        1 => (0..TEAMS, any::<usize>()).prop_map(|(team, hold)| Op::Release { team, hold }),
+    ]
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -181,15 +269,17 @@ fn op() -> impl Strategy<Value = Op> {
     let publish =
         (0..KINDS.len(), when(HOUR), prop::array::uniform5(prop_oneof![2 => Just(0u8), 1 => 0u8..4]))
             .prop_map(|(kind, from, change)| Op::Publish { kind, from, change });
-    let batch = (prop::collection::vec(line(), 1..14), prop::bool::weighted(0.3))
-        .prop_map(|(lines, split)| Op::Batch { lines, split });
+    let batch = (prop::collection::vec(line(), 1..14), prop::bool::weighted(0.3), prop::bool::weighted(0.3))
+        .prop_map(|(lines, split, last)| Op::Batch { lines, split, last });
     prop_oneof![
         6 => clock,
         1 => (0..TEAMS).prop_map(|team| Op::Job { team }),
-        2 => purchase,
-        6 => grant,
+        5 => purchase,
+        8 => grant,
         1 => publish,
-        8 => batch,
+        9 => batch,
+        5 => lots(),
+        8 => holds(),
         3 => (0..TEAMS, when(3 * HOUR)).prop_map(|(team, at)| Op::Read { team, at }),
         1 => any::<bool>().prop_map(|stands| Op::Settlement { stands }),
     ]

@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use drawdown_ledger_core::{Balance, Book, Charge, JournalRow, Kind, Lot, Plan, Team, UsageKey, UsageState};
-use drawdown_types::{ChargeId, LotId, TeamId, Timestamp};
+use drawdown_ledger_core::{
+    Balance, Book, Charge, DebtItem, Hold, JournalRow, Kind, Lot, LotJournal, Plan, Team, UsageKey,
+    UsageState,
+};
+use drawdown_types::{ChargeId, HoldId, LotId, MicroTokens, TeamId};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
     pub(crate) balances: BTreeMap<TeamId, Balance>,
-    pub(crate) lots: BTreeMap<LotId, Lot>,
+    pub(crate) lots: BTreeMap<(TeamId, LotId), Lot>,
+    pub(crate) holds: BTreeMap<HoldId, Hold>,
     pub(crate) states: BTreeMap<UsageKey, UsageState>,
     pub(crate) journal: BTreeMap<TeamId, Vec<JournalRow>>,
     /// With the number of their batch.
@@ -17,13 +21,46 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Loads a team as the ledger does: its balance and every lot that is not closed.
+    fn rows(&self, team_id: TeamId) -> &[JournalRow] {
+        self.journal.get(&team_id).map_or(&[][..], Vec::as_slice)
+    }
+
+    /// Loads a team as the ledger does: its balance, every lot that lives there and is not closed, open
+    /// holds, and of its debt what may matter.
     pub(crate) fn load(&self, team: &Team) -> Team {
         let team_id = team.balance.team_id;
-        let lots = self.lots.values().filter(|lot| lot.team_id == team_id && lot.closed_at.is_none());
-        Team {
-            balance: self.balances.get(&team_id).cloned().unwrap_or_else(|| team.balance.clone()),
-            lots: lots.cloned().collect(),
+        let balance = self.balances.get(&team_id).cloned().unwrap_or_else(|| team.balance.clone());
+        let lots: Vec<Lot> =
+            self.lots.values().filter(|lot| lot.team_id == team_id && lot.is_live()).cloned().collect();
+        let holds = self.holds.values().filter(|hold| hold.team_id == team_id && hold.ended.is_none());
+        let held: Vec<&Lot> = lots.iter().filter(|lot| lot.held.as_micros() > 0).collect();
+        let open = |row: &&JournalRow| row.debt.is_some_and(|debt| debt.to > balance.debt_paid);
+        let item = |row: &JournalRow| Some(DebtItem { interval: row.debt?, window: row.window? });
+        let items = self.rows(team_id).iter().filter(|row| row.debit == Book::Uncharged).filter(open);
+        let items =
+            items.filter_map(item).filter(|item| held.iter().any(|lot| lot.is_valid_for(item.window)));
+        let ahead = self.rows(team_id).iter().filter(|row| row.credit == Book::Uncharged).filter(open);
+        let mut settled_ahead: Vec<_> = ahead.filter_map(|row| row.debt).collect();
+        settled_ahead.sort_unstable_by_key(|debt| debt.from);
+        Team { settled_ahead, items: items.collect(), holds: holds.cloned().collect(), balance, lots }
+    }
+
+    /// The same with a lot that is not live there: it moved away or closed.
+    pub(crate) fn load_with(&self, team: &Team, lot_id: LotId) -> Team {
+        let mut loaded = self.load(team);
+        let lot = self.lots.get(&(team.balance.team_id, lot_id)).filter(|lot| !lot.is_live());
+        loaded.lots.extend(lot.cloned());
+        loaded
+    }
+
+    /// The history of a lot in a team.
+    pub(crate) fn lot_journal(&self, team_id: TeamId, lot_id: LotId) -> LotJournal {
+        let of = |wanted: &dyn Fn(&JournalRow) -> bool| -> Vec<JournalRow> {
+            self.rows(team_id).iter().filter(|row| wanted(row)).cloned().collect()
+        };
+        LotJournal {
+            rows: of(&|row| row.lot_id == Some(lot_id)),
+            items: of(&|row| row.debit == Book::Uncharged),
         }
     }
 
@@ -46,7 +83,10 @@ impl Store {
             self.balances.insert(balance.team_id, balance);
         }
         for lot in plan.lots {
-            self.lots.insert(lot.lot_id, lot);
+            self.lots.insert((lot.team_id, lot.lot_id), lot);
+        }
+        for hold in plan.holds {
+            self.holds.insert(hold.hold_id, hold);
         }
         for state in plan.states {
             self.states.insert(state.key, state);
@@ -58,7 +98,7 @@ impl Store {
     /// D52 and the invariants of one team.
     fn verify(&self, team_id: TeamId) {
         let balance = &self.balances[&team_id];
-        let rows = self.journal.get(&team_id).map_or(&[][..], Vec::as_slice);
+        let rows = self.rows(team_id);
         assert_eq!(balance.version, i64::try_from(rows.len()).unwrap());
         let book = |book: Book| -> i128 {
             let sign = |row: &JournalRow| i128::from(row.credit == book) - i128::from(row.debit == book);
@@ -70,15 +110,23 @@ impl Store {
         assert_eq!(book(Book::Lot), micros(balance.lot));
         assert_eq!(book(Book::Consumed), micros(balance.consumed));
         assert_eq!(book(Book::Expired), micros(balance.expired));
+        assert_eq!(book(Book::Held), micros(balance.held));
+        assert_eq!(book(Book::Void), micros(balance.void));
+        assert_eq!(book(Book::Moved), micros(balance.moved_out) - micros(balance.moved_in));
         assert_eq!(-book(Book::Uncharged), micros(balance.uncharged()));
         let lots: Vec<_> = self.lots.values().filter(|lot| lot.team_id == team_id).collect();
         assert_eq!(lots.iter().map(|lot| micros(lot.remaining)).sum::<i128>(), micros(balance.lot));
+        let held = |lot: &Lot| {
+            let parts =
+                self.holds.values().filter(|hold| hold.team_id == team_id).flat_map(|hold| &hold.parts);
+            parts.filter(|part| part.lot_id == lot.lot_id).map(|part| micros(part.remaining)).sum::<i128>()
+        };
         for lot in lots {
-            assert_eq!(
-                micros(lot.granted),
-                micros(lot.remaining) + micros(lot.consumed) + micros(lot.expired)
-            );
-            assert!(lot.closed_at.is_none() || lot.remaining.as_micros() == 0);
+            let out = [lot.remaining, lot.held, lot.consumed, lot.expired, lot.void, lot.moved];
+            assert!(out.iter().all(|part| !part.is_negative()), "{lot:?}");
+            assert_eq!(micros(lot.granted), out.iter().map(|part| micros(*part)).sum::<i128>(), "{lot:?}");
+            assert!(lot.is_live() || (lot.remaining, lot.held) == (MicroTokens::ZERO, MicroTokens::ZERO));
+            assert_eq!(held(lot), micros(lot.held), "held is what open holds hold");
             if let Some(at) = balance.posted_at
                 && lot.state_at(at) == drawdown_ledger_core::LotState::Open
             {
@@ -88,28 +136,24 @@ impl Store {
                 );
             }
         }
+        // D52.
         assert_eq!(
-            micros(balance.issued),
-            micros(balance.lot) + micros(balance.consumed) - micros(balance.uncharged())
+            micros(balance.issued) + micros(balance.moved_in) - micros(balance.moved_out),
+            micros(balance.lot) + micros(balance.held) + micros(balance.consumed)
+                - micros(balance.uncharged())
                 + micros(balance.expired)
+                + micros(balance.void)
         );
     }
 
-    /// Which lot paid how much of which charge, by comparing positions of the running debt (D7).
-    pub(crate) fn payments(&self, team_id: TeamId) -> BTreeMap<(ChargeId, LotId), i64> {
-        let rows = self.journal.get(&team_id).map_or(&[][..], Vec::as_slice);
+    /// Which lot paid how much of which charge, by comparing positions of the running debt (D7); what was
+    /// taken back is not paid.
+    pub(crate) fn paid(&self, team_id: TeamId) -> BTreeMap<(ChargeId, LotId), i64> {
         let mut paid = BTreeMap::new();
-        let of = |kind| rows.iter().filter(move |row: &&JournalRow| row.kind == kind);
-        for row in of(Kind::Charge) {
-            *paid.entry((row.charge_id.unwrap(), row.lot_id.unwrap())).or_default() += row.amount.as_micros();
-        }
-        for item in of(Kind::Uncharged) {
-            for netting in of(Kind::Netting) {
-                let (a, b) = (item.debt.unwrap(), netting.debt.unwrap());
-                let part = a.to.min(b.to).as_micros() - a.from.max(b.from).as_micros();
-                if part > 0 {
-                    *paid.entry((item.charge_id.unwrap(), netting.lot_id.unwrap())).or_default() += part;
-                }
+        let lots = self.lots.keys().filter(|(team, _)| *team == team_id);
+        for (_, lot_id) in lots {
+            for payment in self.lot_journal(team_id, *lot_id).payments() {
+                *paid.entry((payment.charge_id.unwrap(), *lot_id)).or_default() += payment.amount.as_micros();
             }
         }
         paid
@@ -118,13 +162,16 @@ impl Store {
 
 fn check_row(row: &JournalRow) {
     assert!(row.amount.as_micros() > 0 && row.debit != row.credit, "{row:?}");
-    let debt = matches!(row.kind, Kind::Uncharged | Kind::Netting);
+    assert_eq!((row.debit, row.credit), row.kind.books());
+    let debt = row.debit == Book::Uncharged || row.credit == Book::Uncharged;
     assert_eq!(row.debt.is_some(), debt, "{row:?}");
     if let Some(debt) = row.debt {
         assert_eq!(debt.to.as_micros() - debt.from.as_micros(), row.amount.as_micros());
     }
     assert_eq!(row.lot_id.is_some(), row.kind != Kind::Uncharged, "{row:?}");
-    assert_eq!(row.charge_id.is_some(), matches!(row.kind, Kind::Charge | Kind::Uncharged), "{row:?}");
-    let window: Option<Timestamp> = row.window;
-    assert_eq!(window.is_some(), row.charge_id.is_some() && row.price_id.is_some());
+    let charged = row.credit == Book::Consumed || row.kind == Kind::Chargeback;
+    assert_eq!((row.charge_id.is_some(), row.price_id.is_some()), (charged, charged), "{row:?}");
+    let held = row.debit == Book::Held || row.credit == Book::Held;
+    assert_eq!(row.hold_id.is_some(), held, "{row:?}");
+    assert_eq!(row.reverses.is_some(), row.kind == Kind::Chargeback, "{row:?}");
 }

@@ -128,6 +128,8 @@ impl Running {
             lot_state: None,
             charge_id: None,
             price_id: None,
+            hold_id: None,
+            reverses: None,
             debt,
             window: None,
             posted_at: instant(self.now),
@@ -213,23 +215,28 @@ fn lot(number: u64, amount: i64, starts_at: Timestamp, expires_at: Timestamp) ->
         account_id: id("acct", 1),
         team_id: id("team", 1),
         pool_kind: PoolKind::Promotional,
+        original: MicroTokens::from_micros(amount),
         granted: MicroTokens::from_micros(amount),
         remaining: MicroTokens::from_micros(amount),
+        held: MicroTokens::ZERO,
         consumed: MicroTokens::ZERO,
         expired: MicroTokens::ZERO,
+        void: MicroTokens::ZERO,
+        moved: MicroTokens::ZERO,
         purchased_at: starts_at,
         starts_at,
         valid_from: starts_at,
         expires_at,
         closes_at: expires_at,
         closed_at: None,
+        moved_to: None,
     }
 }
 
 impl Simulation {
     pub(crate) fn run(ops: &[Op]) -> Self {
         let balance = Balance::new(id::<AccountId>("acct", 1), id::<TeamId>("team", 1));
-        let team = Team { balance, lots: Vec::new() };
+        let team = Team::new(balance.account_id, balance.team_id);
         let mut running = Running { now: START, team, held: Vec::new(), rows: Vec::new() };
         let mut states = vec![(instant(START), running.team.clone(), Vec::new())];
         let mut steps = Vec::new();

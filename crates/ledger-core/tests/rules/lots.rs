@@ -158,9 +158,9 @@ fn d4_each_step_of_the_draw_order_decides_where_the_ones_before_tie() {
     check(&first, "lot id");
     (first.lot_id, first.purchased_at) = (lot_id(6), on("11:59:59"));
     check(&first, "purchase time");
-    (first.purchased_at, first.granted) = (on("12:00:01"), tokens("99"));
+    (first.purchased_at, first.original) = (on("12:00:01"), tokens("99"));
     check(&first, "smaller original size");
-    (first.granted, first.expires_at) = (tokens("101"), on("23:00:00"));
+    (first.original, first.expires_at) = (tokens("101"), on("23:00:00"));
     check(&first, "earliest expiry");
     (first.expires_at, first.pool_kind) = (at("2030-01-01T00:00:00Z"), PoolKind::Promotional);
     check(&first, "pool kind");

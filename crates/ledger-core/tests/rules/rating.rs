@@ -128,6 +128,7 @@ fn a_team_that_is_not_loaded_is_the_callers_mistake() {
         settings: &world.settings,
         now: on("12:01:00"),
         settled_until: on("12:01:00"),
+        last_of_holds: &[],
     };
     let missing = fold_batch(&mut [], &batch, || id::<ChargeId>("chg", 1));
     assert_eq!(missing, Err(FoldError::TeamMissing(id::<TeamId>("team", 1))));
@@ -219,6 +220,6 @@ fn the_states_a_batch_needs_are_named_once_each() {
         world.line("unheard-of", 1, on("12:00:00")),
     ];
     let cycles: Vec<_> =
-        usage_keys(&world.prices, &lines).iter().map(|key| key.cycle.start().to_string()).collect();
+        usage_keys(&world.prices, &lines, &[]).iter().map(|key| key.cycle.start().to_string()).collect();
     assert_eq!(cycles, ["2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z"]);
 }

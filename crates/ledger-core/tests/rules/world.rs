@@ -122,6 +122,7 @@ impl World {
             received_window: window.checked_add(self.settings.window_size.as_duration()).unwrap(),
             events: 1,
             usage: Usage::Sum(Quantity::new(quantity).unwrap()),
+            hold_id: None,
             attribution: Attribution::Payer(Payer {
                 account_id: id("acct", 1),
                 team_id: id("team", 1),
@@ -133,7 +134,7 @@ impl World {
     }
 
     pub(crate) fn post(&mut self, lines: &[Line], now: Timestamp) -> Plan {
-        let keys = usage_keys(&self.prices, lines);
+        let keys = usage_keys(&self.prices, lines, &self.team.holds);
         let states: Vec<_> = self.states.iter().filter(|state| keys.contains(&state.key)).cloned().collect();
         let batch = Batch {
             lines,
@@ -142,6 +143,7 @@ impl World {
             settings: &self.settings,
             now,
             settled_until: now,
+            last_of_holds: &[],
         };
         let mut teams = [self.team.clone()];
         let made = &mut self.made;

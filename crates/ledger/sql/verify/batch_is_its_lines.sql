@@ -1,6 +1,6 @@
 -- By meter, the events and quantities of a batch are those of its charges and unattributed lines.
 with lines as (
-    select shard, batch as number, meter, events, quantity from ledger.charge
+    select shard, batch as number, meter, events, quantity from ledger.charge where batch > 0
     union all
     select shard, batch, meter, events, quantity from ledger.unattributed
 ), sums as (

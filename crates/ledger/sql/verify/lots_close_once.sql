@@ -1,10 +1,10 @@
--- A lot expires at most once, by a row of the instant at which it was closed, and pays nothing later.
+-- A lot expires at most once, by a row of the instant at which it was closed, and pays nothing later; what is taken back later was paid before.
 with rows as (
     select account_id, team_id, lot_id,
            count(*) filter (where kind = 'expiry') as expiries,
            max(posted_at) filter (where kind = 'expiry') as expired_at,
            max(seq) filter (where kind = 'expiry') as expiry_seq,
-           max(seq) as last_seq
+           max(seq) filter (where credit_book <> 'void') as last_seq
     from ledger.journal
     where lot_id is not null
     group by account_id, team_id, lot_id

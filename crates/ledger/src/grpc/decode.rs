@@ -23,7 +23,7 @@ use crate::{
 /// Most bytes of a request id.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Most bytes of a note.
-const NOTE_BYTES_MAX: usize = 200;
+pub(super) const NOTE_BYTES_MAX: usize = 200;
 /// Most bytes of a name that people choose.
 const NAME_BYTES_MAX: usize = 200;
 /// Most bytes of a meter's unit.
@@ -69,7 +69,7 @@ pub(super) fn instant(
     v.require(field, at).and_then(|at| v.field(field, || timestamp_from_proto(at)))
 }
 
-fn text(v: &mut Violations, field: &str, text: &str, min: usize, max: usize) -> Option<String> {
+pub(super) fn text(v: &mut Violations, field: &str, text: &str, min: usize, max: usize) -> Option<String> {
     let fits = (min..=max).contains(&text.len()) && !text.contains('\0');
     if !fits {
         v.push(field, format!("has {} bytes, must have {min} to {max} and no NUL", text.len()));

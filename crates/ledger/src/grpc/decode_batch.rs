@@ -191,9 +191,10 @@ impl LineReader {
             received_window,
             events: line.events,
             usage,
+            hold_id,
             attribution,
         });
-        self.details.push(LineDetail { dimensions, hold_id });
+        self.details.push(LineDetail { dimensions });
         Ok(())
     }
 

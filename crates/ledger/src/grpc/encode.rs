@@ -2,7 +2,7 @@
 
 use drawdown_ledger_core::{BalanceView, CardVersion, ContractKind, LotState, PoolKind};
 use drawdown_proto::{ledger::v1, scalar::timestamp_to_proto};
-use drawdown_types::{AppId, ChargeId, LotId, MicroTokens, PriceId, TeamId};
+use drawdown_types::{AppId, ChargeId, HoldId, LotId, PriceId, TeamId};
 
 use crate::{
     lanes::ShardState,
@@ -72,6 +72,7 @@ pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
         LotState::Open => v1::LotState::Open,
         LotState::Closing => v1::LotState::Closing,
         LotState::Closed => v1::LotState::Closed,
+        LotState::Moved => v1::LotState::Moved,
     };
     v1::Lot {
         lot_id: lot.lot_id.to_string(),
@@ -88,13 +89,17 @@ pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
         closes_at: Some(timestamp_to_proto(lot.closes_at)),
         state: state.into(),
         note: noted.note.clone(),
+        original_micros: lot.original.as_micros(),
+        held_micros: lot.held.as_micros(),
+        void_micros: lot.void.as_micros(),
+        moved_micros: lot.moved.as_micros(),
+        moved_to_team_id: lot.moved_to.map(|team| team.to_string()).unwrap_or_default(),
+        valid_from: Some(timestamp_to_proto(lot.valid_from)),
     }
 }
 
 pub(super) fn balance(view: &BalanceView) -> v1::Balance {
     let row = &view.row;
-    // No holds and no refunds yet: their books are empty.
-    let (held, void) = (MicroTokens::ZERO, MicroTokens::ZERO);
     v1::Balance {
         team_id: row.team_id.to_string(),
         account_id: row.account_id.to_string(),
@@ -102,12 +107,14 @@ pub(super) fn balance(view: &BalanceView) -> v1::Balance {
         available_micros: view.available.as_micros(),
         closing_micros: view.closing.as_micros(),
         scheduled_micros: view.scheduled.as_micros(),
-        held_micros: held.as_micros(),
+        held_micros: view.held.as_micros(),
         uncharged_micros: view.uncharged.as_micros(),
         used_micros: row.consumed.as_micros(),
         purchased_micros: row.issued.as_micros(),
         expired_micros: row.expired.as_micros(),
-        void_micros: void.as_micros(),
+        void_micros: row.void.as_micros(),
+        moved_in_micros: row.moved_in.as_micros(),
+        moved_out_micros: row.moved_out.as_micros(),
         negative_since: row.negative_since.map(timestamp_to_proto),
         version: row.version,
         at: Some(timestamp_to_proto(view.at)),
@@ -147,6 +154,8 @@ pub(super) fn journal_row(team: TeamId, read: JournalRead) -> v1::JournalRow {
         debt_to_micros: read.debt_to_micros,
         posted_at: Some(timestamp_to_proto(read.posted_at.0)),
         effective_at: Some(timestamp_to_proto(read.effective_at.0)),
+        hold_id: read.hold_id.map(|id| HoldId::from_uuid(id).to_string()).unwrap_or_default(),
+        reverses: read.reverses.unwrap_or_default(),
     }
 }
 

@@ -51,8 +51,6 @@ pub struct MeterTotal {
 pub struct LineDetail {
     /// Dimensions as a JSON object.
     pub dimensions: String,
-    /// The hold it was made under.
-    pub hold_id: Option<HoldId>,
 }
 
 impl SealedBatch {
@@ -106,6 +104,14 @@ pub(super) fn payers(lines: &[Line]) -> Vec<(AccountId, TeamId)> {
     payers.sort_unstable_by_key(|(account, team)| (*team, *account));
     payers.dedup_by_key(|(_, team)| *team);
     payers
+}
+
+/// The holds that lines name, each once.
+pub(super) fn holds(lines: &[Line]) -> Vec<HoldId> {
+    let mut holds: Vec<_> = lines.iter().filter_map(|line| line.hold_id).collect();
+    holds.sort_unstable();
+    holds.dedup();
+    holds
 }
 
 /// A team has one account for ever. A line that names another is not charged: it would put tokens of

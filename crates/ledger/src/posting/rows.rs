@@ -59,7 +59,7 @@ impl<'a> Rows<'a> {
             posted_at: plan.instant.unwrap_or(now),
             charges: Vec::with_capacity(plan.charges.len()),
             unattributed: Vec::with_capacity(plan.unattributed.len()),
-            clients: newest_windows(lines),
+            clients: Vec::new(),
             usage: usage.collect(),
             refused_by_reason: refused_by_reason(batch),
             totals: totals(batch),
@@ -68,6 +68,7 @@ impl<'a> Rows<'a> {
         };
         rows.charge_all(lines)?;
         rows.leave_all(lines)?;
+        rows.clients = rows.newest_windows();
         Ok(rows)
     }
 
@@ -80,7 +81,7 @@ impl<'a> Rows<'a> {
             };
             let usage = self.usage.entry(charge.team_id).or_default();
             usage.charges = usage.charges.saturating_add(1);
-            usage.last_window = usage.last_window.max(Some(line.window));
+            usage.last_window = usage.last_window.max(Some(charge.window));
             // The sums of each team fit (D53); those of all teams of a batch are only told, so they may
             // stop at the end of their range rather than stop the batch.
             let sum = |sum: i64, part: MicroTokens| sum.saturating_add(part.as_micros());
@@ -94,9 +95,8 @@ impl<'a> Rows<'a> {
                 client_id: line.client_id.as_str(),
                 meter: line.meter.as_str(),
                 failed: line.failed,
-                window: line.window,
                 dimensions: &detail.dimensions,
-                hold_id: detail.hold_id,
+                hold_id: line.hold_id,
                 events: events_of(line)?,
             });
         }
@@ -126,6 +126,20 @@ impl<'a> Rows<'a> {
             });
         }
         Ok(())
+    }
+
+    /// The newest window of each client id, by client id.
+    fn newest_windows(&self) -> Vec<(&'a str, Timestamp)> {
+        let charged = self.charges.iter().map(|row| (row.client_id, row.charge.window));
+        let left = self.unattributed.iter().map(|row| (row.client_id, row.window));
+        let mut newest: HashMap<&str, Timestamp> = HashMap::new();
+        for (client_id, window) in charged.chain(left) {
+            let known = newest.entry(client_id).or_insert(window);
+            *known = window.max(*known);
+        }
+        let mut newest: Vec<_> = newest.into_iter().collect();
+        newest.sort_unstable();
+        newest
     }
 
     pub(super) fn charges(&self) -> &[ChargeRow<'a>] {
@@ -189,18 +203,6 @@ pub(crate) fn closed(plan: &Plan) -> (u64, i64) {
 
 fn count(len: usize) -> i64 {
     i64::try_from(len).unwrap_or(i64::MAX)
-}
-
-/// The newest window of each client id, by client id.
-fn newest_windows(lines: &[Line]) -> Vec<(&str, Timestamp)> {
-    let mut newest: HashMap<&str, Timestamp> = HashMap::new();
-    for line in lines {
-        let window = newest.entry(line.client_id.as_str()).or_insert(line.window);
-        *window = line.window.max(*window);
-    }
-    let mut newest: Vec<_> = newest.into_iter().collect();
-    newest.sort_unstable();
-    newest
 }
 
 fn refused_by_reason(batch: &SealedBatch) -> String {

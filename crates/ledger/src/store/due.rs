@@ -6,8 +6,9 @@ use sqlx::PgConnection;
 use super::Instant;
 use crate::error::Error;
 
-/// Locks teams that have a lot to close by `settled_until`, or one that started while they owe, or of whom
-/// time alone made something true that is not told, at most `limit` of them. Those that somebody else has locked are left to them or to the next look; so several
+/// Locks teams that have a lot to close by `settled_until`, a hold that timed out, or a lot that started
+/// while they owe, or of whom time alone made something true that is not told, at most `limit` of them.
+/// Those that somebody else has locked are left to them or to the next look; so several
 /// jobs share the work, and none of them waits.
 pub async fn lock_in_tx(
     tx: &mut PgConnection,
@@ -18,11 +19,13 @@ pub async fn lock_in_tx(
     let teams = sqlx::query_scalar!(
         "select b.team_id from ledger.balance b
          where b.team_id in (
-             select team_id from ledger.lot where closed_at is null and closes_at <= $2
+             select team_id from ledger.lot where closed_at is null and moved_to is null and closes_at <= $2
+             union all
+             select team_id from ledger.hold where ended_at is null and expires_at <= $1
              union all
              select l.team_id from ledger.lot l join ledger.balance o using (account_id, team_id)
-             where l.closed_at is null and l.remaining_micros > 0 and l.starts_at <= $1
-               and l.starts_at > o.posted_at and o.debt_opened_micros > o.debt_paid_micros
+             where l.closed_at is null and l.moved_to is null and l.remaining_micros > 0 and l.starts_at <= $1
+               and l.starts_at > o.posted_at and o.debt_opened_micros > o.debt_paid_micros + o.debt_ahead_micros
              union all
              select team_id from ledger.balance where notice_due <= $1)
          order by b.team_id limit $3

@@ -13,6 +13,7 @@ pub mod due;
 pub mod idempotency;
 pub mod installation;
 mod instant;
+pub mod lots;
 pub mod outbox;
 pub mod pool;
 pub mod reads;

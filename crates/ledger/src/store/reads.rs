@@ -11,8 +11,9 @@ use crate::error::Error;
 /// All lots of a team, closed ones too, each with its note.
 pub async fn lots(at: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot, String)>, Error> {
     let rows = sqlx::query!(
-        "select account_id, lot_id, pool_kind, granted_micros, remaining_micros, consumed_micros, expired_micros,
-                purchased_at, starts_at, valid_from, expires_at, closes_at, closed_at, note
+        "select account_id, lot_id, pool_kind, original_micros, granted_micros, remaining_micros, held_micros,
+                consumed_micros, expired_micros, void_micros, moved_micros, purchased_at, starts_at, valid_from,
+                expires_at, closes_at, closed_at, moved_to, note
          from ledger.lot where team_id = $1
            and account_id = (select account_id from ledger.balance where team_id = $1)",
         team.as_uuid(),
@@ -26,16 +27,21 @@ pub async fn lots(at: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot, Strin
                 account_id: AccountId::from_uuid(row.account_id),
                 team_id: team,
                 pool_kind: pool_kind(&row.pool_kind)?,
+                original: MicroTokens::from_micros(row.original_micros),
                 granted: MicroTokens::from_micros(row.granted_micros),
                 remaining: MicroTokens::from_micros(row.remaining_micros),
+                held: MicroTokens::from_micros(row.held_micros),
                 consumed: MicroTokens::from_micros(row.consumed_micros),
                 expired: MicroTokens::from_micros(row.expired_micros),
+                void: MicroTokens::from_micros(row.void_micros),
+                moved: MicroTokens::from_micros(row.moved_micros),
                 purchased_at: row.purchased_at.0,
                 starts_at: row.starts_at.0,
                 valid_from: row.valid_from.0,
                 expires_at: row.expires_at.0,
                 closes_at: row.closes_at.0,
                 closed_at: row.closed_at.map(Timestamp::from),
+                moved_to: row.moved_to.map(TeamId::from_uuid),
             };
             Ok((lot, row.note))
         })
@@ -124,6 +130,10 @@ pub struct JournalRead {
     pub posted_at: Instant,
     /// When it takes effect.
     pub effective_at: Instant,
+    /// The hold, where one is concerned.
+    pub hold_id: Option<Uuid>,
+    /// The row that it takes back.
+    pub reverses: Option<i64>,
 }
 
 /// Journal rows of a team after `after`, at most `limit`.
@@ -136,7 +146,7 @@ pub async fn journal(
     let rows = sqlx::query_as!(
         JournalRead,
         "select seq, kind, debit_book, credit_book, amount_micros, lot_id, charge_id, debt_from_micros,
-                debt_to_micros, posted_at, effective_at
+                debt_to_micros, posted_at, effective_at, hold_id, reverses
          from ledger.journal
          where account_id = (select account_id from ledger.balance where team_id = $1)
            and team_id = $1 and seq > $2

@@ -29,8 +29,6 @@ pub struct ChargeRow<'a> {
     pub meter: &'a str,
     /// The metered job failed.
     pub failed: bool,
-    /// Start of the window.
-    pub window: Timestamp,
     /// Dimensions as a JSON object.
     pub dimensions: &'a str,
     /// The hold it was made under.
@@ -114,6 +112,41 @@ pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(
         )
         .await?;
     }
+    if rows.plan.holds.is_empty() { Ok(()) } else { write_holds(tx, rows).await }
+}
+
+/// Holds and their parts: a statement of its own, since nearly no transaction has any.
+async fn write_holds(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(), Error> {
+    let accounts: HashMap<TeamId, Uuid> =
+        rows.balances.iter().map(|(row, _)| (row.team_id, row.account_id.as_uuid())).collect();
+    let account = |team: TeamId| accounts.get(&team).copied().unwrap_or_default();
+    let holds = &rows.plan.holds;
+    let parts: Vec<_> = holds
+        .iter()
+        .flat_map(|hold| (0_i32..).zip(&hold.parts).map(move |(number, part)| (hold, number, part)))
+        .collect();
+    sqlx::query_file!(
+        "sql/write_holds.sql",
+        &col(holds, |h| account(h.team_id)),
+        &col(holds, |h| h.team_id.as_uuid()),
+        &col(holds, |h| h.hold_id.as_uuid()),
+        col(holds, |h| h.app_id.map(AppId::as_uuid)) as _,
+        col(holds, |h| Instant(h.window)) as _,
+        col(holds, |h| Instant(h.made_at)) as _,
+        col(holds, |h| Instant(h.expires_at)) as _,
+        instants(holds.iter().map(|h| h.ended.map(|(at, _)| at))) as _,
+        col(holds, |h| h.ended.map(|(_, end)| end.as_str())) as _,
+        rows.note.note,
+        &col(&parts, |(h, ..)| account(h.team_id)),
+        &col(&parts, |(h, ..)| h.team_id.as_uuid()),
+        &col(&parts, |(h, ..)| h.hold_id.as_uuid()),
+        &col(&parts, |(_, number, _)| *number),
+        &col(&parts, |(.., p)| p.lot_id.as_uuid()),
+        &col(&parts, |(.., p)| p.taken.as_micros()),
+        &col(&parts, |(.., p)| p.remaining.as_micros()),
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 
@@ -210,7 +243,7 @@ async fn write_chunk(
         col(charges, |c| c.client_id) as _,
         col(charges, |c| c.meter) as _,
         &col(charges, |c| c.failed),
-        col(charges, |c| Instant(c.window)) as _,
+        col(charges, |c| Instant(c.charge.window)) as _,
         col(charges, |c| c.dimensions) as _,
         col(charges, |c| c.hold_id.map(HoldId::as_uuid)) as _,
         &col(charges, |c| c.events),
@@ -237,20 +270,27 @@ async fn write_chunk(
         &col(journal, |j| j.debt.map_or(0, |debt| debt.to.as_micros())),
         col(journal, |j| j.lot_state.map(|state| state.as_str())) as _,
         col(journal, |j| Instant(j.effective_at)) as _,
+        col(journal, |j| j.hold_id.map(HoldId::as_uuid)) as _,
+        col(journal, |j| j.reverses) as _,
         &col(lots, |l| l.account_id.as_uuid()),
         &col(lots, |l| l.team_id.as_uuid()),
         &col(lots, |l| l.lot_id.as_uuid()),
         col(lots, |l| l.pool_kind.as_str()) as _,
+        &col(lots, |l| l.original.as_micros()),
         &col(lots, |l| l.granted.as_micros()),
         &col(lots, |l| l.remaining.as_micros()),
+        &col(lots, |l| l.held.as_micros()),
         &col(lots, |l| l.consumed.as_micros()),
         &col(lots, |l| l.expired.as_micros()),
+        &col(lots, |l| l.void.as_micros()),
+        &col(lots, |l| l.moved.as_micros()),
         col(lots, |l| Instant(l.purchased_at)) as _,
         col(lots, |l| Instant(l.starts_at)) as _,
         col(lots, |l| Instant(l.valid_from)) as _,
         col(lots, |l| Instant(l.expires_at)) as _,
         col(lots, |l| Instant(l.closes_at)) as _,
         instants(lots.iter().map(|l| l.closed_at)) as _,
+        col(lots, |l| l.moved_to.map(TeamId::as_uuid)) as _,
         &end.orders[..] as _,
         &end.notes[..] as _,
         &end.state_accounts,
@@ -261,11 +301,16 @@ async fn write_chunk(
         &col(states, |s| s.quantity.as_units()),
         &col(balances, |(b, _)| b.team_id.as_uuid()),
         &col(balances, |(b, _)| b.lot.as_micros()),
+        &col(balances, |(b, _)| b.held.as_micros()),
         &col(balances, |(b, _)| b.consumed.as_micros()),
         &col(balances, |(b, _)| b.expired.as_micros()),
         &col(balances, |(b, _)| b.issued.as_micros()),
+        &col(balances, |(b, _)| b.void.as_micros()),
+        &col(balances, |(b, _)| b.moved_in.as_micros()),
+        &col(balances, |(b, _)| b.moved_out.as_micros()),
         &col(balances, |(b, _)| b.debt_opened.as_micros()),
         &col(balances, |(b, _)| b.debt_paid.as_micros()),
+        &col(balances, |(b, _)| b.debt_ahead.as_micros()),
         &col(balances, |(b, _)| b.version),
         &col(balances, |(b, _)| b.transactions),
         &col(balances, |(_, usage)| usage.charges),

@@ -45,7 +45,7 @@ const CORRUPTIONS: &[Corruption] = &[
     },
     Corruption {
         sql: "update ledger.balance set held_micros = 1",
-        seen_by: &["balance_is_its_journal", "balance_is_its_lots", "books_sum_to_zero"],
+        seen_by: &["balance_is_its_journal", "balance_is_its_lots", "books_sum_to_zero", REPLAY],
     },
     Corruption {
         sql: "update ledger.lot set consumed_micros = 0, remaining_micros = granted_micros - expired_micros
@@ -55,7 +55,7 @@ const CORRUPTIONS: &[Corruption] = &[
     },
     Corruption {
         sql: "update ledger.lot set void_micros = 7 where closed_at is null",
-        seen_by: &["lot_is_its_journal"],
+        seen_by: &["balance_is_its_lots", "lot_is_its_journal", REPLAY],
     },
     Corruption {
         sql: "update ledger.balance set version = version + 1",
@@ -142,6 +142,32 @@ const CORRUPTIONS: &[Corruption] = &[
     Corruption {
         sql: "delete from ledger.outbox where position = 2",
         seen_by: &["notices_have_their_places"],
+    },
+    Corruption {
+        sql: "with h as (insert into ledger.hold (account_id, team_id, hold_id, window_start, made_at, expires_at, note)
+                  select account_id, team_id, gen_random_uuid(), now(), now(), now(), '' from ledger.balance limit 1
+                  returning account_id, team_id, hold_id)
+              insert into ledger.hold_lot (account_id, team_id, hold_id, part, lot_id, taken_micros, remaining_micros)
+              select h.*, 0, l.lot_id, 1, 1 from h join ledger.lot l using (account_id, team_id) limit 1",
+        seen_by: &["holds_are_their_journal"],
+    },
+    Corruption {
+        sql: "update ledger.balance set moved_in_micros = 5, moved_out_micros = 6",
+        seen_by: &[
+            "balance_is_its_journal",
+            "balance_is_its_lots",
+            "books_sum_to_zero",
+            "moves_sum_to_zero",
+            REPLAY,
+        ],
+    },
+    Corruption {
+        sql: "update ledger.lot set moved_to = gen_random_uuid() where closed_at is not null",
+        seen_by: &["moves_sum_to_zero"],
+    },
+    Corruption {
+        sql: "update ledger.journal set reverses = 1 where kind = 'netting'",
+        seen_by: &["rows_are_taken_back_once", REPLAY],
     },
 ];
 

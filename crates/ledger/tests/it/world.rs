@@ -10,7 +10,7 @@ use drawdown_ledger::{
     Options,
     directory::{Directory, TeamFacts},
     error::Error,
-    grpc::{Budgets, Catalog, Notices, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Lots, Notices, Settlement, Tokens},
     jobs::relay::Relay,
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -61,6 +61,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) tokens: Tokens,
+    pub(crate) lot_service: Lots,
     pub(crate) catalog: Catalog,
     pub(crate) settlement: Settlement,
     pub(crate) notices: Notices,
@@ -127,6 +128,7 @@ impl World {
             database,
             clock,
             tokens: Tokens::new(Arc::clone(&ledger)),
+            lot_service: Lots::new(Arc::clone(&ledger)),
             catalog: Catalog::new(Arc::clone(&ledger)),
             settlement: Settlement::new(Arc::clone(&ledger)),
             notices: Notices::new(Arc::clone(&ledger), config.notices.watch, CancellationToken::new()),
@@ -144,8 +146,20 @@ impl World {
         buyer
     }
 
+    /// Another team of the same account.
+    pub(crate) fn sibling(&self, buyer: Buyer) -> Buyer {
+        let sibling = Buyer { team: TeamId::generate(), app: AppId::generate(), ..buyer };
+        self.know(sibling, None, None);
+        sibling
+    }
+
     pub(crate) fn know(&self, buyer: Buyer, trial_from: Option<Timestamp>, trial_to: Option<Timestamp>) {
-        let facts = TeamFacts { account_id: buyer.account, trial_from, trial_to };
+        let facts = TeamFacts {
+            account_id: buyer.account,
+            trial_from,
+            trial_to,
+            contract_kind: drawdown_ledger_core::ContractKind::Flex,
+        };
         self.directory.0.lock().unwrap().insert(buyer.team, facts);
     }
 

@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, Metadata};
 use super::Finding;
 
 /// What a crate's own code may depend on.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("types", &[]),
     ("metering-core", &["types"]),
     ("ledger-core", &["types"]),
@@ -20,6 +20,7 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("entitlement", &["entitlement-core", "types", "proto", "service", "client"]),
     ("agent", &["types", "client", "service"]),
     ("sandbox", &[]),
+    ("ledger-model", &[]),
     ("testkit", &["sandbox", "types"]),
     ("xtask", &["sandbox"]),
     (
@@ -28,11 +29,12 @@ const EDGES: [(&str, &[&str]); 15] = [
     ),
 ];
 /// What tests of a crate may name besides; `testkit` is open to all of them.
-const TEST_EDGES: [(&str, &[&str]); 1] = [("metering-core", &["proto"])];
+const TEST_EDGES: [(&str, &[&str]); 3] =
+    [("metering-core", &["proto"]), ("ledger-core", &["ledger-model"]), ("ledger", &["ledger-model"])];
 /// Joins everything: the harness, the demo, the benches and the drills.
 const TESTS: &str = "tests";
 /// Rules stay pure: no runtime, no wire, no database.
-const PURE: [&str; 4] = ["types", "metering-core", "ledger-core", "entitlement-core"];
+const PURE: [&str; 5] = ["types", "metering-core", "ledger-core", "ledger-model", "entitlement-core"];
 const IMPURE: [&str; 4] = ["tokio", "tonic", "sqlx", "redis"];
 
 /// A crate of the workspace, without the prefix of its package.

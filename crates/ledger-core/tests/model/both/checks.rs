@@ -1,0 +1,139 @@
+//! What must be equal after each step and at the end.
+
+use super::*;
+
+impl Both {
+    /// A read ahead of any job equals what a job would have left, and the naive ledger's answer.
+    pub(super) fn read(&mut self, team: usize, at: i64) {
+        let loaded = self.store.load(&self.teams[team]);
+        let settled = self.settled(at);
+        let answer = balance_at(&loaded, instant(at), instant(settled), &self.settings);
+        if self.naive.teams[team].posted.is_some_and(|posted| at < posted) {
+            self.naive.hit("a read before the last posting");
+            assert!(answer.is_err());
+            return;
+        }
+        let mut rolled = [loaded];
+        roll_forward(&mut rolled, instant(at), instant(settled), &self.settings);
+        let later = balance_at(&rolled[0], instant(at), instant(settled), &self.settings);
+        assert_eq!(answer, later, "a reader computes what a job would write");
+        self.compare(team, at);
+    }
+
+    pub(super) fn compare(&mut self, team: usize, at: i64) {
+        let settled = self.settled(at);
+        let mut naive = self.naive.clone();
+        naive.advance(team, at, settled);
+        let expired_unseen =
+            naive.teams[team].lots.iter().any(|lot| lot.state(at) == "closing" && lot.left > 0);
+        let open = naive.available(team, at);
+        let owed = naive.owed(team);
+        let loaded = self.store.load(&self.teams[team]);
+        let view = balance_at(&loaded, instant(at), instant(settled), &self.settings).unwrap();
+        let left = |state| {
+            let lots = naive.teams[team].lots.iter().filter(|lot| lot.state(at) == state);
+            lots.map(|lot| lot.left).sum::<i64>()
+        };
+        let micros = MicroTokens::as_micros;
+        assert_eq!(micros(view.available), open, "available at {}", instant(at));
+        assert_eq!(micros(view.uncharged), owed);
+        assert_eq!(micros(view.balance), open - owed);
+        assert_eq!(micros(view.scheduled), left("scheduled"));
+        assert_eq!(micros(view.closing), left("closing"));
+        let mine = &naive.teams[team];
+        let sum = |part: fn(&naive::Past) -> i64| mine.past.values().map(part).sum::<i64>();
+        assert_eq!(micros(view.row.issued), mine.issued);
+        assert_eq!(micros(view.row.moved_in), mine.moved_in);
+        assert_eq!(micros(view.row.expired), sum(|past| past.forfeited));
+        assert_eq!(micros(view.row.void), sum(|past| past.void));
+        assert_eq!(micros(view.row.moved_out), sum(|past| past.moved));
+        let held = mine.lots.iter().map(|lot| naive.held(team, lot.id)).sum::<i64>();
+        assert_eq!(micros(view.held), held);
+        assert_eq!(micros(view.row.consumed), mine.charges.iter().map(|charge| charge.amount).sum::<i64>());
+        assert_eq!(view.row.negative_since, mine.below_since.map(instant), "the grace clock");
+        if expired_unseen {
+            self.naive.hit("D3 gone from the balance at its expiry");
+            if owed == 0 && open == 0 {
+                self.naive.hit("D10 an expiry ends at zero");
+            }
+        }
+        let lots = lots_at(&loaded, instant(at), instant(settled), &self.settings).unwrap();
+        for LotView { lot, state } in lots {
+            let other = mine.lots.iter().find(|other| id::<LotId>("lot", other.id) == lot.lot_id).unwrap();
+            let past = &mine.past[&other.id];
+            assert_eq!(
+                (state.as_str(), micros(lot.remaining), micros(lot.held), micros(lot.granted)),
+                (other.state(at), other.left, naive.held(team, other.id), past.received)
+            );
+            assert_eq!(
+                (micros(lot.expired), micros(lot.void), micros(lot.moved), micros(lot.original)),
+                (past.forfeited, past.void, past.moved, other.size)
+            );
+            assert_eq!(lot.valid_from, instant(other.valid_from));
+        }
+    }
+
+    /// Charges one by one, who paid them, unattributed usage, and Σ charge = price(state) (D14).
+    pub(crate) fn end(&mut self) {
+        assert_eq!(self.unattributed, self.naive.unattributed);
+        for team in 0..TEAMS {
+            let team_id = id::<TeamId>("team", team as u64 + 1);
+            let mine: Vec<&Charge> = (self.store.charges.iter().map(|(_, charge)| charge))
+                .filter(|charge| charge.team_id == team_id)
+                .collect();
+            let theirs = &self.naive.teams[team].charges;
+            let facts = |charge: &&Charge| {
+                let name = self.charge_of[&charge.charge_id];
+                (name, charge.quantity.as_units(), charge.amount.as_micros(), charge.uncharged.as_micros())
+            };
+            assert_eq!(
+                mine.iter().map(facts).collect::<Vec<_>>(),
+                theirs.iter().map(|c| (c.name, c.quantity, c.amount, c.opened)).collect::<Vec<_>>()
+            );
+            let mut paid: BTreeMap<((usize, usize), LotId), i64> = BTreeMap::new();
+            for payment in &self.naive.teams[team].payments {
+                let name = theirs[payment.charge].name;
+                *paid.entry((name, id("lot", payment.lot))).or_default() += payment.amount;
+            }
+            let mine = self.store.paid(team_id).into_iter();
+            let mine: BTreeMap<_, _> =
+                mine.map(|((charge, lot), paid)| ((self.charge_of[&charge], lot), paid)).collect();
+            assert_eq!(mine, paid, "which lot paid which item");
+        }
+        self.check_states();
+        self.check_replay();
+    }
+
+    pub(super) fn check_replay(&self) {
+        for (team_id, balance) in &self.store.balances {
+            let lots = self.store.lots.values().filter(|lot| lot.team_id == *team_id).cloned().collect();
+            let stored = Team { lots, ..Team::new(balance.account_id, balance.team_id) };
+            let stored = Team { balance: balance.clone(), ..stored };
+            let journal = self.store.journal.get(team_id).map_or(&[][..], Vec::as_slice);
+            assert_eq!(replay(&stored, journal, &self.settings), Ok(()), "the journal can be replayed");
+        }
+    }
+
+    pub(super) fn check_states(&self) {
+        let mut sums: BTreeMap<_, i64> = BTreeMap::new();
+        for team in 0..TEAMS {
+            let team_id = id::<TeamId>("team", team as u64 + 1);
+            let mine = self.store.charges.iter().filter(|(_, charge)| charge.team_id == team_id);
+            for ((_, charge), theirs) in mine.zip(&self.naive.teams[team].charges) {
+                let Some(price_id) = charge.rated.price_id() else { continue };
+                let cycle = Cycle::of(instant(theirs.window));
+                assert_eq!(charge.window, instant(theirs.window));
+                let key = drawdown_ledger_core::UsageKey { team_id, price_id, cycle };
+                *sums.entry(key).or_default() += charge.amount.as_micros();
+            }
+        }
+        assert_eq!(sums.len(), self.store.states.len());
+        for (key, state) in &self.store.states {
+            let terms = (self.prices.versions().iter().flat_map(|card| &card.prices))
+                .find(|price| price.price_id == key.price_id)
+                .map(|price| price.terms);
+            let total = price_of(terms.unwrap(), state.quantity).unwrap();
+            assert_eq!(sums[key], total.as_micros(), "Σ charge = price(state)");
+        }
+    }
+}

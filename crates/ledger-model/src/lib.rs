@@ -1,0 +1,203 @@
+//! A second ledger, written from the domain's rules alone and as simply as they can be said: debts
+//! are items with a list of payments, lots are sorted anew for each payment, rating adds up all
+//! earlier charges, the calendar is counted in days. It shares no code with the real one.
+#![expect(clippy::unwrap_used, reason = "a model fails by panicking: it is only ever used in tests")]
+
+mod calendar;
+mod debts;
+mod holds;
+mod lots;
+mod moves;
+mod posting;
+mod rating;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use calendar::{date_of, year_later};
+
+/// Microseconds of a second.
+pub const SECOND: i64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub micros: i64,
+    pub per_units: i64,
+    pub failed_is_free: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Card {
+    pub kind: &'static str,
+    pub from: i64,
+    pub rates: BTreeMap<String, Rate>,
+}
+
+/// A lot, in the team where it lives.
+#[derive(Clone, Debug)]
+pub struct Lot {
+    /// Its number.
+    pub id: u64,
+    /// The name of its pool.
+    pub pool: &'static str,
+    /// Its size when it was made.
+    pub size: i64,
+    /// What is left.
+    pub left: i64,
+    /// When it was bought or granted.
+    pub bought: i64,
+    /// First instant.
+    pub start: i64,
+    /// First window it pays other than as debt.
+    pub valid_from: i64,
+    /// First instant after its life.
+    pub expiry: i64,
+    /// When it may close.
+    pub closes: i64,
+    /// It is closed.
+    pub closed: bool,
+}
+
+impl Lot {
+    /// What it is at an instant.
+    #[must_use]
+    pub fn state(&self, at: i64) -> &'static str {
+        match () {
+            () if self.closed => "closed",
+            () if at < self.start => "scheduled",
+            () if at < self.expiry => "open",
+            () => "closing",
+        }
+    }
+
+    /// It pays usage of a window other than as debt.
+    #[must_use]
+    pub fn pays(&self, window: i64) -> bool {
+        self.valid_from <= window && window < self.expiry
+    }
+}
+
+/// What ever happened to a lot in one team.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Everything that came in.
+    pub received: i64,
+    /// What left for other teams.
+    pub moved: i64,
+    /// What was taken back.
+    pub void: i64,
+    /// What it forfeited.
+    pub forfeited: i64,
+}
+
+/// Tokens set aside.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    /// Its number.
+    pub id: u64,
+    /// The app it is for, if for one.
+    pub app: Option<u64>,
+    /// The window in which it was made.
+    pub window: i64,
+    /// When it was made.
+    pub made: i64,
+    /// When it is over by itself.
+    pub expires: i64,
+    /// Lots and what is left of what was taken from each.
+    pub parts: Vec<(u64, i64)>,
+    /// It has ended.
+    pub over: bool,
+}
+
+/// An item of a team's debt.
+#[derive(Clone, Debug)]
+pub struct Debt {
+    /// The charge, as an index into those of the team.
+    pub charge: usize,
+    /// The window of the usage.
+    pub window: i64,
+    /// What is still owed of it.
+    pub owed: i64,
+}
+
+/// A payment: who paid how much of what.
+#[derive(Clone, Copy, Debug)]
+pub struct Paid {
+    /// The lot.
+    pub lot: u64,
+    /// The charge, as an index into those of the team.
+    pub charge: usize,
+    /// How much.
+    pub amount: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Usage {
+    pub line: usize,
+    pub team: Option<usize>,
+    pub app: u64,
+    pub client: String,
+    pub meter: String,
+    pub failed: bool,
+    pub trial: bool,
+    pub series: Vec<u8>,
+    pub window: i64,
+    pub received: i64,
+    pub quantity: i64,
+    pub hold: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// Batch and line.
+    pub name: (usize, usize),
+    /// Price, by the instant it began, and month; none for usage that costs nothing by rule.
+    pub key: Option<(String, i64, (i64, i64))>,
+    pub why: &'static str,
+    pub window: i64,
+    pub quantity: i64,
+    pub amount: i64,
+    pub opened: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Team {
+    pub kind: &'static str,
+    pub lots: Vec<Lot>,
+    pub past: BTreeMap<u64, Past>,
+    pub holds: Vec<Hold>,
+    pub charges: Vec<Charge>,
+    pub debts: Vec<Debt>,
+    pub payments: Vec<Paid>,
+    pub issued: i64,
+    pub moved_in: i64,
+    pub below_since: Option<i64>,
+    pub posted: Option<i64>,
+}
+
+/// How often each rule had a say.
+pub type Hits = BTreeMap<&'static str, u64>;
+
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pub window: i64,
+    pub lateness: i64,
+    pub pools: Vec<&'static str>,
+    pub cards: Vec<Card>,
+    pub teams: Vec<Team>,
+    pub unattributed: BTreeSet<(usize, usize, &'static str)>,
+    pub hits: Hits,
+}
+
+impl Ledger {
+    pub fn hit(&mut self, rule: &'static str) {
+        *self.hits.entry(rule).or_default() += 1;
+    }
+
+    fn floor(&self, at: i64) -> i64 {
+        at.div_euclid(self.window) * self.window
+    }
+
+    fn ceil(&self, at: i64) -> i64 {
+        self.floor(at + self.window - 1)
+    }
+}

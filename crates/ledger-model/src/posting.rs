@@ -1,0 +1,108 @@
+//! Batches (D9, D14, D25).
+
+use super::{Charge, Ledger, Usage, date_of};
+
+impl Ledger {
+    /// Posts a batch for the teams that were loaded.
+    pub fn post(
+        &mut self,
+        batch: usize,
+        usage: &[Usage],
+        teams: &[usize],
+        last_of: &[u64],
+        now: i64,
+        settled: i64,
+    ) {
+        let at = self.instant(teams, now);
+        for team in teams {
+            self.advance(*team, at, settled);
+            let mut mine: Vec<Usage> = Vec::new();
+            for item in usage.iter().filter(|item| item.team == Some(*team)) {
+                if item.received - (item.window + self.window) > self.lateness {
+                    self.hit("D9 later than the limit");
+                    self.unattributed.insert((batch, item.line, "late"));
+                } else {
+                    mine.push(item.clone());
+                }
+            }
+            mine.sort_by_key(|item| {
+                let series = (item.failed, item.series.clone());
+                (
+                    item.window,
+                    item.app,
+                    item.meter.clone(),
+                    item.client.clone(),
+                    series,
+                    item.received,
+                    item.line,
+                )
+            });
+            let any = mine
+                .iter()
+                .map(|item| self.post_one(*team, batch, item, at))
+                .filter(|posted| *posted)
+                .count();
+            let ended = last_of.iter().filter(|hold| self.end_hold(*team, **hold, at)).count();
+            if ended > 0 {
+                self.hit("D45 a last capture");
+            }
+            if any + ended > 0 {
+                self.end_transaction(*team, at);
+            }
+        }
+        for item in usage.iter().filter(|item| item.team.is_none()) {
+            self.hit("D25 nobody's usage");
+            self.unattributed.insert((batch, item.line, "no_team"));
+        }
+    }
+
+    pub(crate) fn post_one(&mut self, team: usize, batch: usize, item: &Usage, at: i64) -> bool {
+        let hold = item.hold.filter(|hold| self.is_own(team, *hold, item.app, at));
+        let window = hold.map_or(item.window, |hold| self.hold(team, hold).window);
+        if item.hold.is_some() && hold.is_none() {
+            self.hit("D45 usage of no open hold is ordinary usage");
+        }
+        if window != item.window {
+            self.hit("D45 usage of a hold belongs to its window");
+        }
+        let rate = self.rate(self.teams[team].kind, &item.meter, window);
+        let mut charge = Charge {
+            name: (batch, item.line),
+            key: None,
+            why: "priced",
+            window,
+            quantity: item.quantity,
+            amount: 0,
+            opened: 0,
+        };
+        match rate {
+            _ if item.trial => {
+                self.hit("D20 free in the trial");
+                charge.why = "trial";
+            }
+            None => {
+                self.hit("D12 no price in force");
+                charge.why = "unpriced";
+            }
+            Some((rate, _)) if item.failed && rate.failed_is_free => {
+                self.hit("D18 a failed job is free");
+                charge.why = "failed";
+            }
+            Some((rate, began)) => {
+                let (year, month, _) = date_of(window);
+                let key = (item.meter.clone(), began, (year, month));
+                let Some(amount) = self.price(team, &key, rate, item.quantity) else {
+                    self.hit("D53 what does not fit");
+                    self.unattributed.insert((batch, item.line, "overflow"));
+                    return false;
+                };
+                charge.key = Some(key);
+                charge.amount = amount;
+            }
+        }
+        self.pay(team, &mut charge, hold, at);
+        self.teams[team].charges.push(charge);
+        self.pay_debts(team, at);
+        true
+    }
+}

@@ -1,0 +1,119 @@
+//! What every command on lots and holds does the same way: lock the teams by id, take the instant, load,
+//! let the core plan, write, note who asked. One transaction; the answer is committed with it.
+
+use drawdown_ledger_core::{LotView, Plan, Team};
+use drawdown_types::{AccountId, LotId, TeamId, Timestamp};
+use sqlx::{Postgres, Transaction};
+
+use crate::{
+    error::Error,
+    noting,
+    service::{Ledger, connection},
+    store::{
+        audit,
+        teams::{self, StoredTeam, Wanted},
+        write::{self, LotNote, PlanRows, TeamUsage},
+    },
+    tokens::{NotedLot, check_account},
+};
+
+/// A command under way: its teams are locked and loaded, the instant is taken.
+pub(crate) struct Command {
+    pub(crate) tx: Transaction<'static, Postgres>,
+    /// In the order in which they were named.
+    pub(crate) stored: Vec<StoredTeam>,
+    pub(crate) now: Timestamp,
+}
+
+/// An act for the audit log.
+pub(crate) struct Act {
+    pub(crate) action: &'static str,
+    pub(crate) subject: String,
+    pub(crate) detail: serde_json::Value,
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Locks and loads `teams` of an account, with `lot` whatever its state.
+    pub(crate) async fn begin_command(
+        &self,
+        account: AccountId,
+        teams: &[TeamId],
+        lot: Option<LotId>,
+    ) -> Result<Command, Error> {
+        let mut tx = self.begin().await?;
+        teams::lock_in_tx(connection(&mut tx), teams.iter().map(|team| (account, *team)).collect()).await?;
+        let now = self.clock.now();
+        let (loaded, _) = {
+            let wanted = Wanted { lot, ..Wanted::default() };
+            teams::load_wanted_in_tx(connection(&mut tx), teams, &wanted).await?
+        };
+        let mut stored = Vec::with_capacity(teams.len());
+        for team in teams {
+            let found = loaded.iter().find(|stored| stored.team.balance.team_id == *team).cloned();
+            let found = found.ok_or_else(|| Error::Broken("a locked team is not there".to_owned()))?;
+            check_account(found.team.balance.account_id, account)?;
+            stored.push(found);
+        }
+        let last = stored.iter().filter_map(|stored| stored.team.balance.posted_at).max();
+        Ok(Command { tx, stored, now: last.map_or(now, |last| last.max(now)) })
+    }
+
+    /// Writes what the core planned for the teams of the command, which are `after` it. `note` is what new lots and holds say;
+    /// `act` goes to the audit log.
+    pub(crate) async fn write_command(
+        &self,
+        command: &mut Command,
+        after: Vec<Team>,
+        plan: &Plan,
+        note: &LotNote,
+        act: Option<Act>,
+    ) -> Result<(), Error> {
+        let noted = noting::advance(
+            &mut command.stored,
+            after,
+            plan,
+            command.now,
+            &self.notice_rules,
+            &self.settings,
+        );
+        let balances: Vec<_> = command
+            .stored
+            .iter()
+            .map(|stored| {
+                let StoredTeam { charges, last_window, watch, .. } = stored;
+                let usage = TeamUsage { charges: *charges, last_window: *last_window, watch: *watch };
+                (&stored.team.balance, usage)
+            })
+            .collect();
+        let rows = PlanRows {
+            batch: (0, 0),
+            charges: &[],
+            plan,
+            balances: &balances,
+            noted: &noted,
+            note,
+            sub_batch: self.limits.sub_batch_lines,
+        };
+        let tx = connection(&mut command.tx);
+        write::write_in_tx(tx, &rows).await?;
+        match act {
+            Some(act) => audit::note_in_tx(tx, command.now, act.action, &act.subject, &act.detail).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Command {
+    /// The rows of a lot in the teams of the command, as they are afterwards.
+    pub(crate) fn lots(&self, lot_id: LotId, note: &LotNote) -> Vec<NotedLot> {
+        let lots = self.stored.iter().flat_map(|stored| &stored.team.lots);
+        lots.filter(|lot| lot.lot_id == lot_id)
+            .map(|lot| {
+                let view = LotView { state: lot.state_at(self.now), lot: lot.clone() };
+                NotedLot { view, note: note.note.clone() }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,57 @@
+//! A lot across the teams it lived in, for commands that concern all of it.
+
+use drawdown_ledger_core::LotJournal;
+use drawdown_types::{AccountId, LotId, OrderId, TeamId};
+use sqlx::PgConnection;
+
+use super::{verification::journal_rows, write::LotNote};
+use crate::error::Error;
+
+/// The teams of an account in which a lot has a row, by id.
+pub async fn teams_in_tx(
+    tx: &mut PgConnection,
+    account: AccountId,
+    lot: LotId,
+) -> Result<Vec<TeamId>, Error> {
+    let teams = sqlx::query_scalar!(
+        "select team_id from ledger.lot where lot_id = $1 and account_id = $2 order by team_id",
+        lot.as_uuid(),
+        account.as_uuid(),
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(teams.into_iter().map(TeamId::from_uuid).collect())
+}
+
+/// What a lot was made with; nothing where there is no such lot.
+pub async fn note_in_tx(tx: &mut PgConnection, account: AccountId, lot: LotId) -> Result<LotNote, Error> {
+    let row = sqlx::query!(
+        "select order_id, note from ledger.lot where lot_id = $1 and account_id = $2 limit 1",
+        lot.as_uuid(),
+        account.as_uuid(),
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map_or_else(LotNote::default, |row| LotNote {
+        order_id: row.order_id.map(OrderId::from_uuid),
+        note: row.note,
+    }))
+}
+
+/// The history of a lot in a team: its own rows, and those that opened the debt it netted.
+pub async fn journal_in_tx(
+    tx: &mut PgConnection,
+    account: AccountId,
+    team: TeamId,
+    lot: LotId,
+) -> Result<LotJournal, Error> {
+    let rows = journal_rows(tx, account, team, Some(lot)).await?;
+    let netted = rows.iter().filter_map(|row| row.debt).collect::<Vec<_>>();
+    let from = netted.iter().map(|debt| debt.from).min();
+    let to = netted.iter().map(|debt| debt.to).max();
+    let items = match from.zip(to) {
+        None => Vec::new(),
+        Some((from, to)) => super::verification::debt_rows(tx, account, team, from, to).await?,
+    };
+    Ok(LotJournal { rows, items })
+}
