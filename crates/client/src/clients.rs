@@ -6,11 +6,18 @@
 /// Clients of the ledger.
 pub mod ledger {
     use drawdown_proto::ledger::v1::{
-        catalog_service_client::CatalogServiceClient, lot_service_client::LotServiceClient,
-        settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
+        catalog_service_client::CatalogServiceClient, hold_service_client::HoldServiceClient,
+        lot_service_client::LotServiceClient, settlement_service_client::SettlementServiceClient,
+        token_service_client::TokenServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
+
+    /// Tokens set aside ahead of use.
+    #[must_use]
+    pub fn hold(channel: &Channel) -> HoldServiceClient<Transport> {
+        HoldServiceClient::new(channel.unary())
+    }
 
     /// Lots after they were made.
     #[must_use]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
     budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
-    lot_service_server::LotServiceServer, notice_service_server::NoticeServiceServer,
-    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
+    hold_service_server::HoldServiceServer, lot_service_server::LotServiceServer,
+    notice_service_server::NoticeServiceServer, settlement_service_server::SettlementServiceServer,
+    token_service_server::TokenServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -16,7 +17,7 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Budgets, Catalog, Lots, Notices, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Holds, Lots, Notices, Settlement, Tokens},
     jobs::{due::Due, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -74,6 +75,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let served = server
         .add_service(
             CatalogServiceServer::new(Catalog::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            HoldServiceServer::new(Holds::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
         .add_service(
             LotServiceServer::new(Lots::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),

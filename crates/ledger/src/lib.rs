@@ -10,6 +10,7 @@ mod cursor;
 pub mod directory;
 pub mod error;
 pub mod grpc;
+mod holds;
 pub mod jobs;
 mod lanes;
 mod lots;

@@ -18,15 +18,17 @@
 //! rows the database refuses is found by bisection, once, and its lines are set apart as `poison`.
 
 mod batch;
+mod capture;
 mod gate;
 mod rows;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use drawdown_ledger_core::{Batch, FoldError, Line, NoticeRules, Plan, Settings, fold_batch, usage_keys};
-use drawdown_types::{ChargeId, Clock, TeamId, Timestamp};
+use drawdown_types::{ChargeId, Clock, HoldId, TeamId, Timestamp};
 
 pub use batch::{LineDetail, MeterTotal, SealedBatch};
+pub(crate) use capture::{Capture, Captured};
 pub use gate::{Fault, Gate, check};
 pub(crate) use rows::closed;
 
@@ -170,7 +172,7 @@ impl Poster {
         let wanted = Wanted { keys: &keys, months: &months, lot: None };
         let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &team_ids, &wanted).await?;
         batch::set_apart_foreign(&mut lines, &stored);
-        let (plan, noted) = self.fold(&lines, &mut stored, &states, &catalogue, now)?;
+        let (plan, noted) = self.fold(&lines, &[], &mut stored, &states, &catalogue, now)?;
         let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?;
         let usage = rows.usage(&stored);
         let plan_rows = write::PlanRows {
@@ -198,6 +200,7 @@ impl Poster {
     fn fold(
         &self,
         lines: &[Line],
+        last_of_holds: &[HoldId],
         stored: &mut [StoredTeam],
         states: &[drawdown_ledger_core::UsageState],
         catalogue: &Catalogue,
@@ -211,7 +214,7 @@ impl Poster {
             settings: &self.settings,
             now,
             settled_until: self.settled_until(lines, now),
-            last_of_holds: &[],
+            last_of_holds,
         };
         let plan = fold_batch(&mut teams, &batch, ChargeId::generate)
             .map_err(|error: FoldError| Error::Broken(error.to_string()))?;

@@ -65,6 +65,16 @@ pub const LOT_NOT_BOUGHT: &str = "LOT_NOT_BOUGHT";
 pub const LOT_REMAINS_LESS: &str = "LOT_REMAINS_LESS";
 /// The lot moved while it was looked at: try again.
 pub const LOT_MOVED: &str = "LOT_MOVED";
+/// The open lots hold less than was asked for.
+pub const HOLD_INSUFFICIENT: &str = "HOLD_INSUFFICIENT";
+/// A hold would be over before it begins, sooner than it is now, or after the lateness limit.
+pub const HOLD_TIME_OUT_OF_RANGE: &str = "HOLD_TIME_OUT_OF_RANGE";
+/// The team has no such hold.
+pub const HOLD_UNKNOWN: &str = "HOLD_UNKNOWN";
+/// The hold has ended.
+pub const HOLD_OVER: &str = "HOLD_OVER";
+/// The hold is for another app.
+pub const HOLD_OF_OTHER_APP: &str = "HOLD_OF_OTHER_APP";
 /// The sums of the team would not fit.
 pub const BALANCE_OVERFLOW: &str = "BALANCE_OVERFLOW";
 /// An original instant lies in the future.

@@ -134,6 +134,10 @@ impl Ledger {
         at.checked_sub(self.limits.settle_allowance).unwrap_or(Timestamp::MIN)
     }
 
+    pub(crate) const fn poster(&self) -> &Poster {
+        &self.poster
+    }
+
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
         self.pool.begin().await
     }

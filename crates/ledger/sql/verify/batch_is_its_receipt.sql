@@ -2,6 +2,7 @@
 with charged as (
     select shard, batch as number, count(*) as charges, sum(amount_micros) as amount, sum(uncharged_micros) as uncharged
     from ledger.charge
+    where batch > 0
     group by shard, batch
 ), kept as (
     select shard, batch as number, count(*) as unattributed from ledger.unattributed group by shard, batch

@@ -52,6 +52,11 @@ pub async fn lock_in_tx(tx: &mut PgConnection) -> Result<i64, Error> {
     Ok(version)
 }
 
+/// The version of the catalogue, which stays as it is until the transaction ends.
+pub async fn share_in_tx(tx: &mut PgConnection) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar!("select version from ledger.catalogue for share").fetch_one(tx).await?)
+}
+
 /// The version of the catalogue as committed.
 pub async fn version_in_tx(tx: &mut PgConnection) -> Result<i64, Error> {
     Ok(sqlx::query_scalar!("select version from ledger.catalogue").fetch_one(tx).await?)

@@ -10,6 +10,7 @@ pub mod budgets;
 pub mod catalog;
 pub mod clock;
 pub mod due;
+pub mod holds;
 pub mod idempotency;
 pub mod installation;
 mod instant;

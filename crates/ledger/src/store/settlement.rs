@@ -247,6 +247,24 @@ pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Resu
     Ok(())
 }
 
+/// Notes the newest window of one client id, as a settled batch does for all of its own.
+pub async fn note_client_in_tx(
+    tx: &mut PgConnection,
+    client_id: &str,
+    window: Timestamp,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into ledger.client_usage (client_id, last_window) values ($1, $2)
+         on conflict (client_id) do update set last_window = excluded.last_window
+             where ledger.client_usage.last_window < excluded.last_window",
+        client_id,
+        Instant(window) as _,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Whether usage at or after `from` is settled: of some client ids, of a team, or (with neither) at all.
 pub async fn has_settled_usage(
     at: &mut PgConnection,

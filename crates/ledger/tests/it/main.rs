@@ -5,6 +5,7 @@ mod budgets;
 mod catalog;
 mod corruption;
 mod gate;
+mod holds;
 mod lots;
 mod notices;
 mod outbox;
