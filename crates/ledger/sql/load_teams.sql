@@ -46,10 +46,17 @@ with lots as (
            array_agg(s.cycle) as cycles,
            array_agg(s.meter) as meters,
            array_agg(s.quantity) as quantities
-    from unnest($2::uuid[], $3::uuid[], $4::timestamptz[]) as k (team_id, price_id, cycle)
+    from (
+        select unnest($2::uuid[]) as team_id, unnest($3::uuid[]) as price_id, unnest($4::timestamptz[]) as cycle
+    ) k
     join ledger.balance b on b.team_id = k.team_id
-    join ledger.usage_state s
-      on s.account_id = b.account_id and s.team_id = k.team_id and s.price_id = k.price_id and s.cycle = k.cycle
+    -- One probe of the key for each state: joined in the open, all states a team ever had would be read
+    -- once for each that is asked for.
+    cross join lateral (
+        select * from ledger.usage_state
+        where account_id = b.account_id and team_id = k.team_id and price_id = k.price_id and cycle = k.cycle
+        offset 0
+    ) s
     group by s.team_id
 ), budgets as (
     -- Few teams have any: one text for all of a team's, in the months asked for.

@@ -1,37 +1,46 @@
 -- What a transaction writes, in one statement: charges and journal rows (a chunk of them), and lots,
 -- balances, states and budgets as they are afterwards, and notices (with the last chunk). The balances are locked.
+-- Arrays are unnested in the select list, all in step: in FROM each of them would first be stored whole,
+-- which costs half as much as inserting the rows.
 with charges as (
     insert into ledger.charge (
         account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed, window_start,
         dimensions, hold_id, shard, batch, events, quantity, amount_micros, uncharged_micros, price_id,
         zero_rated, journal_seq)
-    select c.account_id, c.team_id, c.seq, c.posted_at, c.charge_id, c.app_id, c.client_id, c.meter, c.failed,
-           c.window_start, c.dimensions::jsonb, c.hold_id, $1, $2, c.events, c.quantity, c.amount_micros,
-           c.uncharged_micros, c.price_id, c.zero_rated, c.journal_seq
-    from unnest(
-        $3::uuid[], $4::uuid[], $5::bigint[], $6::timestamptz[], $7::uuid[], $8::uuid[], $9::text[], $10::text[],
-        $11::boolean[], $12::timestamptz[], $13::text[], $14::uuid[], $15::bigint[], $16::bigint[], $17::bigint[],
-        $18::bigint[], $19::uuid[], $20::text[], $21::bigint[]
-    ) as c (account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed, window_start,
-            dimensions, hold_id, events, quantity, amount_micros, uncharged_micros, price_id, zero_rated, journal_seq)
+    select account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed,
+           window_start, dimensions::jsonb, hold_id, $1, $2, events, quantity, amount_micros,
+           uncharged_micros, price_id, zero_rated, journal_seq
+    from (
+        select unnest($3::uuid[]) as account_id, unnest($4::uuid[]) as team_id, unnest($5::bigint[]) as seq,
+               unnest($6::timestamptz[]) as posted_at, unnest($7::uuid[]) as charge_id,
+               unnest($8::uuid[]) as app_id, unnest($9::text[]) as client_id, unnest($10::text[]) as meter,
+               unnest($11::boolean[]) as failed, unnest($12::timestamptz[]) as window_start,
+               unnest($13::text[]) as dimensions, unnest($14::uuid[]) as hold_id,
+               unnest($15::bigint[]) as events, unnest($16::bigint[]) as quantity,
+               unnest($17::bigint[]) as amount_micros, unnest($18::bigint[]) as uncharged_micros,
+               unnest($19::uuid[]) as price_id, unnest($20::text[]) as zero_rated,
+               unnest($21::bigint[]) as journal_seq
+    ) as c
 ), rows as (
     insert into ledger.journal (
         account_id, team_id, seq, posted_at, transaction, kind, debit_book, credit_book, amount_micros, lot_id,
         charge_id, price_id, window_start, debt_from_micros, debt_to_micros, lot_state, effective_at, hold_id, reverses)
-    select * from unnest(
-        $22::uuid[], $23::uuid[], $24::bigint[], $25::timestamptz[], $26::bigint[], $27::text[], $28::text[],
-        $29::text[], $30::bigint[], $31::uuid[], $32::uuid[], $33::uuid[], $34::timestamptz[], $35::bigint[],
-        $36::bigint[], $37::text[], $38::timestamptz[], $39::uuid[], $40::bigint[])
+    select unnest($22::uuid[]), unnest($23::uuid[]), unnest($24::bigint[]), unnest($25::timestamptz[]),
+           unnest($26::bigint[]), unnest($27::text[]), unnest($28::text[]), unnest($29::text[]),
+           unnest($30::bigint[]), unnest($31::uuid[]), unnest($32::uuid[]), unnest($33::uuid[]),
+           unnest($34::timestamptz[]), unnest($35::bigint[]), unnest($36::bigint[]), unnest($37::text[]),
+           unnest($38::timestamptz[]), unnest($39::uuid[]), unnest($40::bigint[])
 ), lots as (
     insert into ledger.lot (
         account_id, team_id, lot_id, pool_kind, original_micros, granted_micros, remaining_micros, held_micros,
         consumed_micros, expired_micros, void_micros, moved_micros, purchased_at, starts_at, valid_from, expires_at,
         closes_at, closed_at, moved_to, order_id, note)
-    select * from unnest(
-        $41::uuid[], $42::uuid[], $43::uuid[], $44::text[], $45::bigint[], $46::bigint[], $47::bigint[], $48::bigint[],
-        $49::bigint[], $50::bigint[], $51::bigint[], $52::bigint[], $53::timestamptz[], $54::timestamptz[],
-        $55::timestamptz[], $56::timestamptz[], $57::timestamptz[], $58::timestamptz[], $59::uuid[], $60::uuid[],
-        $61::text[])
+    select unnest($41::uuid[]), unnest($42::uuid[]), unnest($43::uuid[]), unnest($44::text[]),
+           unnest($45::bigint[]), unnest($46::bigint[]), unnest($47::bigint[]), unnest($48::bigint[]),
+           unnest($49::bigint[]), unnest($50::bigint[]), unnest($51::bigint[]), unnest($52::bigint[]),
+           unnest($53::timestamptz[]), unnest($54::timestamptz[]), unnest($55::timestamptz[]),
+           unnest($56::timestamptz[]), unnest($57::timestamptz[]), unnest($58::timestamptz[]),
+           unnest($59::uuid[]), unnest($60::uuid[]), unnest($61::text[])
     on conflict (account_id, team_id, lot_id) do update
         set granted_micros = excluded.granted_micros,
             remaining_micros = excluded.remaining_micros,
@@ -45,7 +54,8 @@ with charges as (
             moved_to = excluded.moved_to
 ), states as (
     insert into ledger.usage_state (account_id, team_id, price_id, cycle, meter, quantity)
-    select * from unnest($62::uuid[], $63::uuid[], $64::uuid[], $65::timestamptz[], $66::text[], $67::bigint[])
+    select unnest($62::uuid[]), unnest($63::uuid[]), unnest($64::uuid[]), unnest($65::timestamptz[]),
+           unnest($66::text[]), unnest($67::bigint[])
     on conflict (account_id, team_id, price_id, cycle) do update set quantity = excluded.quantity
 ), notices as (
     insert into ledger.outbox (account_id, team_id, notice_id, kind, key, occurred_at, noted_at, detail)
@@ -57,7 +67,8 @@ with charges as (
     on conflict (account_id, team_id, key) do nothing
 ), budgets as (
     insert into ledger.budget_month (account_id, team_id, budget_id, month, used_micros)
-    select * from unnest($96::uuid[], $97::uuid[], $98::uuid[], $99::timestamptz[], $100::bigint[])
+    select unnest($96::uuid[]), unnest($97::uuid[]), unnest($98::uuid[]), unnest($99::timestamptz[]),
+           unnest($100::bigint[])
     on conflict (account_id, team_id, budget_id, month) do update set used_micros = excluded.used_micros
 )
 update ledger.balance b
@@ -80,11 +91,16 @@ set lot_micros = n.lot_micros,
     last_window = n.last_window,
     notice_told = n.notice_told,
     notice_due = n.notice_due
-from unnest(
-    $68::uuid[], $69::bigint[], $70::bigint[], $71::bigint[], $72::bigint[], $73::bigint[], $74::bigint[],
-    $75::bigint[], $76::bigint[], $77::bigint[], $78::bigint[], $79::bigint[], $80::bigint[], $81::bigint[],
-    $82::bigint[], $83::timestamptz[], $84::timestamptz[], $85::timestamptz[], $86::smallint[], $87::timestamptz[]
-) as n (team_id, lot_micros, held_micros, consumed_micros, expired_micros, issued_micros, void_micros,
-        moved_in_micros, moved_out_micros, debt_opened_micros, debt_paid_micros, debt_ahead_micros, version,
-        transactions, charges, negative_since, posted_at, last_window, notice_told, notice_due)
+from (
+    select unnest($68::uuid[]) as team_id, unnest($69::bigint[]) as lot_micros,
+           unnest($70::bigint[]) as held_micros, unnest($71::bigint[]) as consumed_micros,
+           unnest($72::bigint[]) as expired_micros, unnest($73::bigint[]) as issued_micros,
+           unnest($74::bigint[]) as void_micros, unnest($75::bigint[]) as moved_in_micros,
+           unnest($76::bigint[]) as moved_out_micros, unnest($77::bigint[]) as debt_opened_micros,
+           unnest($78::bigint[]) as debt_paid_micros, unnest($79::bigint[]) as debt_ahead_micros,
+           unnest($80::bigint[]) as version, unnest($81::bigint[]) as transactions,
+           unnest($82::bigint[]) as charges, unnest($83::timestamptz[]) as negative_since,
+           unnest($84::timestamptz[]) as posted_at, unnest($85::timestamptz[]) as last_window,
+           unnest($86::smallint[]) as notice_told, unnest($87::timestamptz[]) as notice_due
+) as n
 where b.team_id = n.team_id

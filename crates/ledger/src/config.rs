@@ -51,6 +51,8 @@ pub struct Options {
     pub batch_lines_max: Count,
     /// The most charges that one statement writes.
     pub sub_batch_lines: Count,
+    /// The most client ids whose newest window is remembered.
+    pub known_clients_max: Count,
     /// The most rows of one page of a list.
     pub page_rows_max: Count,
     /// How often lots that are due are looked for, in ms.
@@ -164,6 +166,7 @@ impl Default for Options {
             settle_allowance_ms: Millis::from_millis(300_000),
             batch_lines_max: Count::of(200_000),
             sub_batch_lines: Count::of(5_000),
+            known_clients_max: Count::of(200_000),
             page_rows_max: Count::of(10_000),
             due_interval_ms: Millis::from_millis(10_000),
             due_teams_max: Count::of(200),
@@ -216,6 +219,7 @@ impl Options {
             page_rows_max: rows,
             batch_lines_max: self.batch_lines_max.get(),
             sub_batch_lines: self.sub_batch_lines.get(),
+            known_clients_max: self.known_clients_max.get(),
             change_lead: self.change_lead_ms.duration(),
             settle_allowance: self.settle_allowance_ms.duration(),
             verify_timeout: self.verify_statement_timeout_ms.duration(),

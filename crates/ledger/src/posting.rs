@@ -5,7 +5,7 @@
 //! | 1 | lock the cursor of the shard, and the version of the catalogue for reading | two posts of a shard never overlap; a price can not change under a post |
 //! | 2 | read the receipt of that number and the lanes | a lock that waits refreshes only the locked row, so what it guards is read by a later statement |
 //! | – | the gate's checks 1 to 6, in memory | nothing was written yet; a settled batch is answered by its receipt |
-//! | 3 | insert missing balances and lock all of them, by team id | one order for all writers: they wait, they never deadlock |
+//! | 3 | lock the balances, by team id | one order for all writers: they wait, they never deadlock |
 //! | – | take the instant | after the locks, so that it can not be overtaken (D40) |
 //! | 4 | load lots, holds and usage states | again a later statement than the lock |
 //! | – | fold in the core: who pays what | pure; the same function that readers and the replay use |
@@ -13,22 +13,26 @@
 //! | 6 | write batch, ranges, unattributed lines; move lanes and cursor | |
 //!
 //! Where a line names a hold, the windows of the holds are read before 4, and the holds that changed are
-//! written after 5. The catalogue is read (two more statements) only when its version moved. A line is never refused:
+//! written after 5. A batch that is the first to name a team begins again and inserts its balance before it
+//! locks any. The catalogue is read (two more statements) only when its version moved. A line is never refused:
 //! usage has happened, so what can not be charged is kept as unattributed with its reason. A team whose
 //! rows the database refuses is found by bisection, once, and its lines are set apart as `poison`.
 
 mod batch;
 mod capture;
+mod clients;
 mod gate;
+mod ids;
 mod rows;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use drawdown_ledger_core::{Batch, FoldError, Line, NoticeRules, Plan, Settings, fold_batch, usage_keys};
-use drawdown_types::{ChargeId, Clock, HoldId, TeamId, Timestamp};
+use drawdown_types::{Clock, HoldId, TeamId, Timestamp};
 
 pub use batch::{LineDetail, MeterTotal, SealedBatch};
 pub(crate) use capture::{Capture, Captured};
+pub use clients::SettledClients;
 pub use gate::{Fault, Gate, check};
 pub(crate) use rows::closed;
 
@@ -58,6 +62,8 @@ pub struct Poster {
     pub notice_rules: Arc<NoticeRules>,
     /// Meters and prices.
     pub catalogue: Arc<Remembered>,
+    /// Client ids whose newest window is committed.
+    pub clients: Arc<SettledClients>,
     /// Most charges that one statement writes.
     pub sub_batch_lines: usize,
     /// How long after its close date a lot still waits for usage that is on its way (D55).
@@ -117,6 +123,15 @@ enum Ending {
     RollBack,
 }
 
+/// What is known of the balances of a batch's teams.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Balances {
+    /// They are expected to exist.
+    Known,
+    /// One was missing.
+    ToBeMade,
+}
+
 // === impl Poster ===
 
 impl Poster {
@@ -150,6 +165,21 @@ impl Poster {
         poisoned: &HashSet<TeamId>,
         ending: Ending,
     ) -> Result<Posted, PostError> {
+        match self.attempt_with(batch, poisoned, ending, Balances::Known).await? {
+            Some(posted) => Ok(posted),
+            None => (self.attempt_with(batch, poisoned, ending, Balances::ToBeMade).await?)
+                .ok_or_else(|| Error::Broken("balances were made and are missing".to_owned()).into()),
+        }
+    }
+
+    /// Nothing, where a balance is missing and none is to be made.
+    async fn attempt_with(
+        &self,
+        batch: &SealedBatch,
+        poisoned: &HashSet<TeamId>,
+        ending: Ending,
+        balances: Balances,
+    ) -> Result<Option<Posted>, PostError> {
         let mut tx = self.pool.begin().await?;
         let Some((cursor, version)) = settlement::lock_in_tx(&mut tx, batch.shard).await? else {
             return Err(Fault::ShardUnknown { shard: batch.shard }.into());
@@ -157,23 +187,31 @@ impl Poster {
         let lanes: Vec<_> = batch.lanes.iter().map(|range| range.key).collect();
         let facts = settlement::facts_in_tx(&mut tx, batch.shard, batch.number, &lanes).await?;
         if let Gate::Settled(receipt) = check(batch, &cursor, &facts)? {
-            return Ok(Posted::Already(receipt));
+            return Ok(Some(Posted::Already(receipt)));
         }
         let catalogue = self.catalogue.of_version(&mut tx, version).await?;
         let mut lines = batch::charged_lines(batch, &catalogue, poisoned);
-        teams::lock_in_tx(&mut tx, batch::payers(&lines)).await?;
+        let payers = batch::payers(&lines);
+        let team_ids: Vec<TeamId> = payers.iter().map(|(_, team)| *team).collect();
+        match balances {
+            Balances::ToBeMade => teams::lock_in_tx(&mut tx, payers).await?,
+            Balances::Known if teams::lock_known_in_tx(&mut tx, &team_ids).await? => {}
+            Balances::Known => {
+                tx.rollback().await.map_err(Error::from)?;
+                return Ok(None);
+            }
+        }
         let now = self.clock.now();
         // Usage under a hold belongs to the hold's window, so which states are needed is known only then.
         let holds = batch::holds(&lines);
         let holds = if holds.is_empty() { Vec::new() } else { teams::holds_in_tx(&mut tx, &holds).await? };
         let keys = usage_keys(&catalogue.prices, &lines, &holds);
-        let team_ids: Vec<TeamId> = batch::payers(&lines).into_iter().map(|(_, team)| team).collect();
         let months = noting::months(&lines, &holds);
         let wanted = Wanted { keys: &keys, months: &months, lot: None };
         let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &team_ids, &wanted).await?;
         batch::set_apart_foreign(&mut lines, &stored);
         let (plan, noted) = self.fold(&lines, &[], &mut stored, &states, &catalogue, now)?;
-        let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?;
+        let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?.without_known(&self.clients);
         let usage = rows.usage(&stored);
         let plan_rows = write::PlanRows {
             batch: (batch.shard, batch.number),
@@ -187,12 +225,15 @@ impl Poster {
         write::write_in_tx(&mut tx, &plan_rows).await?;
         settlement::settle_in_tx(&mut tx, &rows.settled()).await?;
         match ending {
-            Ending::Commit => tx.commit().await.map_err(Error::from)?,
+            Ending::Commit => {
+                tx.commit().await.map_err(Error::from)?;
+                self.clients.remember(rows.clients());
+            }
             Ending::RollBack => tx.rollback().await.map_err(Error::from)?,
         }
         let poisoned_teams = u64::try_from(poisoned.len()).unwrap_or(u64::MAX);
         let notices = noted.notices.len();
-        Ok(Posted::Settled(Summary { poisoned_teams, notices, ..rows.summary() }))
+        Ok(Some(Posted::Settled(Summary { poisoned_teams, notices, ..rows.summary() })))
     }
 
     /// Folds on copies of the teams inside `stored`, which are afterwards as the plan leaves them; gives what
@@ -216,7 +257,7 @@ impl Poster {
             settled_until: self.settled_until(lines, now),
             last_of_holds,
         };
-        let plan = fold_batch(&mut teams, &batch, ChargeId::generate)
+        let plan = fold_batch(&mut teams, &batch, ids::charge_ids())
             .map_err(|error: FoldError| Error::Broken(error.to_string()))?;
         let at = plan.instant.unwrap_or(now);
         let mut noted = noting::advance(stored, teams, &plan, at, &self.notice_rules, &self.settings);

@@ -15,7 +15,7 @@ use crate::{
     directory::{Directory, TeamFacts},
     error::Error,
     metrics::Metrics,
-    posting::{PostError, Posted, Poster, SealedBatch},
+    posting::{PostError, Posted, Poster, SealedBatch, SettledClients},
     reason,
     store::{
         Pool,
@@ -34,6 +34,8 @@ pub struct Limits {
     pub batch_lines_max: usize,
     /// Most charges that one statement writes.
     pub sub_batch_lines: usize,
+    /// Most client ids whose newest window is remembered.
+    pub known_clients_max: usize,
     /// How far ahead a published version begins at least (D51).
     pub change_lead: Duration,
     /// How long after its close date a lot still waits for usage that is on its way (D55).
@@ -98,6 +100,7 @@ impl Ledger {
             settings: Arc::clone(&settings),
             notice_rules: Arc::clone(&notice_rules),
             catalogue: Arc::new(Remembered::default()),
+            clients: Arc::new(SettledClients::new(parts.limits.known_clients_max)),
             sub_batch_lines: parts.limits.sub_batch_lines,
             settle_allowance: parts.limits.settle_allowance,
         };

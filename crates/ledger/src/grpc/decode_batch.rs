@@ -1,7 +1,10 @@
 //! A sealed batch from its message. Metering has refused what a line could not hold before it was
 //! applied, so a fault here is a fault of a program: the batch is refused as a whole, by field.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 
 use drawdown_ledger_core::{Attribution, Line, Payer, Unattributable, Usage};
 use drawdown_proto::ledger::v1::{self, line};
@@ -43,7 +46,7 @@ pub(super) fn batch(
     let lanes = lanes(&mut v, &request.lanes);
     let refused = refused(&mut v, &request.refused);
     let totals = totals(&mut v, &request.totals);
-    let mut reader = LineReader::new(size);
+    let mut reader = LineReader::new(size, request.lines.len());
     for (index, line) in request.lines.iter().enumerate() {
         if let Err(problem) = reader.read(line) {
             v.push(&format!("lines[{index}].{}", problem.field), problem.why);
@@ -137,11 +140,10 @@ fn known<T: std::str::FromStr<Err: ToString>>(field: &'static str, text: &str) -
     text.parse().map_err(|error: T::Err| error.to_string()).map_err(problem(field))
 }
 
-/// Reads lines one after the other; the names that most of them share are checked once.
+/// Reads lines one after the other; the slugs that most of them share are checked once.
 struct LineReader {
     size: WindowSize,
     meters: HashMap<String, MeterSlug>,
-    payers: HashMap<v1::Payer, Payer>,
     lines: Vec<Line>,
     details: Vec<LineDetail>,
 }
@@ -149,8 +151,13 @@ struct LineReader {
 // === impl LineReader ===
 
 impl LineReader {
-    fn new(size: WindowSize) -> Self {
-        Self { size, meters: HashMap::new(), payers: HashMap::new(), lines: Vec::new(), details: Vec::new() }
+    fn new(size: WindowSize, lines: usize) -> Self {
+        Self {
+            size,
+            meters: HashMap::new(),
+            lines: Vec::with_capacity(lines),
+            details: Vec::with_capacity(lines),
+        }
     }
 
     fn read(&mut self, line: &v1::Line) -> Result<(), Problem> {
@@ -166,7 +173,7 @@ impl LineReader {
             None => return Err(problem("state")("must be set".to_owned())),
         };
         let attribution = match &line.attribution {
-            Some(line::Attribution::Payer(payer)) => Attribution::Payer(self.payer(payer)?),
+            Some(line::Attribution::Payer(payer)) => Attribution::Payer(self::payer(payer)?),
             Some(line::Attribution::UnattributedReason(reason)) => {
                 Attribution::Nobody(known::<Unattributable>("unattributed_reason", reason)?)
             }
@@ -216,23 +223,22 @@ impl LineReader {
             .map(|window| window.start())
             .ok_or_else(|| problem(field)(format!("is no edge of a {secs} s window")))
     }
+}
 
-    fn payer(&mut self, payer: &v1::Payer) -> Result<Payer, Problem> {
-        if let Some(payer) = self.payers.get(payer) {
-            return Ok(*payer);
-        }
-        let kind = v1::ContractKind::try_from(payer.contract_kind).ok().and_then(contract_kind);
-        let read = Payer {
-            account_id: known("payer.account_id", &payer.account_id)?,
-            team_id: known("payer.team_id", &payer.team_id)?,
-            app_id: known("payer.app_id", &payer.app_id)?,
-            contract_kind: kind
-                .ok_or_else(|| problem("payer.contract_kind")("must be flex or enterprise".to_owned()))?,
-            in_trial: payer.in_trial,
-        };
-        self.payers.insert(payer.clone(), read);
-        Ok(read)
-    }
+fn payer(payer: &v1::Payer) -> Result<Payer, Problem> {
+    let kind = v1::ContractKind::try_from(payer.contract_kind).ok().and_then(contract_kind);
+    Ok(Payer {
+        account_id: known("payer.account_id", &payer.account_id)?,
+        team_id: known("payer.team_id", &payer.team_id)?,
+        app_id: known("payer.app_id", &payer.app_id)?,
+        contract_kind: kind
+            .ok_or_else(|| problem("payer.contract_kind")("must be flex or enterprise".to_owned()))?,
+        in_trial: payer.in_trial,
+    })
+}
+
+fn shown(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
 /// Dimensions as a JSON object, sorted by name. Postgres keeps no NUL in a text, and usage is never
@@ -241,7 +247,6 @@ fn dimensions(map: &HashMap<String, String>) -> String {
     if map.is_empty() {
         return "{}".to_owned();
     }
-    let shown = |text: &str| text.replace('\0', "\u{fffd}");
     let sorted: BTreeMap<_, _> = map.iter().map(|(name, value)| (shown(name), shown(value))).collect();
     serde_json::to_string(&sorted).unwrap_or_else(|_| "{}".to_owned())
 }

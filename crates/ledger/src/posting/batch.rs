@@ -1,6 +1,9 @@
 //! A sealed batch as decoded, and which of its lines are charged to whom.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use drawdown_ledger_core::{Attribution, Line, Payer, Unattributable, Usage};
 use drawdown_types::{AccountId, HoldId, MeterSlug, TeamId};
@@ -76,25 +79,34 @@ const fn payer(line: &Line) -> Option<&Payer> {
 
 /// The lines as they will be folded: a line that its meter does not fit, and lines of teams that can not
 /// be posted to, are charged to nobody.
-pub(super) fn charged_lines(
-    batch: &SealedBatch,
+pub(super) fn charged_lines<'a>(
+    batch: &'a SealedBatch,
     catalogue: &Catalogue,
     poisoned: &HashSet<TeamId>,
-) -> Vec<Line> {
+) -> Cow<'a, [Line]> {
     let fits = |line: &Line| match (catalogue.meters.get(&line.meter), line.usage) {
         (Some(Aggregation::Sum), Usage::Sum(_)) | (Some(Aggregation::Count), Usage::Count) | (None, _) => {
             true
         }
         (Some(Aggregation::Sum), Usage::Count) | (Some(Aggregation::Count), Usage::Sum(_)) => false,
     };
-    let mut lines = batch.lines.clone();
-    for line in &mut lines {
-        let poisonous = payer(line).is_some_and(|payer| poisoned.contains(&payer.team_id));
-        if poisonous || (payer(line).is_some() && !fits(line)) {
+    let mut lines = Cow::Borrowed(batch.lines.as_slice());
+    set_apart(&mut lines, |line, payer| poisoned.contains(&payer.team_id) || !fits(line));
+    lines
+}
+
+/// Charges to nobody what `is_poison` says of lines that somebody would pay. Hardly ever there is one, so
+/// the lines are copied only then.
+fn set_apart(lines: &mut Cow<'_, [Line]>, is_poison: impl Fn(&Line, &Payer) -> bool) {
+    let poison = |line: &Line| payer(line).is_some_and(|payer| is_poison(line, payer));
+    if !lines.iter().any(poison) {
+        return;
+    }
+    for line in lines.to_mut() {
+        if poison(line) {
             line.attribution = Attribution::Nobody(Unattributable::Poison);
         }
     }
-    lines
 }
 
 /// The teams that pay, each once, by team id.
@@ -116,12 +128,8 @@ pub(super) fn holds(lines: &[Line]) -> Vec<HoldId> {
 
 /// A team has one account for ever. A line that names another is not charged: it would put tokens of
 /// one account to the use of another.
-pub(super) fn set_apart_foreign(lines: &mut [Line], stored: &[StoredTeam]) {
+pub(super) fn set_apart_foreign(lines: &mut Cow<'_, [Line]>, stored: &[StoredTeam]) {
     let accounts: HashMap<TeamId, AccountId> =
         stored.iter().map(|stored| (stored.team.balance.team_id, stored.team.balance.account_id)).collect();
-    for line in lines {
-        if payer(line).is_some_and(|payer| accounts.get(&payer.team_id) != Some(&payer.account_id)) {
-            line.attribution = Attribution::Nobody(Unattributable::Poison);
-        }
-    }
+    set_apart(lines, |_, payer| accounts.get(&payer.team_id) != Some(&payer.account_id));
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use drawdown_ledger_core::{Attribution, Balance, Line, Payer, Plan, Rated};
 use drawdown_types::{BatchId, MicroTokens, TeamId, Timestamp};
 
-use super::{Summary, batch::SealedBatch};
+use super::{Summary, batch::SealedBatch, clients::SettledClients};
 use crate::{
     error::Error,
     store::{
@@ -70,6 +70,12 @@ impl<'a> Rows<'a> {
         rows.leave_all(lines)?;
         rows.clients = rows.newest_windows();
         Ok(rows)
+    }
+
+    /// Leaves out the client ids whose window is known to be noted.
+    pub(super) fn without_known(mut self, known: &SettledClients) -> Self {
+        known.retain_new(&mut self.clients);
+        self
     }
 
     fn charge_all(&mut self, lines: &'a [Line]) -> Result<(), Error> {
@@ -140,6 +146,11 @@ impl<'a> Rows<'a> {
         let mut newest: Vec<_> = newest.into_iter().collect();
         newest.sort_unstable();
         newest
+    }
+
+    /// Client ids whose newest window is noted with this batch, by client id.
+    pub(super) fn clients(&self) -> &[(&'a str, Timestamp)] {
+        &self.clients
     }
 
     pub(super) fn charges(&self) -> &[ChargeRow<'a>] {

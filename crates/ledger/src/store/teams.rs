@@ -31,24 +31,46 @@ pub struct StoredTeam {
 
 /// Makes sure that each team has a balance and locks all of them, in order of team id. A team that
 /// exists under another account keeps it: the caller compares after loading.
+///
+/// First the missing ones are made, then all are locked, and nothing is locked before: who inserts waits
+/// only for others who insert, all in one order, and who locks holds nothing that they wait for. An insert
+/// after a lock could wait for a row whose maker's successor waits for that lock. One upsert for both would
+/// be shorter, but it forgives a conflict of one unique index only, and a balance has two: of two writers
+/// who make a team at the same time the second would fail.
 pub async fn lock_in_tx(tx: &mut PgConnection, mut teams: Vec<(AccountId, TeamId)>) -> Result<(), Error> {
     teams.sort_by_key(|(_, team)| *team);
     teams.dedup_by_key(|(_, team)| *team);
-    let (accounts, teams): (Vec<Uuid>, Vec<Uuid>) =
-        teams.into_iter().map(|(account, team)| (account.as_uuid(), team.as_uuid())).unzip();
-    // An upsert that updates nothing inserts what is missing and locks what is there, row by row in the
-    // order of its input, in one statement. Without the ORDER BY two batches could lock crosswise.
+    let (accounts, ids): (Vec<Uuid>, Vec<Uuid>) =
+        teams.iter().map(|(account, team)| (account.as_uuid(), team.as_uuid())).unzip();
     sqlx::query!(
         "insert into ledger.balance (account_id, team_id)
          select account_id, team_id from unnest($1::uuid[], $2::uuid[]) as t (account_id, team_id)
          order by team_id
-         on conflict (team_id) do update set version = excluded.version where false",
+         on conflict do nothing",
         &accounts,
-        &teams,
+        &ids,
     )
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
-    Ok(())
+    let teams: Vec<TeamId> = teams.into_iter().map(|(_, team)| team).collect();
+    if lock_known_in_tx(tx, &teams).await? {
+        return Ok(());
+    }
+    Err(Error::Broken("a balance that was made is not there".to_owned()))
+}
+
+/// Locks the balances of teams, in order of team id, and says whether all of them exist. Where one does
+/// not, the caller gives its transaction up and begins again with [`lock_in_tx`].
+pub async fn lock_known_in_tx(tx: &mut PgConnection, teams: &[TeamId]) -> Result<bool, Error> {
+    let ids: Vec<Uuid> = teams.iter().map(|team| team.as_uuid()).collect();
+    // The rows are sorted before they are locked; without the ORDER BY two batches could lock crosswise.
+    let locked = sqlx::query_scalar!(
+        "select team_id from ledger.balance where team_id = any($1) order by team_id for no key update",
+        &ids,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(locked.len() == ids.len())
 }
 
 /// Loads teams with their live lots and open holds, and those usage states of `keys` that exist.

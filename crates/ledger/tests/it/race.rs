@@ -68,6 +68,41 @@ async fn posts_to_many_teams_in_any_order_never_deadlock() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_makes_a_team_first_nobody_else_fails() {
+    let world = Arc::new(World::new().await);
+    world.priced().await;
+    let buyers: Vec<Buyer> = (0..30).map(|_| world.buyer()).collect();
+    let mut writers = tokio::task::JoinSet::new();
+    for shard in 0..4 {
+        let (world, mut buyers) = (Arc::clone(&world), buyers.clone());
+        buyers.rotate_left(usize::try_from(shard).unwrap() * 7);
+        writers.spawn(async move {
+            let producer = world.producer().await;
+            for some in buyers.chunks(3) {
+                let lines = some.iter().map(|buyer| calls(*buyer, 1)).collect();
+                let batch = batch(&world.shard(shard).await, producer, lines);
+                world.post(&batch).await.unwrap();
+            }
+        });
+    }
+    for buyer in buyers.iter().flat_map(|buyer| [*buyer; 2]) {
+        let world = Arc::clone(&world);
+        writers.spawn(async move {
+            world.purchase(buyer, LOT_TOKENS, None).await.unwrap();
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    for buyer in buyers {
+        let balance = world.balance(buyer).await;
+        assert_eq!(balance.used_micros, 4 * 500_000);
+        assert_eq!(balance.balance_micros, 2 * LOT_TOKENS * 1_000_000 - balance.used_micros);
+    }
+    world.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_with_one_batch_settle_it_once() {
     let world = Arc::new(World::new().await);
     world.priced().await;
