@@ -6,8 +6,9 @@
 /// Clients of the ledger.
 pub mod ledger {
     use drawdown_proto::ledger::v1::{
-        catalog_service_client::CatalogServiceClient, hold_service_client::HoldServiceClient,
-        lot_service_client::LotServiceClient, settlement_service_client::SettlementServiceClient,
+        budget_service_client::BudgetServiceClient, catalog_service_client::CatalogServiceClient,
+        hold_service_client::HoldServiceClient, lot_service_client::LotServiceClient,
+        notice_service_client::NoticeServiceClient, settlement_service_client::SettlementServiceClient,
         token_service_client::TokenServiceClient,
     };
 
@@ -37,6 +38,30 @@ pub mod ledger {
     #[must_use]
     pub fn catalog(channel: &Channel) -> CatalogServiceClient<Transport> {
         CatalogServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Budgets of teams and apps.
+    #[must_use]
+    pub fn budget(channel: &Channel) -> BudgetServiceClient<Transport> {
+        BudgetServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Lists of facts that others react to, under the channel's deadline.
+    #[must_use]
+    pub fn notice(channel: &Channel) -> NoticeServiceClient<Transport> {
+        NoticeServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The stream of facts, without a deadline.
+    #[must_use]
+    pub fn notice_stream(channel: &Channel) -> NoticeServiceClient<Transport> {
+        NoticeServiceClient::new(channel.streaming())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

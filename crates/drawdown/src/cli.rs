@@ -6,9 +6,11 @@ use clap::{Parser, Subcommand};
 use crate::{
     operator::{
         app::{AppCommand, CredentialCommand, ResolveCommand},
+        budget::BudgetCommand,
         catalog::{MeterCommand, RateCardCommand},
         hierarchy::{AccountCommand, RoleCommand, TeamCommand, UserCommand},
         ledger::LedgerCommand,
+        notice::NoticeCommand,
         tokens::{
             BalanceCommand, ChargesCommand, JournalCommand, LotsCommand, TokensCommand, UnattributedCommand,
         },
@@ -63,6 +65,8 @@ enum Command {
     Charges(ChargesCommand),
     Journal(JournalCommand),
     Unattributed(UnattributedCommand),
+    Notice(NoticeCommand),
+    Budget(BudgetCommand),
     Producer(ProducerCommand),
     Usage(UsageCommand),
     Replay(ReplayCommand),
@@ -94,6 +98,8 @@ impl Cli {
             Command::Charges(command) => command.run().await,
             Command::Journal(command) => command.run().await,
             Command::Unattributed(command) => command.run().await,
+            Command::Notice(command) => command.run().await,
+            Command::Budget(command) => command.run().await,
             Command::Producer(command) => command.run().await,
             Command::Usage(command) => command.run().await,
             Command::Replay(command) => command.run().await,

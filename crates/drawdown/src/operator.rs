@@ -3,10 +3,12 @@
 //! Nothing is checked here that a service checks: its refusal names every wrong field.
 
 pub(crate) mod app;
+pub(crate) mod budget;
 pub(crate) mod catalog;
 mod connection;
 pub(crate) mod hierarchy;
 pub(crate) mod ledger;
+pub(crate) mod notice;
 mod pages;
 pub(crate) mod tokens;
 pub(crate) mod usage;

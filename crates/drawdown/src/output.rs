@@ -81,6 +81,15 @@ impl Output {
         print(&render_record(at(answer, path).unwrap_or(answer), columns))
     }
 
+    /// One row of something that goes on: a line of JSON, or of columns without a head.
+    pub(crate) fn row(self, row: &Value, columns: &[Column]) -> Result<()> {
+        if self.json {
+            return print(&format!("{row}\n"));
+        }
+        let cells: Vec<String> = columns.iter().map(|column| cell(row, column)).collect();
+        print(&format!("{}\n", cells.join("  ")))
+    }
+
     /// A line for people; nothing with `--json`.
     pub(crate) fn line(self, line: &str) -> Result<()> {
         if self.json { Ok(()) } else { print(&format!("{line}\n")) }

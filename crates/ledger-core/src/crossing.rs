@@ -47,7 +47,7 @@ pub fn notices(
     if journal.is_empty() && due.is_none() {
         return Told { notices: Vec::new(), watch };
     }
-    let mut walk = Walk::new(before, watch, after, to, rules, window_size);
+    let mut walk = Walk::new(before, watch, after, journal, to, rules, window_size);
     if let Some(due) = due {
         walk.list_instants(due, to);
     }
@@ -145,15 +145,19 @@ impl<'a> Walk<'a> {
         before: &Team,
         watch: Watch,
         after: &'a Team,
+        journal: &[JournalRow],
         to: Timestamp,
         rules: &'a NoticeRules,
         window_size: WindowSize,
     ) -> Self {
+        let bringing: Vec<&JournalRow> = journal.iter().filter(|row| brings(row)).collect();
         let tracked = |lot: &'a Lot| {
             let earlier = before.lots.iter().find(|earlier| earlier.lot_id == lot.lot_id);
-            let amounts = earlier.map(|lot| (wide(lot.remaining), wide(lot.granted)));
-            let (remaining, granted) = amounts.unwrap_or_default();
-            let here = earlier.is_some_and(|lot| lot.closed_at.is_none());
+            let here = earlier.is_some_and(|lot| lot.is_live());
+            let remaining = earlier.map_or(0, |lot| wide(lot.remaining));
+            // A lot that comes back was granted something here before, though it is not loaded any more.
+            let brought = bringing.iter().filter(|row| row.lot_id == Some(lot.lot_id));
+            let granted = brought.fold(wide(lot.granted), |sum, row| sum.saturating_sub(wide(row.amount)));
             Tracked { lot, remaining, granted, here }
         };
         Self {
@@ -323,6 +327,11 @@ fn find<'w, 'a>(
     lots.get_mut(*place)
 }
 
+/// A row that makes its lot larger: bought, granted, adjusted, moved in.
+const fn brings(row: &JournalRow) -> bool {
+    matches!((row.debit, row.credit), (Book::Issued | Book::Moved, Book::Lot))
+}
+
 /// A row and its lot: what the open lots hold afterwards, and what became true of the lot.
 fn apply(tracked: &mut Tracked<'_>, row: &JournalRow, at: Timestamp, share: &mut Share) -> Option<Fact> {
     let amount = wide(row.amount);
@@ -334,10 +343,11 @@ fn apply(tracked: &mut Tracked<'_>, row: &JournalRow, at: Timestamp, share: &mut
     };
     take_out(share, tracked);
     let mut fact = None;
-    match row.debit {
-        Book::Lot => tracked.remaining = tracked.remaining.saturating_sub(amount),
-        Book::Issued | Book::Moved => tracked.granted = tracked.granted.saturating_add(amount),
-        Book::Held | Book::Consumed | Book::Expired | Book::Uncharged | Book::Void => {}
+    if row.debit == Book::Lot {
+        tracked.remaining = tracked.remaining.saturating_sub(amount);
+    }
+    if brings(row) {
+        tracked.granted = tracked.granted.saturating_add(amount);
     }
     match row.credit {
         Book::Lot => {

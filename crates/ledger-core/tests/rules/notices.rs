@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use drawdown_ledger_core::{
-    Book, Fact, Kind, Notice, NoticeRules, NoticeRulesError, PoolKind, Team, Told, Watch, notices,
+    Batch, Book, Fact, Line, Notice, NoticeRules, NoticeRulesError, PoolKind, Reservation, Team, Told, Watch,
+    fold_batch, notices, reserve,
 };
 use drawdown_types::{MicroTokens, Timestamp, WindowSize};
 
-use crate::world::{World, at, lot_id, on, tokens};
+use crate::world::{World, at, id, lot_id, on, tokens};
 
 /// A world in which somebody listens.
 struct Heard {
@@ -116,34 +117,48 @@ fn d48_the_deadline_is_an_edge_and_the_way_back_is_told() {
 }
 
 #[test]
-fn d48_a_dip_inside_one_transaction_is_told_once_and_starts_no_clock() {
-    let mut world = World::new();
-    world.buy(1, 100, on("10:00:00"));
-    let before = world.team.clone();
-    let first = world.journal[0].clone();
-    let row = |seq: i64, debit: Book, credit: Book, micros: i64| {
-        let mut row = first.clone();
-        (row.seq, row.transaction, row.kind) = (seq, 2, Kind::Charge);
-        (row.debit, row.credit, row.amount) = (debit, credit, MicroTokens::from_micros(micros));
-        row.posted_at = on("10:01:00");
-        row
+fn d48_a_batch_that_dips_below_zero_and_recovers_tells_it_once_and_starts_no_clock() {
+    let mut heard = Heard::new();
+    heard.world.buy(1, 100, on("10:00:00"));
+    let now = on("10:01:30");
+    let hold_id = id("hold", 1);
+    let (amount, expires_at) = (tokens("100"), on("11:00:00"));
+    let wish = Reservation { hold_id, app_id: None, amount, at_least: None, expires_at };
+    let settings = heard.world.settings.clone();
+    let plan = reserve(&mut heard.world.team, &wish, now, now, &settings).unwrap();
+    heard.world.journal.extend(plan.journal);
+    assert_eq!(heard.kinds(now), ["lot_added", "50 %", "20 %", "10 %", "0 %"]);
+    // Usage beside the hold is owed until the hold is captured: what it gives back pays.
+    let beside = heard.world.line("token", 30, on("10:01:00"));
+    let own =
+        Line { hold_id: Some(hold_id), series: vec![1], ..heard.world.line("token", 20, on("10:01:00")) };
+    let lines = [beside, own];
+    let mut teams = [heard.world.team.clone()];
+    let now = on("10:02:00");
+    let batch = Batch {
+        lines: &lines,
+        states: &[],
+        prices: &heard.world.prices,
+        settings: &settings,
+        now,
+        settled_until: now,
+        last_of_holds: &[hold_id],
     };
-    // All is held; usage beside the hold is owed until the hold gives the rest back, which pays.
-    let rows = [
-        row(2, Book::Lot, Book::Held, 100_000_000),
-        row(3, Book::Uncharged, Book::Consumed, 30_000_000),
-        row(4, Book::Held, Book::Lot, 100_000_000),
-        row(5, Book::Uncharged, Book::Consumed, 20_000_000),
-    ];
-    let mut after = before.clone();
-    after.balance.debt_opened = tokens("50");
-    after.balance.version = 5;
-    let rules = NoticeRules::default();
-    let watch = Watch { told_percent: Some(0), ..Watch::default() };
-    let found = notices(&before, watch, &after, &rows, on("10:01:00"), &rules, WindowSize::MINUTE);
-    let (lowest, balance) = (tokens("-30"), tokens("50"));
-    let facts: Vec<_> = found.notices.iter().map(|notice| notice.fact.clone()).collect();
-    assert_eq!(facts, [Fact::BelowZero { lowest, balance, deadline: None }]);
+    let mut made = 0;
+    let plan = fold_batch(&mut teams, &batch, || {
+        made += 1;
+        id("chg", made)
+    })
+    .unwrap();
+    let [team] = teams;
+    assert_eq!(team.balance.negative_since, None);
+    heard.world.team = team;
+    heard.world.journal.extend(plan.journal);
+    let facts: Vec<Fact> = heard.told(now).into_iter().map(|notice| notice.fact).collect();
+    let (none, from_zero) = (MicroTokens::ZERO, MicroTokens::ZERO);
+    let netted = Fact::DebtNetted { lot_id: lot_id(1), from: from_zero, to: tokens("30"), owed: none };
+    let below = Fact::BelowZero { lowest: tokens("-30"), balance: tokens("50"), deadline: None };
+    assert_eq!(facts, [netted, below]);
 }
 
 #[test]

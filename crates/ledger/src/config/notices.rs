@@ -137,3 +137,29 @@ impl NoticeOptions {
         problems.finish(rules.map(|rules| NoticeConfig { rules, relay, watch }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrong_value_is_named_at_once() {
+        let wrong = |options: NoticeOptions| {
+            let problems = options.validate().unwrap_err();
+            problems.into_iter().map(|problem| problem.field).collect::<Vec<_>>()
+        };
+        let options = NoticeOptions {
+            levels_percent: vec![50, 20],
+            grace_secs: 0,
+            retention_secs: 0,
+            ..Default::default()
+        };
+        assert_eq!(wrong(options), ["grace_secs", "retention_secs", "levels_percent"]);
+        assert_eq!(wrong(NoticeOptions { rearm_points: 100, ..Default::default() }), ["rearm_points"]);
+        assert_eq!(
+            wrong(NoticeOptions { expiring_days: vec![30, 7], ..Default::default() }),
+            ["expiring_days"]
+        );
+        assert!(NoticeOptions { levels_percent: Vec::new(), ..Default::default() }.validate().is_ok());
+    }
+}

@@ -119,6 +119,28 @@ async fn what_is_due_is_told_by_whoever_posts_first_with_what_was_left_then() {
 }
 
 #[tokio::test]
+async fn a_post_that_finds_a_recovery_and_a_fall_tells_both_at_their_instants() {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    world.settle(producer, vec![calls(buyer, 2)]).await;
+    world.grant(buyer, 5_000_000, Some("2026-03-10T13:00:00Z"), "2026-04-10T00:00:00Z").await.unwrap();
+    // No job ran when the lot started: the next batch finds that it paid, and spends what it left.
+    world.clock.set(at("2026-03-10T14:00:00Z"));
+    world.settle(producer, vec![calls_at(buyer, 20, "2026-03-10T13:59:00Z")]).await;
+    let told = world.told(of(buyer)).await;
+    let found: Vec<_> = told[2..].iter().map(|notice| (word(notice), notice.occurred_at)).collect();
+    let (started, posted) = (proto(at("2026-03-10T13:00:00Z")), proto(at("2026-03-10T14:00:00Z")));
+    let words = ["netted 1000000", "back_at_zero", "below_zero", "50 %", "20 %", "10 %", "0 %"];
+    let instant = |place| if place < 2 { started } else { posted };
+    let expected: Vec<_> =
+        words.into_iter().enumerate().map(|(place, word)| (word.to_owned(), instant(place))).collect();
+    assert_eq!(found, expected);
+    assert_eq!(job(&world).look().await.unwrap(), 0);
+    world.assert_clean().await;
+}
+
+#[tokio::test]
 async fn a_debt_paid_line_by_line_is_one_fact_a_lot() {
     let world = World::new().await;
     world.priced().await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use drawdown_client::{ChannelOptions, connect};
 use drawdown_ledger::Options;
-use drawdown_proto::ledger::v1::{GetBalanceRequest, GetShardsRequest};
+use drawdown_proto::ledger::v1::{GetBalanceRequest, GetShardsRequest, WatchNoticesRequest};
 use drawdown_service::{Addresses, Context, Telemetry, config::ListenAddress};
 use drawdown_testkit::Database;
 use drawdown_types::{SystemClock, TeamId};
@@ -50,10 +50,17 @@ async fn it_is_served_and_measured_and_stops() {
         GetBalanceRequest { team_id: TeamId::generate().to_string(), ..GetBalanceRequest::default() };
     let balance = drawdown_client::ledger::token(&channel).get_balance(unknown).await;
     assert_eq!(reason(balance), "UNAVAILABLE");
+    // A stream of facts is open while the service stops, and does not hold it up.
+    let request = WatchNoticesRequest::default();
+    let stream = drawdown_client::ledger::notice_stream(&channel).watch_notices(request).await.unwrap();
+    let mut stream = stream.into_inner();
+    assert!(stream.message().await.unwrap().unwrap().notices.is_empty());
     let page = running.telemetry.scrape().unwrap();
     assert!(page.contains("drawdown_rpc_server_duration_seconds"), "{page}");
+    assert!(page.contains("ledger_notices_lag_seconds 0"), "{page}");
     running.shutdown.cancel();
     running.service.await.unwrap().unwrap();
+    assert!(stream.message().await.unwrap().is_none(), "it ended in order");
 }
 
 #[tokio::test]
