@@ -92,6 +92,7 @@ fn set_up(up: &Up, dir: &Path) -> Result<(String, Vec<String>)> {
     let told = String::from_utf8_lossy(&refused.stderr);
     ensure!(told.contains("PURCHASE_TOO_SMALL"), "{told}");
     up.json(&["tokens", "purchase", "100", "--account", account, "--team", &team])?;
+    touch_lots(up, account, &team)?;
     up.json(&["app", "assign", app, "--team", &team])?;
     let producer = up.json(&["producer", "create", "--name", "gateway"])?;
     let producer = text(&producer, "/producer_id")?;
@@ -105,6 +106,32 @@ fn set_up(up: &Up, dir: &Path) -> Result<(String, Vec<String>)> {
         .chain([dir.join("log").to_string_lossy().into_owned()])
         .collect();
     Ok((team, arguments))
+}
+
+/// Holds tokens, gives them back, moves the lot to another team and back, and makes it larger and smaller.
+fn touch_lots(up: &Up, account: &str, team: &str) -> Result<()> {
+    let lots = up.json(&["lots", team])?;
+    let lot = text(&lots, "/lots/0/lot_id")?;
+    let owner = ["--account", account, "--team", team];
+    let hold = up.json(&[&["hold", "reserve", "12.5", "--lasts-ms", "60000"][..], &owner].concat())?;
+    let hold = text(&hold, "/hold/hold_id")?;
+    let (spare, why) = (up.json(&["team", "create", "--account", account, "--name", "S"])?, "a test");
+    let spare = text(&spare, "/team/team_id")?;
+    let there = ["lot", "move", lot, "--account", account, "--from", team, "--to", spare, "--reason", why];
+    let refused = up.cli(&there)?;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && told.contains("LOT_HELD"), "{told}");
+    up.json(&["hold", "extend", hold, "--team", team, "--lasts-ms", "120000", "--more", "1"])?;
+    ensure!(up.json(&["hold", "list", team])?["holds"].as_array().is_some_and(|holds| holds.len() == 1));
+    let released = up.json(&["hold", "release", hold, "--team", team])?;
+    ensure!(text(&released, "/hold/state")? == "HOLD_STATE_RELEASED", "{released}");
+    up.json(&["hold", "show", hold, "--team", team])?;
+    up.json(&there)?;
+    up.json(&["lot", "move", lot, "--account", account, "--from", spare, "--to", team, "--reason", why])?;
+    for by in ["--by=2.5", "--by=-2.5"] {
+        up.json(&[&["lot", "adjust", lot, by, "--reason", why][..], &owner].concat())?;
+    }
+    Ok(())
 }
 
 /// Events charged to the team, and events of windows before its assignment's first edge (D51), which stay

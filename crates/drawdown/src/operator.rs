@@ -8,6 +8,7 @@ pub(crate) mod catalog;
 mod connection;
 pub(crate) mod hierarchy;
 pub(crate) mod ledger;
+pub(crate) mod lots;
 pub(crate) mod notice;
 mod pages;
 pub(crate) mod tokens;
