@@ -4,6 +4,7 @@
 
 mod budgets;
 mod cases;
+mod holds;
 mod lots;
 mod notices;
 mod prices;
