@@ -33,6 +33,14 @@ pub(crate) struct Done {
     pub(crate) posted_at: Timestamp,
 }
 
+/// What the core planned for a command, and the teams after it.
+struct Outcome {
+    command: Command,
+    after: Vec<Team>,
+    plan: Plan,
+    amount: MicroTokens,
+}
+
 // === impl Ledger ===
 
 impl Ledger {
@@ -55,7 +63,8 @@ impl Ledger {
         let moved = plan.journal.iter().find(|row| row.kind == drawdown_ledger_core::Kind::MoveIn);
         let amount = moved.map_or(MicroTokens::ZERO, |row| row.amount);
         let detail = serde_json::json!({ "from": from.to_string(), "to": to.to_string(), "micros": amount.as_micros() });
-        let mut done = self.finish(command, after, &plan, order, ("lot.move", detail), &note, amount).await?;
+        let mut done =
+            self.finish(Outcome { command, after, plan, amount }, order, ("lot.move", detail), &note).await?;
         done.lots.retain(|noted| noted.view.lot.team_id == to);
         Ok(done)
     }
@@ -101,7 +110,7 @@ impl Ledger {
         let plan = plan(&mut team, now, until).map_err(|error| change_refusal(&error))?;
         let void = plan.journal.iter().find(|row| row.kind == drawdown_ledger_core::Kind::Void);
         let amount = void.map_or(amount, |row| row.amount);
-        self.finish(command, vec![team], &plan, order, act, &note, amount).await
+        self.finish(Outcome { command, after: vec![team], plan, amount }, order, act, &note).await
     }
 
     /// Takes back a whole bought lot, in every team it lived in.
@@ -139,7 +148,7 @@ impl Ledger {
         let owed = owed.fold(0_i64, |sum, row| sum.saturating_add(row.amount.as_micros()));
         let detail = serde_json::json!({ "owed_again_micros": owed });
         let amount = MicroTokens::from_micros(owed);
-        self.finish(command, after, &plan, order, ("lot.charge_back", detail), &note, amount).await
+        self.finish(Outcome { command, after, plan, amount }, order, ("lot.charge_back", detail), &note).await
     }
 
     /// What the lot was made with: rows that a move makes say the same.
@@ -149,19 +158,17 @@ impl Ledger {
 
     async fn finish(
         &self,
-        mut command: Command,
-        after: Vec<Team>,
-        plan: &Plan,
+        outcome: Outcome,
         order: &LotOrder,
         (action, mut detail): (&'static str, serde_json::Value),
         note: &LotNote,
-        amount: MicroTokens,
     ) -> Result<Done, Error> {
+        let Outcome { mut command, after, plan, amount } = outcome;
         if let Some(detail) = detail.as_object_mut() {
             detail.insert("reason".to_owned(), order.reason.clone().into());
         }
         let act = Act { action, subject: order.lot_id.to_string(), detail };
-        self.write_command(&mut command, after, plan, note, Some(act)).await?;
+        self.write_command(&mut command, after, &plan, note, Some(act)).await?;
         let lots = command.lots(order.lot_id, note);
         Ok(Done { lots, amount, posted_at: plan.instant.unwrap_or(command.now), tx: command.tx })
     }

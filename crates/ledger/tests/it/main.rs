@@ -7,6 +7,7 @@ mod corruption;
 mod gate;
 mod holds;
 mod lots;
+mod model;
 mod notices;
 mod outbox;
 mod pooler;

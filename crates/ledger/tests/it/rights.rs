@@ -378,7 +378,7 @@ async fn roles_are_made_once_by_many_databases_at_a_time() {
     let made = all.map(|pool| sqlx::raw_sql(AssertSqlSafe(make.clone())).execute(pool));
     futures::future::try_join_all(made).await.unwrap();
     let known = format!("select rolname::text from pg_roles where rolname = '{role}' and not rolcanlogin");
-    assert_eq!(texts(databases[0].pool(), &known).await, [role.clone()]);
+    assert_eq!(texts(databases[0].pool(), &known).await, std::slice::from_ref(&role));
     // So are rights: migrating again changes nothing, however many do it.
     let again = databases.iter().flat_map(|database| [database.pool(), database.pool()]);
     futures::future::try_join_all(again.map(drawdown_ledger::migrate)).await.unwrap();

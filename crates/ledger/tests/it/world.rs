@@ -201,6 +201,15 @@ impl World {
             effective_from: proto(at(from)),
             prices,
         };
+        self.publish_as(rate_card, set_up).await
+    }
+
+    /// A card of any kind, set up.
+    pub(crate) async fn publish_card(&self, rate_card: RateCard) -> Result<RateCard, Status> {
+        self.publish_as(rate_card, true).await
+    }
+
+    async fn publish_as(&self, rate_card: RateCard, set_up: bool) -> Result<RateCard, Status> {
         let request = PublishRateCardRequest { rate_card: Some(rate_card), set_up, request_id: request_id() };
         let answer = self.catalog.publish_rate_card(Request::new(request)).await?;
         Ok(answer.into_inner().rate_card.unwrap())
