@@ -8,8 +8,8 @@ pub mod ledger {
     use drawdown_proto::ledger::v1::{
         budget_service_client::BudgetServiceClient, catalog_service_client::CatalogServiceClient,
         hold_service_client::HoldServiceClient, lot_service_client::LotServiceClient,
-        notice_service_client::NoticeServiceClient, settlement_service_client::SettlementServiceClient,
-        token_service_client::TokenServiceClient,
+        notice_service_client::NoticeServiceClient, report_service_client::ReportServiceClient,
+        settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -30,6 +30,22 @@ pub mod ledger {
     #[must_use]
     pub fn token(channel: &Channel) -> TokenServiceClient<Transport> {
         TokenServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Sums of usage, statements, forecasts.
+    #[must_use]
+    pub fn reports(channel: &Channel) -> ReportServiceClient<Transport> {
+        ReportServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Long lists, without a deadline.
+    #[must_use]
+    pub fn report_streams(channel: &Channel) -> ReportServiceClient<Transport> {
+        ReportServiceClient::new(channel.streaming())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

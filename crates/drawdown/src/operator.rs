@@ -11,6 +11,8 @@ pub(crate) mod ledger;
 pub(crate) mod lots;
 pub(crate) mod notice;
 mod pages;
+pub(crate) mod reports;
+pub(crate) mod statement;
 pub(crate) mod tokens;
 pub(crate) mod usage;
 

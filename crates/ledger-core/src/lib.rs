@@ -27,6 +27,7 @@ mod hold;
 mod journal;
 mod lot;
 mod notice;
+mod outlook;
 mod plan;
 mod posting;
 mod price;
@@ -35,6 +36,7 @@ mod replay;
 mod reserve;
 mod roll;
 mod settings;
+mod statement;
 mod taking_back;
 mod team;
 mod transfer;
@@ -52,6 +54,10 @@ pub use hold::{Hold, HoldEnd, HoldPart};
 pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};
 pub use lot::{Lot, LotState, PoolKind, draw_order};
 pub use notice::{EXPIRING_DAYS_MAX, Fact, LEVEL_MAX_PERCENT, Notice, NoticeRules, NoticeRulesError, Watch};
+pub use outlook::{
+    BurnRate, Forecast, ForecastMethod, LotForecast, RED_PERCENT, TRAILING_DAYS_MAX, days_left, forecast,
+    trailing_days,
+};
 pub use plan::Plan;
 pub use price::{CardVersion, ContractKind, NewVersion, Price, PriceBook, PublishFault, Terms, TermsError};
 pub use rating::{Cycle, UsageKey, UsageState, price_of, usage_keys};
@@ -59,6 +65,10 @@ pub use replay::{Violation, replay};
 pub use reserve::{HoldError, Reservation, extend_hold, release_hold, reserve};
 pub use roll::{next_due, roll_forward};
 pub use settings::{PoolOrder, PoolOrderError, Settings};
+pub use statement::{
+    BookSums, LotStatement, LotSums, MovementSum, Position, Statement, StatementBalance, StatementError,
+    statement,
+};
 pub use taking_back::{LotChangeError, LotJournal, Payment, adjust_lot, charge_back, refund_lot};
 pub use team::{Balance, BalanceView, DebtItem, LotView, ReadError, Team, balance_at, lots_at};
 pub use transfer::{MoveError, move_lot};

@@ -8,8 +8,8 @@ use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
     budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
     hold_service_server::HoldServiceServer, lot_service_server::LotServiceServer,
-    notice_service_server::NoticeServiceServer, settlement_service_server::SettlementServiceServer,
-    token_service_server::TokenServiceServer,
+    notice_service_server::NoticeServiceServer, report_service_server::ReportServiceServer,
+    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -17,7 +17,7 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Budgets, Catalog, Holds, Lots, Notices, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens},
     jobs::{due::Due, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -88,6 +88,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .add_service(NoticeServiceServer::new(notices).max_decoding_message_size(bytes_max))
         .add_service(
             BudgetServiceServer::new(Budgets::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            ReportServiceServer::new(Reports::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
         .add_service(
             SettlementServiceServer::new(Settlement::new(ledger)).max_decoding_message_size(bytes_max),

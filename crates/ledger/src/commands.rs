@@ -112,7 +112,7 @@ impl Command {
         lots.filter(|lot| lot.lot_id == lot_id)
             .map(|lot| {
                 let view = LotView { state: lot.state_at(self.now), lot: lot.clone() };
-                NotedLot { view, note: note.note.clone() }
+                NotedLot { view, at: self.now, note: note.note.clone() }
             })
             .collect()
     }

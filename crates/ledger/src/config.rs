@@ -18,6 +18,7 @@ use serde::Deserialize;
 pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
 use crate::{
+    reports::ReportLimits,
     service::Limits,
     store::{PoolConfig, Pooler},
 };
@@ -63,6 +64,8 @@ pub struct Options {
     pub due_rounds_max: Count,
     /// How long one statement of a verification may run, in ms.
     pub verify_statement_timeout_ms: Millis,
+    /// Reports.
+    pub reports: ReportOptions,
     /// How often the clock is compared with the database's, in ms.
     pub clock_check_interval_ms: Millis,
     /// The difference that is an alarm, in ms.
@@ -75,6 +78,24 @@ pub struct Options {
     pub database: DatabaseOptions,
     /// How to reach entitlement.
     pub entitlement: ChannelOptions,
+}
+
+/// The section `[ledger.reports]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReportOptions {
+    /// How long one statement of a report may run, in ms.
+    pub statement_timeout_ms: Millis,
+    /// The most groups of one answer.
+    pub groups_max: Count,
+    /// The most teams of an account that one report adds up.
+    pub teams_max: Count,
+    /// The most teams of an account that one call issues statements for.
+    pub statement_teams_max: Count,
+    /// The rows of one message of a stream.
+    pub stream_rows: Count,
+    /// The most messages of a stream that wait for a slow reader.
+    pub stream_messages_max: Count,
 }
 
 /// The section `[ledger.database]`.
@@ -172,6 +193,7 @@ impl Default for Options {
             due_teams_max: Count::of(200),
             due_rounds_max: Count::of(50),
             verify_statement_timeout_ms: Millis::from_millis(600_000),
+            reports: ReportOptions::default(),
             clock_check_interval_ms: Millis::from_millis(60_000),
             clock_skew_alarm_ms: Millis::from_millis(1_000),
             notices: NoticeOptions::default(),
@@ -184,6 +206,19 @@ impl Default for Options {
             },
             database: DatabaseOptions::default(),
             entitlement: ChannelOptions::to("http://127.0.0.1:7403"),
+        }
+    }
+}
+
+impl Default for ReportOptions {
+    fn default() -> Self {
+        Self {
+            statement_timeout_ms: Millis::from_millis(120_000),
+            groups_max: Count::of(10_000),
+            teams_max: Count::of(10_000),
+            statement_teams_max: Count::of(1_000),
+            stream_rows: Count::of(1_000),
+            stream_messages_max: Count::of(2),
         }
     }
 }
@@ -223,6 +258,7 @@ impl Options {
             change_lead: self.change_lead_ms.duration(),
             settle_allowance: self.settle_allowance_ms.duration(),
             verify_timeout: self.verify_statement_timeout_ms.duration(),
+            reports: self.reports.limits(),
         };
         let due = DueConfig {
             interval: self.due_interval_ms.duration(),
@@ -275,6 +311,19 @@ impl Options {
             purchase_min_tokens: self.purchase_min_tokens,
             pool_order: pool_order?,
         })
+    }
+}
+
+impl ReportOptions {
+    fn limits(&self) -> ReportLimits {
+        ReportLimits {
+            statement_timeout: self.statement_timeout_ms.duration(),
+            groups_max: self.groups_max.get_u32(),
+            teams_max: self.teams_max.get_u32(),
+            statement_teams_max: self.statement_teams_max.get_u32(),
+            stream_rows: self.stream_rows.get_u32(),
+            stream_messages_max: self.stream_messages_max.get(),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod metrics;
 mod noting;
 pub mod posting;
 pub mod reason;
+pub mod reports;
 pub mod service;
 pub mod store;
 mod tokens;

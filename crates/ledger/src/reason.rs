@@ -101,3 +101,16 @@ pub const CURSOR_FOREIGN: &str = "CURSOR_FOREIGN";
 pub const CURSOR_EXPIRED: &str = "CURSOR_EXPIRED";
 /// This instance has as many streams as it takes.
 pub const STREAMS_EXHAUSTED: &str = "STREAMS_EXHAUSTED";
+
+// === reports ===
+
+/// More groups than one answer may have.
+pub const GROUPS_TOO_MANY: &str = "GROUPS_TOO_MANY";
+/// The account has more teams than one report adds up.
+pub const TEAMS_TOO_MANY: &str = "TEAMS_TOO_MANY";
+/// A sum does not fit 64 bits.
+pub const SUM_TOO_LARGE: &str = "SUM_TOO_LARGE";
+/// The period of a statement is not over.
+pub const PERIOD_NOT_OVER: &str = "PERIOD_NOT_OVER";
+/// There is no such statement.
+pub const STATEMENT_UNKNOWN: &str = "STATEMENT_UNKNOWN";

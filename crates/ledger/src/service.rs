@@ -17,6 +17,7 @@ use crate::{
     metrics::Metrics,
     posting::{PostError, Posted, Poster, SealedBatch, SettledClients},
     reason,
+    reports::ReportLimits,
     store::{
         Pool,
         idempotency::{self, Known, RequestKey},
@@ -42,6 +43,8 @@ pub struct Limits {
     pub settle_allowance: Duration,
     /// How long one statement of a verification may run.
     pub verify_timeout: Duration,
+    /// Limits of reports.
+    pub reports: ReportLimits,
 }
 
 /// What the ledger is made of.

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use drawdown_ledger_core::{
-    BalanceView, Grant, GrantError, Lot, LotView, Plan, PurchaseError, ReadError, Team, balance_at, grant,
-    lots_at, purchase,
+    BalanceView, Grant, GrantError, Lot, LotView, Plan, PurchaseError, ReadError, Team, Watch, balance_at,
+    grant, lots_at, purchase,
 };
 use drawdown_service::{Code, Refusal};
 use drawdown_types::{AccountId, LotId, OrderId, TeamId, Timestamp};
@@ -19,7 +19,7 @@ use crate::{
     reason,
     service::{Ledger, unknown_team},
     store::{
-        Reader, reads,
+        reads,
         teams::{self, StoredTeam},
         write::LotNote,
     },
@@ -67,6 +67,8 @@ pub(crate) struct Of {
 pub(crate) struct NotedLot {
     /// The lot at an instant.
     pub(crate) view: LotView,
+    /// That instant.
+    pub(crate) at: Timestamp,
     /// Its note.
     pub(crate) note: String,
 }
@@ -211,7 +213,7 @@ impl Ledger {
         let views = lots_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)?;
         let noted = |view: LotView| {
             let note = notes.remove(&view.lot.lot_id).unwrap_or_default();
-            NotedLot { view, note }
+            NotedLot { view, at, note }
         };
         Ok((views.into_iter().map(noted).collect(), at))
     }
@@ -226,12 +228,25 @@ impl Ledger {
         Ok(Team::new(account_id, of.team))
     }
 
-    /// Refuses a team that does not exist, or not for the account that asks.
-    pub(crate) async fn check_team(&self, reader: &mut Reader, of: Of) -> Result<(), Error> {
-        match teams::load(reader, of.team).await? {
-            Some(_) => Ok(()),
-            None => self.untouched(of).await.map(drop),
-        }
+    /// A team as stored, or as it is before anything was posted to it. Refuses a team that does not exist, or
+    /// not for the account that asks.
+    pub(crate) async fn stored_team(&self, of: Of) -> Result<StoredTeam, Error> {
+        let read = teams::load(&mut *self.pool.read_of(of.account).await?, of.team).await?;
+        Ok(match read {
+            Some(stored) => stored,
+            None => StoredTeam {
+                team: self.untouched(of).await?,
+                charges: 0,
+                last_window: None,
+                watch: Watch::default(),
+                budgets: Vec::new(),
+            },
+        })
+    }
+
+    /// Refuses a team that does not exist, or not for that account.
+    pub(crate) async fn check_team_of(&self, team: TeamId, account: AccountId) -> Result<(), Error> {
+        self.stored_team(Of { account: Some(account), team }).await.map(drop)
     }
 
     /// Without an instant: now, or the last posting where another machine's clock is ahead of ours.
@@ -259,7 +274,7 @@ pub(crate) fn check_account(theirs: AccountId, asked: AccountId) -> Result<(), E
     Err(refuse(Code::FailedPrecondition, reason::TEAM_NOT_OF_ACCOUNT, "team_id", why))
 }
 
-fn read_refusal(error: ReadError) -> Error {
+pub(crate) fn read_refusal(error: ReadError) -> Error {
     match &error {
         ReadError::BeforeLastPosting { .. } => {
             refuse(Code::FailedPrecondition, reason::INSTANT_BEFORE_POSTING, "at", error)

@@ -156,6 +156,8 @@ ids! {
     NoticeId = "note";
     /// A cap on the usage of a month.
     BudgetId = "budget";
+    /// An issued statement of a team's period.
+    StatementId = "stmt";
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub use amount::{AmountError, MICROS_PER_TOKEN, MicroTokens, Quantity};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use id::{
     AccountId, AppId, BatchId, BudgetId, ChargeId, CredentialId, HoldId, IdError, LotId, NoticeId, OrderId,
-    PriceId, ProducerId, RateCardId, TeamId, UserId,
+    PriceId, ProducerId, RateCardId, StatementId, TeamId, UserId,
 };
 pub use name::{ClientId, DimensionName, MeterSlug, NameError, Slug};
 pub use time::{TimeError, Timestamp};

@@ -5,11 +5,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use drawdown_client::ledger::token;
 use drawdown_proto::ledger::v1::{
     self as pb, GetBalanceRequest, GrantTokensRequest, ListChargesRequest, ListJournalRequest,
-    ListJournalResponse, ListLotsRequest, ListUnattributedRequest, PurchaseTokensRequest,
+    ListLotsRequest, ListUnattributedRequest, PurchaseTokensRequest,
 };
 use drawdown_types::{MicroTokens, Timestamp};
 
-use super::{Change, Connection, Pages, wire};
+use super::{Change, Connection, Pages, reports::Filter, wire};
 use crate::output::{Column, json_of, name, number, text, tokens};
 
 /// Buys and grants tokens
@@ -118,10 +118,17 @@ pub(crate) struct BalanceCommand {
 
 /// Lists the charges of a team in posting order
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  drawdown charges team_01j2gv5gymfsfrn6rc3mq3yjjv --limit 50")]
+#[command(
+    after_help = "Example:\n  drawdown charges team_01j2gv5gymfsfrn6rc3mq3yjjv --meter web.call --from 2026-03-01 --to 2026-04-01 --limit 50"
+)]
 pub(crate) struct ChargesCommand {
     /// The team
     team_id: String,
+    /// Refuses the team where it belongs to another account
+    #[arg(long, value_name = "ACCOUNT_ID", default_value = "")]
+    account: String,
+    #[command(flatten)]
+    filter: Filter,
     #[command(flatten)]
     pages: Pages,
     #[command(flatten)]
@@ -130,16 +137,38 @@ pub(crate) struct ChargesCommand {
 
 /// Lists the journal of a team by sequence
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  drawdown journal team_01j2gv5gymfsfrn6rc3mq3yjjv --after 120")]
+#[command(
+    after_help = "Example:\n  drawdown journal team_01j2gv5gymfsfrn6rc3mq3yjjv --after 120 --kind netting"
+)]
 pub(crate) struct JournalCommand {
     /// The team
     team_id: String,
+    /// Refuses the team where it belongs to another account
+    #[arg(long, value_name = "ACCOUNT_ID", default_value = "")]
+    account: String,
     /// Rows after this sequence
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
     after: i64,
-    /// At most this many rows
-    #[arg(long, value_name = "ROWS", default_value_t = 1000)]
-    limit: u32,
+    /// Rows up to this sequence [default: all]
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0, hide_default_value = true)]
+    up_to: i64,
+    /// Only rows of these kinds
+    #[arg(long)]
+    kind: Vec<String>,
+    /// Only rows of this lot
+    #[arg(long, value_name = "LOT_ID", default_value = "")]
+    lot: String,
+    /// Only rows of this charge
+    #[arg(long, value_name = "CHARGE_ID", default_value = "")]
+    charge: String,
+    /// Only rows posted from this instant on
+    #[arg(long, value_name = "INSTANT")]
+    posted_from: Option<Timestamp>,
+    /// Only rows posted before this instant
+    #[arg(long, value_name = "INSTANT")]
+    posted_to: Option<Timestamp>,
+    #[command(flatten)]
+    pages: Pages,
     #[command(flatten)]
     connection: Connection,
 }
@@ -154,10 +183,7 @@ pub(crate) struct UnattributedCommand {
     connection: Connection,
 }
 
-/// Rows of the journal asked for at once.
-const JOURNAL_PAGE_ROWS: u32 = 1000;
-
-const LOT: [Column; 9] = [
+const LOT: [Column; 10] = [
     text("lot", "lot_id"),
     name("pool", "pool_kind", "POOL_KIND_"),
     name("state", "state", "LOT_STATE_"),
@@ -167,11 +193,14 @@ const LOT: [Column; 9] = [
     tokens("expired", "expired_micros"),
     text("starts", "starts_at"),
     text("expires", "expires_at"),
+    number("days left", "days_left"),
 ];
-const BALANCE: [Column; 13] = [
+const BALANCE: [Column; 15] = [
     text("team", "team_id"),
     tokens("balance", "balance_micros"),
     tokens("available", "available_micros"),
+    tokens("of open lots of", "granted_of_open_micros"),
+    text("red", "red"),
     tokens("closing", "closing_micros"),
     tokens("scheduled", "scheduled_micros"),
     tokens("held", "held_micros"),
@@ -191,7 +220,7 @@ const CHARGE: [Column; 9] = [
     number("events", "events"),
     number("quantity", "quantity"),
     tokens("tokens", "amount_micros"),
-    tokens("uncharged", "uncharged_micros"),
+    tokens("uncharged", "open_micros"),
     text("posted", "posted_at"),
 ];
 const JOURNAL: [Column; 8] = [
@@ -287,6 +316,7 @@ impl ChargesCommand {
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
         let client = token(&session.ledger);
+        let filter = self.filter.wire();
         let answer = self
             .pages
             .collect("drawdown.ledger.v1.ListChargesResponse", "charges", |page_size, page_token| {
@@ -294,7 +324,8 @@ impl ChargesCommand {
                     team_id: self.team_id.clone(),
                     page_size,
                     page_token,
-                    ..Default::default()
+                    filter: Some(filter.clone()),
+                    account_id: self.account.clone(),
                 };
                 let mut client = client.clone();
                 async move { client.list_charges(request).await }
@@ -305,30 +336,33 @@ impl ChargesCommand {
 }
 
 impl JournalCommand {
-    /// The journal has no page token: its sequence is one.
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
-        let mut client = token(&session.ledger);
-        let mut answer = ListJournalResponse::default();
-        let mut after_seq = self.after;
-        loop {
-            let read = u32::try_from(answer.rows.len()).unwrap_or(u32::MAX);
-            let page_size = self.limit.saturating_sub(read).min(JOURNAL_PAGE_ROWS);
-            if page_size == 0 {
-                break;
-            }
-            let request = ListJournalRequest {
-                team_id: self.team_id.clone(),
-                after_seq,
-                page_size,
-                ..Default::default()
-            };
-            let page = client.list_journal(request).await?.into_inner();
-            let Some(last) = page.rows.last() else { break };
-            after_seq = last.seq;
-            answer.rows.extend(page.rows);
-        }
-        session.output.table(&json_of("drawdown.ledger.v1.ListJournalResponse", &answer)?, "rows", &JOURNAL)
+        let client = token(&session.ledger);
+        let filter = pb::JournalFilter {
+            kinds: self.kind,
+            lot_id: self.lot,
+            charge_id: self.charge,
+            up_to_seq: self.up_to,
+            posted_from: wire(self.posted_from),
+            posted_to: wire(self.posted_to),
+        };
+        let answer = self
+            .pages
+            .collect("drawdown.ledger.v1.ListJournalResponse", "rows", |page_size, page_token| {
+                let request = ListJournalRequest {
+                    team_id: self.team_id.clone(),
+                    after_seq: self.after,
+                    page_size,
+                    page_token,
+                    filter: Some(filter.clone()),
+                    account_id: self.account.clone(),
+                };
+                let mut client = client.clone();
+                async move { client.list_journal(request).await }
+            })
+            .await?;
+        session.output.table(&answer, "rows", &JOURNAL)
     }
 }
 

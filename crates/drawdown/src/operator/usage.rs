@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use drawdown_client::{ledger::settlement, metering};
 use drawdown_proto::{ledger::v1::CreateProducerRequest, metering::v1::GetLiveUsageRequest};
 
-use super::{Change, Connection};
+use super::{Change, Connection, Session, reports::ReportArguments};
 use crate::output::{json_of, name, number, text};
 
 /// Producers: owners of a durable log of usage
@@ -30,7 +30,7 @@ enum ProducerAction {
     },
 }
 
-/// Usage that metering holds and the ledger does not have yet
+/// Reports of usage: added up, and what metering holds and the ledger does not have yet
 #[derive(Args, Debug)]
 pub(crate) struct UsageCommand {
     #[command(flatten)]
@@ -51,6 +51,11 @@ enum UsageAction {
         #[arg(long, default_value = "")]
         meter: String,
     },
+    /// Adds settled usage up by any keys
+    #[command(
+        after_help = "Example:\n  drawdown usage report --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --from 2026-03-01 --to 2026-04-01 --by team,day"
+    )]
+    Report(ReportArguments),
 }
 
 impl ProducerCommand {
@@ -67,21 +72,26 @@ impl ProducerCommand {
 impl UsageCommand {
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
-        let UsageAction::Live { client_ids, meter } = self.action;
-        let request = GetLiveUsageRequest { client_ids, meter };
-        let answer = metering::usage(&session.metering).get_live_usage(request).await?.into_inner();
-        let answer = json_of("drawdown.metering.v1.GetLiveUsageResponse", &answer)?;
-        let columns = [
-            text("window", "window_start"),
-            text("client id", "series.client_id"),
-            text("meter", "series.meter"),
-            name("outcome", "series.outcome", "OUTCOME_"),
-            number("events", "events"),
-            number("quantity", "quantity"),
-        ];
-        session.output.table(&answer, "usage", &columns)?;
-        let complete =
-            answer.get("complete_up_to").and_then(serde_json::Value::as_str).unwrap_or("(not known)");
-        session.output.line(&format!("complete up to {complete}"))
+        match self.action {
+            UsageAction::Live { client_ids, meter } => live(&session, client_ids, meter).await,
+            UsageAction::Report(report) => report.run(&session).await,
+        }
     }
+}
+
+async fn live(session: &Session, client_ids: Vec<String>, meter: String) -> Result<()> {
+    let request = GetLiveUsageRequest { client_ids, meter };
+    let answer = metering::usage(&session.metering).get_live_usage(request).await?.into_inner();
+    let answer = json_of("drawdown.metering.v1.GetLiveUsageResponse", &answer)?;
+    let columns = [
+        text("window", "window_start"),
+        text("client id", "series.client_id"),
+        text("meter", "series.meter"),
+        name("outcome", "series.outcome", "OUTCOME_"),
+        number("events", "events"),
+        number("quantity", "quantity"),
+    ];
+    session.output.table(&answer, "usage", &columns)?;
+    let complete = answer.get("complete_up_to").and_then(serde_json::Value::as_str).unwrap_or("(not known)");
+    session.output.line(&format!("complete up to {complete}"))
 }

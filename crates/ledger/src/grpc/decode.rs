@@ -294,16 +294,6 @@ pub(super) fn of_at(
     v.finish(reason::REQUEST_INVALID, of.zip(at))
 }
 
-/// A team, and a place in one of its lists.
-pub(super) fn of_after(account_id: &str, team_id: &str, after: i64) -> Result<(Of, i64), Refusal> {
-    let mut v = Violations::new();
-    let of = of(&mut v, account_id, team_id);
-    if after < 0 {
-        v.push("after_seq", format!("is {after}, must be at least 0"));
-    }
-    v.finish(reason::REQUEST_INVALID, of.map(|of| (of, after)))
-}
-
 // === lanes and producers ===
 
 pub(super) fn shards(request: &v1::GetShardsRequest) -> Result<(Vec<i32>, Vec<ProducerId>), Refusal> {

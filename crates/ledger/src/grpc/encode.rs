@@ -2,13 +2,13 @@
 
 use drawdown_ledger_core::{BalanceView, CardVersion, ContractKind, LotState, PoolKind};
 use drawdown_proto::{ledger::v1, scalar::timestamp_to_proto};
-use drawdown_types::{AppId, ChargeId, HoldId, LotId, PriceId, TeamId};
+use drawdown_types::{ChargeId, HoldId, LotId, TeamId};
 
 use crate::{
     lanes::ShardState,
     store::{
         catalog::{Aggregation, Meter},
-        reads::{ChargeRead, JournalRead, UnattributedRead},
+        reads::{JournalRead, UnattributedRead},
         shards::Lane,
     },
     tokens::NotedLot,
@@ -58,27 +58,33 @@ pub(super) fn card(card: &CardVersion) -> v1::RateCard {
     }
 }
 
-pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
-    let lot = &noted.view.lot;
-    let pool_kind = match lot.pool_kind {
+pub(super) const fn pool_kind(kind: PoolKind) -> v1::PoolKind {
+    match kind {
         PoolKind::Free => v1::PoolKind::Free,
         PoolKind::Enterprise => v1::PoolKind::Enterprise,
         PoolKind::Credit => v1::PoolKind::Credit,
         PoolKind::Promotional => v1::PoolKind::Promotional,
         PoolKind::Flex => v1::PoolKind::Flex,
-    };
-    let state = match noted.view.state {
+    }
+}
+
+pub(super) const fn lot_state(state: LotState) -> v1::LotState {
+    match state {
         LotState::Scheduled => v1::LotState::Scheduled,
         LotState::Open => v1::LotState::Open,
         LotState::Closing => v1::LotState::Closing,
         LotState::Closed => v1::LotState::Closed,
         LotState::Moved => v1::LotState::Moved,
-    };
+    }
+}
+
+pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
+    let lot = &noted.view.lot;
     v1::Lot {
         lot_id: lot.lot_id.to_string(),
         account_id: lot.account_id.to_string(),
         team_id: lot.team_id.to_string(),
-        pool_kind: pool_kind.into(),
+        pool_kind: pool_kind(lot.pool_kind).into(),
         granted_micros: lot.granted.as_micros(),
         remaining_micros: lot.remaining.as_micros(),
         consumed_micros: lot.consumed.as_micros(),
@@ -87,7 +93,7 @@ pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
         starts_at: Some(timestamp_to_proto(lot.starts_at)),
         expires_at: Some(timestamp_to_proto(lot.expires_at)),
         closes_at: Some(timestamp_to_proto(lot.closes_at)),
-        state: state.into(),
+        state: lot_state(noted.view.state).into(),
         note: noted.note.clone(),
         original_micros: lot.original.as_micros(),
         held_micros: lot.held.as_micros(),
@@ -95,6 +101,7 @@ pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
         moved_micros: lot.moved.as_micros(),
         moved_to_team_id: lot.moved_to.map(|team| team.to_string()).unwrap_or_default(),
         valid_from: Some(timestamp_to_proto(lot.valid_from)),
+        days_left: lot.days_left_at(noted.at),
     }
 }
 
@@ -118,25 +125,8 @@ pub(super) fn balance(view: &BalanceView) -> v1::Balance {
         negative_since: row.negative_since.map(timestamp_to_proto),
         version: row.version,
         at: Some(timestamp_to_proto(view.at)),
-    }
-}
-
-pub(super) fn charge(team: TeamId, read: ChargeRead) -> v1::Charge {
-    v1::Charge {
-        charge_id: ChargeId::from_uuid(read.charge_id).to_string(),
-        team_id: team.to_string(),
-        app_id: AppId::from_uuid(read.app_id).to_string(),
-        client_id: read.client_id,
-        meter: read.meter,
-        failed: read.failed,
-        window_start: Some(timestamp_to_proto(read.window_start.0)),
-        events: read.events,
-        quantity: read.quantity,
-        amount_micros: read.amount_micros,
-        uncharged_micros: read.uncharged_micros,
-        price_id: read.price_id.map(|id| PriceId::from_uuid(id).to_string()).unwrap_or_default(),
-        posted_at: Some(timestamp_to_proto(read.posted_at.0)),
-        journal_seq: read.journal_seq,
+        granted_of_open_micros: view.granted_of_open.as_micros(),
+        red: view.is_red(),
     }
 }
 

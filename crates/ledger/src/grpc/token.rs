@@ -16,7 +16,7 @@ use drawdown_service::page;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{decode, encode, status};
+use super::{decode, decode_report, encode, encode_report, status};
 use crate::{
     error::Error,
     service::{Ledger, Once},
@@ -84,28 +84,42 @@ impl Tokens {
     }
 
     async fn charges(&self, request: &ListChargesRequest) -> Result<ListChargesResponse, Error> {
-        let (of, _) = decode::of_after(&request.account_id, &request.team_id, 0)?;
-        let team = of.team;
-        // The team is part of the list's name: a token of one team leads nowhere in another.
-        let list = format!("charges/{team}");
-        let after: Option<i64> = page::decode(&list, &request.page_token)?;
-        let mut reader = self.0.pool.read_of(of.account).await?;
-        self.0.check_team(&mut reader, of).await?;
-        let rows = self.rows(request.page_size);
-        let read = reads::charges(&mut reader, team, after.unwrap_or_default(), rows).await?;
-        let next_page_token =
-            read.last().filter(|_| is_full(read.len(), rows)).map(|last| page::encode(&list, &last.seq));
-        let charges = read.into_iter().map(|charge| encode::charge(team, charge)).collect();
-        Ok(ListChargesResponse { charges, next_page_token: next_page_token.unwrap_or_default() })
+        let asked = decode_report::charge_list(request)?;
+        // The whole question is the list's name: a token of another one leads nowhere here.
+        let list = format!("charges/{}/{}", asked.of.team, serde_json::json!(asked.filter));
+        let begin = match page::decode(&list, &request.page_token)? {
+            Some(cursor) => {
+                // The team may have been named with another account than on the page before.
+                self.0.stored_team(asked.of).await?;
+                cursor
+            }
+            None => self.0.charges_begin(&asked).await?,
+        };
+        let reach = self.0.charges_reach(&begin);
+        let part = self.0.charges_part(&asked, begin, self.rows(request.page_size)).await?;
+        Ok(ListChargesResponse {
+            charges: encode_report::charges(asked.of.team, part.charges)?,
+            next_page_token: part.next.map(|next| page::encode(&list, &next)).unwrap_or_default(),
+            completeness: Some(encode_report::completeness(&reach)),
+        })
     }
 
     async fn journal(&self, request: &ListJournalRequest) -> Result<ListJournalResponse, Error> {
-        let (of, after) = decode::of_after(&request.account_id, &request.team_id, request.after_seq)?;
-        let team = of.team;
-        let mut reader = self.0.pool.read_of(of.account).await?;
-        self.0.check_team(&mut reader, of).await?;
-        let read = reads::journal(&mut reader, team, after, self.rows(request.page_size)).await?;
-        Ok(ListJournalResponse { rows: read.into_iter().map(|row| encode::journal_row(team, row)).collect() })
+        let asked = decode_report::journal_list(request)?;
+        let list = format!("journal/{}", asked.name());
+        let begin = match page::decode(&list, &request.page_token)? {
+            Some(cursor) => {
+                self.0.stored_team(asked.of).await?;
+                cursor
+            }
+            None => self.0.journal_begin(&asked).await?,
+        };
+        let (read, next) = self.0.journal_part(&asked, begin, self.rows(request.page_size)).await?;
+        Ok(ListJournalResponse {
+            rows: read.into_iter().map(|row| encode::journal_row(asked.of.team, row)).collect(),
+            next_page_token: next.map(|next| page::encode(&list, &next)).unwrap_or_default(),
+            completeness: Some(encode_report::completeness(&self.0.journal_reach(&begin))),
+        })
     }
 
     async fn unattributed(

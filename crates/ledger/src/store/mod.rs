@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod budgets;
 pub mod catalog;
+pub mod charges;
 pub mod clock;
 pub mod due;
 pub mod holds;
@@ -18,8 +19,10 @@ pub mod lots;
 pub mod outbox;
 pub mod pool;
 pub mod reads;
+pub mod scope;
 pub mod settlement;
 pub mod shards;
+pub mod statements;
 pub mod teams;
 pub mod verification;
 pub mod write;

@@ -1,7 +1,7 @@
 //! Reads for people and reports: one statement each, paged by position, never by offset.
 
 use drawdown_ledger_core::Lot;
-use drawdown_types::{AccountId, LotId, MicroTokens, TeamId, Timestamp};
+use drawdown_types::{AccountId, ChargeId, LotId, MicroTokens, TeamId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -48,63 +48,6 @@ pub async fn lots(at: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot, Strin
         .collect()
 }
 
-/// A charge as stored.
-#[derive(Clone, Debug)]
-pub struct ChargeRead {
-    /// Posting order in the team.
-    pub seq: i64,
-    /// Its name.
-    pub charge_id: Uuid,
-    /// The app.
-    pub app_id: Uuid,
-    /// The client id as metered.
-    pub client_id: String,
-    /// The meter's slug.
-    pub meter: String,
-    /// The metered job failed.
-    pub failed: bool,
-    /// Start of the window.
-    pub window_start: Instant,
-    /// Events.
-    pub events: i64,
-    /// Quantity in the meter's base unit.
-    pub quantity: i64,
-    /// Price, paid or not.
-    pub amount_micros: i64,
-    /// What no lot covered when it was posted.
-    pub uncharged_micros: i64,
-    /// The price, where it has one.
-    pub price_id: Option<Uuid>,
-    /// When it was posted.
-    pub posted_at: Instant,
-    /// The first of its journal rows; 0 where it has none.
-    pub journal_seq: i64,
-}
-
-/// Charges of a team after `after`, in posting order, at most `limit`.
-pub async fn charges(
-    at: &mut PgConnection,
-    team: TeamId,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<ChargeRead>, Error> {
-    let rows = sqlx::query_as!(
-        ChargeRead,
-        "select seq, charge_id, app_id, client_id, meter, failed, window_start, events, quantity, amount_micros,
-                uncharged_micros, price_id, posted_at, journal_seq
-         from ledger.charge
-         where account_id = (select account_id from ledger.balance where team_id = $1)
-           and team_id = $1 and seq > $2
-         order by seq limit $3",
-        team.as_uuid(),
-        after,
-        limit,
-    )
-    .fetch_all(at)
-    .await?;
-    Ok(rows)
-}
-
 /// A journal row as stored.
 #[derive(Clone, Debug)]
 pub struct JournalRead {
@@ -136,24 +79,50 @@ pub struct JournalRead {
     pub reverses: Option<i64>,
 }
 
-/// Journal rows of a team after `after`, at most `limit`.
+/// Conditions on journal rows; all must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalFilter {
+    /// Any of these kinds; empty for all.
+    pub kinds: Vec<String>,
+    /// Rows of this lot.
+    pub lot_id: Option<LotId>,
+    /// Rows of this charge.
+    pub charge_id: Option<ChargeId>,
+}
+
+/// A part of a team's journal, by sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalPart {
+    /// The billed account.
+    pub account_id: AccountId,
+    /// The team.
+    pub team_id: TeamId,
+    /// After this row.
+    pub after: i64,
+    /// Up to this one.
+    pub up_to: i64,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// The rows of a part that fit a filter.
 pub async fn journal(
     at: &mut PgConnection,
-    team: TeamId,
-    after: i64,
-    limit: i64,
+    part: &JournalPart,
+    filter: &JournalFilter,
 ) -> Result<Vec<JournalRead>, Error> {
-    let rows = sqlx::query_as!(
+    let kinds = (!filter.kinds.is_empty()).then_some(&filter.kinds[..]);
+    let rows = sqlx::query_file_as!(
         JournalRead,
-        "select seq, kind, debit_book, credit_book, amount_micros, lot_id, charge_id, debt_from_micros,
-                debt_to_micros, posted_at, effective_at, hold_id, reverses
-         from ledger.journal
-         where account_id = (select account_id from ledger.balance where team_id = $1)
-           and team_id = $1 and seq > $2
-         order by seq limit $3",
-        team.as_uuid(),
-        after,
-        limit,
+        "sql/reads/journal.sql",
+        part.account_id.as_uuid(),
+        part.team_id.as_uuid(),
+        part.after,
+        part.up_to,
+        kinds,
+        filter.lot_id.map(LotId::as_uuid),
+        filter.charge_id.map(ChargeId::as_uuid),
+        part.limit,
     )
     .fetch_all(at)
     .await?;

@@ -19,7 +19,12 @@ fn move_request(lot: &Lot, from: Buyer, to: Buyer) -> MoveLotRequest {
     }
 }
 
-async fn move_lot(world: &World, lot: &Lot, from: Buyer, to: Buyer) -> Result<MoveLotResponse, Status> {
+pub(crate) async fn move_lot(
+    world: &World,
+    lot: &Lot,
+    from: Buyer,
+    to: Buyer,
+) -> Result<MoveLotResponse, Status> {
     let answer = world.lot_service.move_lot(Request::new(move_request(lot, from, to))).await?;
     Ok(answer.into_inner())
 }
@@ -49,7 +54,7 @@ async fn refund(world: &World, lot: &Lot, buyer: Buyer, micros: i64) -> Result<(
     Ok((answer.lot.unwrap(), answer.refunded_micros))
 }
 
-async fn charge_back(world: &World, lot: &Lot, buyer: Buyer) -> Result<(Vec<Lot>, i64), Status> {
+pub(crate) async fn charge_back(world: &World, lot: &Lot, buyer: Buyer) -> Result<(Vec<Lot>, i64), Status> {
     let request = ChargeBackLotRequest {
         account_id: buyer.account.to_string(),
         lot_id: lot.lot_id.clone(),

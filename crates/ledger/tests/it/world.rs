@@ -10,7 +10,7 @@ use drawdown_ledger::{
     Options,
     directory::{Directory, TeamFacts},
     error::Error,
-    grpc::{Budgets, Catalog, Holds, Lots, Notices, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens},
     jobs::relay::Relay,
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -68,6 +68,7 @@ pub(crate) struct World {
     pub(crate) notices: Notices,
     pub(crate) budgets: Budgets,
     pub(crate) relay: Relay,
+    pub(crate) reports: Reports,
     directory: Arc<FakeDirectory>,
 }
 
@@ -136,6 +137,7 @@ impl World {
             notices: Notices::new(Arc::clone(&ledger), config.notices.watch, CancellationToken::new()),
             budgets: Budgets::new(Arc::clone(&ledger)),
             relay: Relay::new(Arc::clone(&ledger), config.notices.relay),
+            reports: Reports::new(Arc::clone(&ledger)),
             ledger,
             directory,
         }

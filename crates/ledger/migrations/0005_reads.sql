@@ -1,0 +1,90 @@
+-- What reads need beside the books: places in a team's posting order, and issued statements.
+
+create function ledger.charge_seq_before(account uuid, team uuid, at timestamptz) returns bigint
+language plpgsql stable as $$
+declare
+    low bigint := 0;
+    high bigint;
+    middle bigint;
+    found_seq bigint;
+    found_at timestamptz;
+begin
+    select charges into high from ledger.balance where account_id = account and team_id = team;
+    high := coalesce(high, 0);
+    -- All up to `low` were posted before the instant, all after `high` were not.
+    while low < high loop
+        middle := (low + high + 1) / 2;
+        select seq, posted_at into found_seq, found_at from ledger.charge
+        where account_id = account and team_id = team and seq >= middle order by seq limit 1;
+        if found_at < at then
+            low := least(found_seq, high);
+        else
+            high := middle - 1;
+        end if;
+    end loop;
+    return low;
+end $$;
+comment on function ledger.charge_seq_before(uuid, uuid, timestamptz) is
+    'The last charge of a team that was posted before an instant; 0 where none was. Instants never go back in posting order (D40), so the key of the charges finds it in a few steps.';
+
+create function ledger.journal_seq_before(account uuid, team uuid, at timestamptz) returns bigint
+language plpgsql stable as $$
+declare
+    low bigint := 0;
+    high bigint;
+    middle bigint;
+    found_at timestamptz;
+begin
+    select version into high from ledger.balance where account_id = account and team_id = team;
+    high := coalesce(high, 0);
+    while low < high loop
+        middle := (low + high + 1) / 2;
+        select posted_at into found_at from ledger.journal
+        where account_id = account and team_id = team and seq = middle;
+        if found_at < at then
+            low := middle;
+        else
+            high := middle - 1;
+        end if;
+    end loop;
+    return low;
+end $$;
+comment on function ledger.journal_seq_before(uuid, uuid, timestamptz) is
+    'The last journal row of a team that was posted before an instant; 0 where none was. The sequence is gapless and instants never go back in it (D40).';
+
+create table ledger.statement (
+    statement_id uuid primary key,
+    account_id uuid not null,
+    team_id uuid not null,
+    period_from timestamptz not null,
+    period_to timestamptz not null,
+    issued_at timestamptz not null,
+    format smallint not null check (format >= 1),
+    opening_seq bigint not null check (opening_seq >= 0),
+    closing_seq bigint not null check (closing_seq >= opening_seq),
+    shards integer[] not null,
+    batches bigint[] not null check (cardinality(batches) = cardinality(shards)),
+    closing jsonb not null,
+    digest bytea not null check (octet_length(digest) = 32),
+    unique (account_id, team_id, period_from, period_to),
+    foreign key (account_id, team_id) references ledger.balance,
+    check (period_from < period_to and period_to <= issued_at)
+);
+comment on table ledger.statement is
+    'Issued statements: what is needed to make each again byte for byte. Its rows are the journal''s after opening_seq up to closing_seq (D54).';
+comment on column ledger.statement.format is 'Version of the form of a statement; a newer program makes old ones in their own form.';
+comment on column ledger.statement.batches is
+    'The last settled batch of each of the shards when the team was locked for the issue: later ones were posted after the period.';
+comment on column ledger.statement.closing is
+    'Books and lots at the end: where the next statement begins to add up. It only saves time: the whole journal gives the same.';
+comment on column ledger.statement.digest is 'SHA-256 of the statement as it was issued; making it again is compared with it.';
+create trigger statement_only_grows before update or delete or truncate on ledger.statement
+    for each statement execute function ledger.refuse_change();
+
+-- What a chargeback made debt again is looked up by its charge; there are few such rows.
+-- contract: nothing is released yet, so there is no table with rows that anybody waits for
+create index journal_chargeback on ledger.journal (team_id, charge_id) where kind = 'chargeback';
+
+-- One account's reads need the places too.
+grant execute on function ledger.charge_seq_before(uuid, uuid, timestamptz),
+    ledger.journal_seq_before(uuid, uuid, timestamptz) to drawdown_ledger_tenant;

@@ -1,0 +1,14 @@
+-- Rows of a team's journal that fit a filter, by sequence: a walk along the primary key.
+select seq, kind, debit_book, credit_book, amount_micros, lot_id, charge_id, debt_from_micros,
+       debt_to_micros, posted_at as "posted_at: Instant", effective_at as "effective_at: Instant",
+       hold_id, reverses
+from ledger.journal
+where account_id = $1
+  and team_id = $2
+  and seq > $3
+  and seq <= $4
+  and ($5::text[] is null or kind = any($5))
+  and ($6::uuid is null or lot_id = $6)
+  and ($7::uuid is null or charge_id = $7)
+order by seq
+limit $8
