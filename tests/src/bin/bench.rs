@@ -36,9 +36,12 @@ struct Args {
     /// Seconds of load: in each run of `ingest`, in all of `ledger`.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Teams of `ledger`.
+    /// Teams of `ledger` and `ledger-history`.
     #[arg(long, default_value_t = 1000)]
     teams: usize,
+    /// Charges of the large ledger of `ledger-history`; the small one has a hundredth.
+    #[arg(long, default_value_t = ledger::history::FULL)]
+    charges: usize,
     /// Apps; each uses ten meters.
     #[arg(long, default_value_t = 1000)]
     apps: usize,
@@ -51,6 +54,8 @@ enum Name {
     Ingest,
     /// Charges through the ledger's posting, beside a bare insert and one transaction a charge.
     Ledger,
+    /// Posting and reading when the ledger has ten million charges.
+    LedgerHistory,
 }
 
 #[tokio::main]
@@ -61,6 +66,10 @@ async fn main() -> Result<()> {
         Name::Ledger => {
             let size = ledger::bench::Size { length: Duration::from_secs(args.seconds), teams: args.teams };
             report(&args, &ledger::bench::run(size).await?)
+        }
+        Name::LedgerHistory => {
+            let size = ledger::history::Size { charges: args.charges, teams: args.teams };
+            report(&args, &ledger::history::run(size).await?)
         }
     }
 }

@@ -50,7 +50,7 @@ const HOT_METERS: usize = 5;
 const MONTH: i64 = 30 * 86_400 / 60;
 
 /// Small lots that run dry on the way, and one that does not.
-const LOTS: [LotSize; 3] = [
+pub(super) const LOTS: [LotSize; 3] = [
     LotSize { tokens: 2, pool: v1::PoolKind::Free, minutes: MONTH },
     LotSize { tokens: 20, pool: v1::PoolKind::Promotional, minutes: 2 * MONTH },
     LotSize { tokens: 10_000_000, pool: v1::PoolKind::Flex, minutes: 12 * MONTH },
@@ -118,13 +118,13 @@ pub async fn run(size: Size) -> Result<Figures> {
     Ok(figures)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure needs no more than 52 bits")]
-fn rate(rows: usize, took: Duration) -> f64 {
+pub(super) fn rate(rows: usize, took: Duration) -> f64 {
     rows as f64 / took.as_secs_f64()
 }
 
@@ -278,7 +278,7 @@ fn rate_of(charged: u64, took: Duration) -> Result<f64> {
     Ok(rate(usize::try_from(charged)?, took))
 }
 
-async fn settle(handlers: &Handlers, batch: v1::PostBatchRequest) -> Result<()> {
+pub(super) async fn settle(handlers: &Handlers, batch: v1::PostBatchRequest) -> Result<()> {
     let lines = batch.lines.len() as u64;
     let receipt = post(handlers, batch).await.context("post")?;
     ensure!(receipt.charges == lines, "{} of {lines} lines were charged", receipt.charges);

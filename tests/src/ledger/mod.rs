@@ -9,6 +9,7 @@ pub mod bench;
 pub mod drill;
 pub mod expected;
 pub mod fleet;
+pub mod history;
 pub mod wire;
 pub mod world;
 pub mod writer;

@@ -19,7 +19,7 @@ use drawdown_ledger::{
 use drawdown_sandbox::Sandbox;
 use drawdown_types::{AccountId, Clock, TeamId};
 use futures::{FutureExt as _, future::BoxFuture};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
 
 /// Who stands behind each team: what entitlement would say.
@@ -69,7 +69,8 @@ pub struct LedgerWorld {
     /// The teams that the ledger finds when it asks.
     pub known: Arc<KnownTeams>,
     clock: Arc<dyn Clock>,
-    sandbox: Sandbox,
+    url: String,
+    sandbox: Arc<Sandbox>,
     dir: TempDir,
 }
 
@@ -97,16 +98,41 @@ impl LedgerWorld {
     pub async fn start(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Options)) -> Result<Self> {
         let options = drawdown_sandbox::Options::from_env()?;
         let sandbox = tokio::task::spawn_blocking(|| Sandbox::start(options)).await??;
+        let url = sandbox.postgres_url().to_owned();
+        Self::on(Arc::new(sandbox), url, clock, change).await
+    }
+
+    /// A ledger on another, new database of the same server: what else the machine does falls on both.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn neighbour(
+        &self,
+        database: &str,
+        clock: Arc<dyn Clock>,
+        change: impl FnOnce(&mut Options),
+    ) -> Result<Self> {
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {database}"))).execute(&self.pool).await?;
+        let (server, _) = self.url.rsplit_once('/').context("no database in the url")?;
+        Self::on(Arc::clone(&self.sandbox), format!("{server}/{database}"), clock, change).await
+    }
+
+    async fn on(
+        sandbox: Arc<Sandbox>,
+        url: String,
+        clock: Arc<dyn Clock>,
+        change: impl FnOnce(&mut Options),
+    ) -> Result<Self> {
         let known = Arc::new(KnownTeams::default());
         let mut options = Options::default();
-        sandbox.postgres_url().clone_into(&mut options.database.url);
+        url.clone_into(&mut options.database.url);
         change(&mut options);
         let config = options.clone().validate().map_err(|problems| anyhow!("{problems:?}"))?;
         let pool = pool::owner(&config.database);
         drawdown_ledger::migrate(&pool).await.context("migrate")?;
         let handlers = handlers(options, Arc::clone(&clock), Arc::clone(&known))?;
         let dir = TempDir::with_prefix("drawdown-ledger-")?;
-        Ok(Self { handlers, pool, known, clock, sandbox, dir })
+        Ok(Self { handlers, pool, known, clock, url, sandbox, dir })
     }
 
     /// Another ledger on the same database, by another address of it.
@@ -128,7 +154,7 @@ impl LedgerWorld {
     /// `postgres://…` of the database.
     #[must_use]
     pub fn url(&self) -> &str {
-        self.sandbox.postgres_url()
+        &self.url
     }
 
     /// A folder of this run's own.
@@ -163,14 +189,16 @@ impl LedgerWorld {
         Ok(deadlocks.fetch_one(&self.pool).await?)
     }
 
-    /// Ends sessions and server.
+    /// Ends the sessions, and the server with the last ledger on it.
     ///
     /// # Errors
     /// Where the server does not end.
     pub async fn stop(self) -> Result<()> {
         self.pool.close().await;
         drop(self.handlers);
-        tokio::task::spawn_blocking(move || self.sandbox.stop()).await??;
+        if let Some(sandbox) = Arc::into_inner(self.sandbox) {
+            tokio::task::spawn_blocking(move || sandbox.stop()).await??;
+        }
         Ok(())
     }
 }
