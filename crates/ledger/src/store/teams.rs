@@ -63,14 +63,23 @@ pub async fn lock_in_tx(tx: &mut PgConnection, mut teams: Vec<(AccountId, TeamId
 /// not, the caller gives its transaction up and begins again with [`lock_in_tx`].
 pub async fn lock_known_in_tx(tx: &mut PgConnection, teams: &[TeamId]) -> Result<bool, Error> {
     let ids: Vec<Uuid> = teams.iter().map(|team| team.as_uuid()).collect();
-    // The rows are sorted before they are locked; without the ORDER BY two batches could lock crosswise.
-    let locked = sqlx::query_scalar!(
-        "select team_id from ledger.balance where team_id = any($1) order by team_id for no key update",
+    // An upsert of what exists, which updates nothing, locks the newest version of each row, found by its key,
+    // in the order of its input; without the ORDER BY two batches could lock crosswise. FOR UPDATE starts at
+    // the version of its snapshot and goes on from one to the next: of 64 writers on one team some wait for
+    // longer than a statement may.
+    let known = sqlx::query_scalar!(
+        r#"with known as materialized (
+             select account_id, team_id from ledger.balance where team_id = any($1)
+         ), locked as (
+             insert into ledger.balance (account_id, team_id) select account_id, team_id from known order by team_id
+             on conflict (team_id) do update set version = excluded.version where false
+         )
+         select count(*) as "known!" from known"#,
         &ids,
     )
-    .fetch_all(tx)
+    .fetch_one(tx)
     .await?;
-    Ok(locked.len() == ids.len())
+    Ok(usize::try_from(known) == Ok(ids.len()))
 }
 
 /// Loads teams with their live lots and open holds, and those usage states of `keys` that exist.
