@@ -14,6 +14,7 @@ const FILES: &[&str] = &[
     "drawdown/ledger/v1/report.proto",
     "drawdown/ledger/v1/settlement.proto",
     "drawdown/ledger/v1/token.proto",
+    "drawdown/ledger/v1/what_if.proto",
     "drawdown/metering/v1/ingest.proto",
     "drawdown/metering/v1/usage.proto",
 ];

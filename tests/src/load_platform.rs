@@ -96,6 +96,7 @@ async fn enter_meters(channels: &Channels, meters: &[String], founded: Timestamp
             aggregation: led::Aggregation::Sum.into(),
             dimensions: Vec::new(),
             limit: led::LimitKind::Soft.into(),
+            ..led::Meter::default()
         };
         let request = led::CreateMeterRequest { meter: Some(meter), request_id: slug.clone() };
         catalog.create_meter(request).await?;
@@ -105,6 +106,7 @@ async fn enter_meters(channels: &Channels, meters: &[String], founded: Timestamp
         micros: 3,
         per_units: 7,
         failed_is_free: false,
+        ..led::Price::default()
     });
     let rate_card = led::RateCard {
         rate_card_id: String::new(),

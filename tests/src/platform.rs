@@ -203,6 +203,7 @@ async fn enter_catalog(channels: &Channels, scenario: &Scenario) -> Result<()> {
             aggregation: aggregation.into(),
             dimensions: Vec::new(),
             limit: led::LimitKind::Soft.into(),
+            ..led::Meter::default()
         };
         let request = led::CreateMeterRequest { meter: Some(meter), request_id: request_id("meter", slug) };
         catalog.create_meter(request).await.with_context(|| format!("meter {slug}"))?;
@@ -236,6 +237,7 @@ fn price(spec: &PriceSpec) -> led::Price {
         micros: spec.micros,
         per_units: spec.per_units,
         failed_is_free: spec.failed_is_free,
+        ..led::Price::default()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod ledger {
         hold_service_client::HoldServiceClient, lot_service_client::LotServiceClient,
         notice_service_client::NoticeServiceClient, report_service_client::ReportServiceClient,
         settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
+        what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -78,6 +79,14 @@ pub mod ledger {
     #[must_use]
     pub fn notice_stream(channel: &Channel) -> NoticeServiceClient<Transport> {
         NoticeServiceClient::new(channel.streaming())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Past months by other prices.
+    #[must_use]
+    pub fn what_if(channel: &Channel) -> WhatIfServiceClient<Transport> {
+        WhatIfServiceClient::new(channel.unary())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

@@ -147,9 +147,10 @@ fn cell(row: &Value, column: &Column) -> String {
         (Form::Tokens, value) => {
             value.as_i64().map(|micros| MicroTokens::from_micros(micros).to_string()).unwrap_or_default()
         }
-        (Form::Name(prefix), Value::String(name)) => {
-            name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', " ")
-        }
+        (Form::Name(prefix), Value::String(name)) => match name.strip_prefix(prefix).unwrap_or(name) {
+            "UNSPECIFIED" => String::new(),
+            name => name.to_ascii_lowercase().replace('_', " "),
+        },
         (_, Value::String(text)) => text.clone(),
         (_, Value::Array(values)) => values.iter().map(plain).collect::<Vec<_>>().join(" "),
         (_, other) => other.to_string(),

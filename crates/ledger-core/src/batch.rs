@@ -14,22 +14,28 @@ use drawdown_types::{
 use crate::{
     hold::HoldEnd,
     journal::UnknownName,
+    meter::DistinctValues,
     plan::Plan,
     posting::{Cause, Charged, Posting},
     price::{ContractKind, PriceBook},
-    rating::{CycleMemo, UsageKey, UsageState, price_of},
+    rater::Rater,
+    rating::{Periods, UsageState},
     roll::bring_forward,
     settings::Settings,
     team::Team,
 };
 
-/// The aggregated usage of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The aggregated usage of a line; its kind is the meter's (D19).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Usage {
     /// Of a meter that sums.
     Sum(Quantity),
     /// Of a meter that counts: the events are the quantity.
     Count,
+    /// Of a meter that takes the largest value of a period.
+    Max(Quantity),
+    /// Of a meter that counts the distinct values of a period.
+    Unique(DistinctValues),
 }
 
 /// Who pays for a line, resolved at its window.
@@ -127,6 +133,9 @@ pub struct Line {
 pub enum Rated {
     /// At this price.
     Priced(PriceId),
+    /// At this price of a meter that is free-tier only: some of it lies above the quota, costs nothing
+    /// all the same, and is recorded as such (D16).
+    OverQuota(PriceId),
     /// Nothing: the account was in its trial (D20).
     Trial,
     /// Nothing: the job failed and the card says so (D18).
@@ -140,7 +149,7 @@ impl Rated {
     #[must_use]
     pub const fn price_id(self) -> Option<PriceId> {
         match self {
-            Self::Priced(price_id) => Some(price_id),
+            Self::Priced(price_id) | Self::OverQuota(price_id) => Some(price_id),
             Self::Trial | Self::FailedFree | Self::Unpriced => None,
         }
     }
@@ -159,7 +168,7 @@ pub struct Charge {
     pub window: Timestamp,
     /// Why it costs what it costs.
     pub rated: Rated,
-    /// What was used, in base units.
+    /// What was used, in base units, as [`Line::quantity`].
     pub quantity: Quantity,
     /// What it costs, paid or not.
     pub amount: MicroTokens,
@@ -189,6 +198,8 @@ pub struct Batch<'a> {
     pub lines: &'a [Line],
     /// The stored states of [`crate::usage_keys`].
     pub states: &'a [UsageState],
+    /// The stored states of [`crate::periods_wanted`].
+    pub periods: &'a Periods,
     /// The rate cards.
     pub prices: &'a PriceBook,
     /// The settings.
@@ -228,11 +239,15 @@ impl Line {
             .then_with(|| self.received_window.cmp(&other.received_window))
     }
 
-    /// What was used, in base units; `None` where it does not fit.
+    /// What was used, in base units: for `max` the largest value, for `unique` the number of distinct
+    /// ones, both of this line alone; `None` where it does not fit.
     #[must_use]
     pub fn quantity(&self) -> Option<Quantity> {
-        match self.usage {
-            Usage::Sum(quantity) => Some(quantity),
+        match &self.usage {
+            Usage::Sum(quantity) | Usage::Max(quantity) => Some(*quantity),
+            Usage::Unique(values) => {
+                i64::try_from(values.as_slice().len()).ok().and_then(|len| Quantity::new(len).ok())
+            }
             Usage::Count => i64::try_from(self.events).ok().and_then(|events| Quantity::new(events).ok()),
         }
     }
@@ -271,8 +286,8 @@ pub fn fold_batch(
         let group = groups.next_if(|group| group.first().is_some_and(|first| first.team == index));
         for place in group.unwrap_or_default() {
             match post_line(&mut posting, &mut rater, place, at, &mut new_charge_id) {
-                Some(charge) => charges.push(charge),
-                None => unfit.push(Unattributed { line: place.line, reason: Unattributable::Overflow }),
+                Ok(charge) => charges.push(charge),
+                Err(reason) => unfit.push(Unattributed { line: place.line, reason }),
             }
         }
         for hold_id in batch.last_of_holds {
@@ -286,7 +301,7 @@ pub fn fold_batch(
         plan.unattributed.append(&mut unfit);
     }
     plan.unattributed.sort_by_key(|left| left.line);
-    plan.states = rater.into_changed();
+    (plan.states, plan.periods) = rater.into_changed();
     Ok(plan)
 }
 
@@ -325,38 +340,40 @@ fn sort_out<'a>(
     Ok(places)
 }
 
-/// Rates and pays one line; `None` where something would not fit: nothing is changed then.
+/// Rates and pays one line, or says why it can not be; nothing is changed then.
 fn post_line(
     posting: &mut Posting<'_>,
     rater: &mut Rater<'_>,
     place: &Place<'_>,
     at: Timestamp,
     new_charge_id: &mut impl FnMut() -> ChargeId,
-) -> Option<Charge> {
-    i64::try_from(place.content.events).ok()?;
-    let quantity = place.content.quantity()?;
+) -> Result<Charge, Unattributable> {
+    let unfit = Unattributable::Overflow;
+    i64::try_from(place.content.events).map_err(|_| unfit)?;
+    let quantity = place.content.quantity().ok_or(unfit)?;
     let hold = own_hold(posting, place);
     let window = hold.map_or(place.content.window, |(_, window)| window);
     let rating = rater.rate(place.content, &place.payer, quantity, window)?;
-    if !posting.can_consume(rating.amount) {
-        return None;
+    let (rated, amount) = (rating.rated, rating.amount);
+    if !posting.can_consume(amount) {
+        return Err(unfit);
     }
-    rater.keep(&rating, &place.content.meter);
+    rater.keep(rating, place.content);
     let charge_id = new_charge_id();
     let cause = |price_id| Cause { charge_id: Some(charge_id), price_id: Some(price_id), window };
-    let charged = match rating.rated.price_id() {
-        Some(price_id) => posting.charge(cause(price_id), rating.amount, hold.map(|(hold_id, _)| hold_id)),
+    let charged = match rated.price_id() {
+        Some(price_id) => posting.charge(cause(price_id), amount, hold.map(|(hold_id, _)| hold_id)),
         None => posting.record(),
     };
     let Charged { uncharged, first_seq } = charged;
-    Some(Charge {
+    Ok(Charge {
         charge_id,
         line: place.line,
         team_id: place.payer.team_id,
         window,
-        rated: rating.rated,
+        rated,
         quantity,
-        amount: rating.amount,
+        amount,
         uncharged,
         journal_seq: first_seq,
         posted_at: at,
@@ -369,58 +386,4 @@ fn own_hold(posting: &Posting<'_>, place: &Place<'_>) -> Option<(HoldId, Timesta
     let hold = posting.open_hold(place.content.hold_id?)?;
     let mine = hold.app_id.is_none_or(|app_id| app_id == place.payer.app_id);
     mine.then_some((hold.hold_id, hold.window))
-}
-
-/// What a line costs, and the state of its key afterwards.
-struct Rating {
-    rated: Rated,
-    amount: MicroTokens,
-    after: Option<(UsageKey, Quantity)>,
-}
-
-/// The usage states of a batch: loaded, then moved on line by line.
-struct Rater<'a> {
-    prices: &'a PriceBook,
-    cycles: CycleMemo,
-    loaded: HashMap<UsageKey, Quantity>,
-    changed: HashMap<UsageKey, UsageState>,
-}
-
-impl<'a> Rater<'a> {
-    fn new(batch: &Batch<'a>) -> Self {
-        let loaded = batch.states.iter().map(|state| (state.key, state.quantity)).collect();
-        Self { prices: batch.prices, cycles: CycleMemo::default(), loaded, changed: HashMap::new() }
-    }
-
-    fn rate(&mut self, line: &Line, payer: &Payer, quantity: Quantity, window: Timestamp) -> Option<Rating> {
-        let nothing = |rated| Some(Rating { rated, amount: MicroTokens::ZERO, after: None });
-        if payer.in_trial {
-            return nothing(Rated::Trial);
-        }
-        let Some((price_id, terms)) = self.prices.in_force(payer.contract_kind, &line.meter, window) else {
-            return nothing(Rated::Unpriced);
-        };
-        if line.failed && terms.failed_is_free() {
-            return nothing(Rated::FailedFree);
-        }
-        let key = UsageKey { team_id: payer.team_id, price_id, cycle: self.cycles.of(window) };
-        let changed = self.changed.get(&key).map(|state| state.quantity);
-        let before = changed.or_else(|| self.loaded.get(&key).copied()).unwrap_or_default();
-        let after = before.checked_add(quantity)?;
-        let amount = price_of(terms, after)?.checked_sub(price_of(terms, before)?)?;
-        Some(Rating { rated: Rated::Priced(price_id), amount, after: Some((key, after)) })
-    }
-
-    fn keep(&mut self, rating: &Rating, meter: &MeterSlug) {
-        if let Some((key, quantity)) = rating.after {
-            let state = || UsageState { key, meter: meter.clone(), quantity };
-            self.changed.entry(key).or_insert_with(state).quantity = quantity;
-        }
-    }
-
-    fn into_changed(self) -> Vec<UsageState> {
-        let mut states: Vec<_> = self.changed.into_values().collect();
-        states.sort_unstable_by_key(|state| state.key);
-        states
-    }
 }

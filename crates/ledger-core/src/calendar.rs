@@ -22,6 +22,16 @@ pub(crate) fn one_year_after(at: Timestamp) -> Option<Timestamp> {
     instant(civil(at)?.checked_add(Span::new().try_years(1).ok()?).ok()?)
 }
 
+/// The first instant of the day of `at`.
+pub(crate) fn day_of(at: Timestamp) -> Timestamp {
+    civil(at).and_then(|at| instant(at.start_of_day())).unwrap_or(Timestamp::MIN)
+}
+
+/// Where the next month begins, unless one begins at `at`.
+pub(crate) fn inside_month(at: Timestamp) -> Option<Timestamp> {
+    month_of(at).filter(|(first, _)| *first < at).map(|(_, next)| next)
+}
+
 /// The first instant of the month of `at`, and of the month after it.
 pub(crate) fn month_of(at: Timestamp) -> Option<(Timestamp, Timestamp)> {
     let first = civil(at)?.first_of_month().start_of_day();

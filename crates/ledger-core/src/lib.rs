@@ -26,11 +26,13 @@ mod crossing;
 mod hold;
 mod journal;
 mod lot;
+mod meter;
 mod notice;
 mod outlook;
 mod plan;
 mod posting;
 mod price;
+mod rater;
 mod rating;
 mod replay;
 mod reserve;
@@ -39,7 +41,9 @@ mod settings;
 mod statement;
 mod taking_back;
 mod team;
+mod terms;
 mod transfer;
+mod what_if;
 
 pub use batch::{
     Attribution, Batch, Charge, FoldError, Line, Payer, Rated, Unattributable, Unattributed, Usage,
@@ -53,14 +57,18 @@ pub use crossing::{Told, notices};
 pub use hold::{Hold, HoldEnd, HoldPart};
 pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};
 pub use lot::{Lot, LotState, PoolKind, draw_order};
+pub use meter::{Aggregation, DistinctValues, Period};
 pub use notice::{EXPIRING_DAYS_MAX, Fact, LEVEL_MAX_PERCENT, Notice, NoticeRules, NoticeRulesError, Watch};
 pub use outlook::{
     BurnRate, Forecast, ForecastMethod, LotForecast, RED_PERCENT, TRAILING_DAYS_MAX, days_left, forecast,
     trailing_days,
 };
 pub use plan::Plan;
-pub use price::{CardVersion, ContractKind, NewVersion, Price, PriceBook, PublishFault, Terms, TermsError};
-pub use rating::{Cycle, UsageKey, UsageState, price_of, usage_keys};
+pub use price::{CardVersion, ContractKind, InForce, NewVersion, Price, PriceBook, PublishFault};
+pub use rating::{
+    Cycle, PeriodKey, PeriodState, Periods, PeriodsWanted, SeenValue, UsageKey, UsageState, periods_wanted,
+    price_of, usage_keys,
+};
 pub use replay::{Violation, replay};
 pub use reserve::{HoldError, Reservation, extend_hold, release_hold, reserve};
 pub use roll::{next_due, roll_forward};
@@ -71,4 +79,6 @@ pub use statement::{
 };
 pub use taking_back::{LotChangeError, LotJournal, Payment, adjust_lot, charge_back, refund_lot};
 pub use team::{Balance, BalanceView, DebtItem, LotView, ReadError, Team, balance_at, lots_at};
+pub use terms::{TIERS_MAX, Terms, TermsDraft, TermsError, Tier};
 pub use transfer::{MoveError, move_lot};
+pub use what_if::{PriceSpan, Quote, SpanUsage, what_if};

@@ -7,7 +7,7 @@ use crate::{
     hold::Hold,
     journal::JournalRow,
     lot::Lot,
-    rating::UsageState,
+    rating::{Periods, UsageState},
     team::Balance,
 };
 
@@ -29,6 +29,8 @@ pub struct Plan {
     pub balances: Vec<Balance>,
     /// Usage states that changed, as they are afterwards, each key once.
     pub states: Vec<UsageState>,
+    /// States of periods that changed, as they are afterwards, and the values that are new in them.
+    pub periods: Periods,
     /// Lines that no team is charged for, in the order of the input.
     pub unattributed: Vec<Unattributed>,
 }

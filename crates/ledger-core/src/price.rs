@@ -1,15 +1,25 @@
 //! Rate cards: versions by effective date and contract kind, and the price in force at a window.
 //!
-//! A price is a rational, micro-tokens per so many base units (D13). Versions of a card are only
-//! appended, in order of time, so publishing never changes what was in force (D12). A price keeps
-//! its id for as long as the terms of its meter stay the same without a gap (D47); the id is part
-//! of the key of the usage state, so an unchanged price goes on with its state.
+//! Versions of a card are only appended, in order of time, so publishing never changes what was in
+//! force (D12). A price keeps its id for as long as the terms of its meter stay the same without a gap
+//! (D47); the id is part of the key of the usage state, so an unchanged price goes on with its state.
+//! A price that counts by the month, by its terms or by its meter's aggregation, begins, changes and
+//! ends only where a month begins: a month never has two quotas.
 
-use std::{collections::HashMap, str::FromStr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    str::FromStr,
+    time::Duration,
+};
 
 use drawdown_types::{MeterSlug, PriceId, RateCardId, Slug, Timestamp, WindowSize};
 
-use crate::journal::UnknownName;
+use crate::{
+    calendar,
+    journal::UnknownName,
+    meter::{Aggregation, Period},
+    terms::Terms,
+};
 
 /// The kind of contract of an account; it picks the price (D57).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,59 +49,6 @@ impl FromStr for ContractKind {
 
     fn from_str(text: &str) -> Result<Self, UnknownName> {
         UnknownName::find("contract kind", text, &Self::ALL, Self::as_str)
-    }
-}
-
-/// What a meter costs: `micros` micro-tokens per `per_units` base units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Terms {
-    micros: i64,
-    per_units: i64,
-    failed_is_free: bool,
-}
-
-/// Terms that mean nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TermsError {
-    /// A price below zero.
-    #[error("a price of {0} micro-tokens is negative")]
-    NegativeMicros(i64),
-    /// A price for less than one unit.
-    #[error("a price per {0} units; at least 1 is needed")]
-    NoUnits(i64),
-}
-
-impl Terms {
-    /// `micros` micro-tokens per `per_units` base units; failed jobs are free if the card says so (D18).
-    ///
-    /// # Errors
-    /// [`TermsError`], naming what is wrong.
-    pub const fn new(micros: i64, per_units: i64, failed_is_free: bool) -> Result<Self, TermsError> {
-        if micros < 0 {
-            Err(TermsError::NegativeMicros(micros))
-        } else if per_units < 1 {
-            Err(TermsError::NoUnits(per_units))
-        } else {
-            Ok(Self { micros, per_units, failed_is_free })
-        }
-    }
-
-    /// Micro-tokens, at least 0.
-    #[must_use]
-    pub const fn micros(self) -> i64 {
-        self.micros
-    }
-
-    /// The base units that they buy, at least 1.
-    #[must_use]
-    pub const fn per_units(self) -> i64 {
-        self.per_units
-    }
-
-    /// A failed job costs nothing.
-    #[must_use]
-    pub const fn failed_is_free(self) -> bool {
-        self.failed_is_free
     }
 }
 
@@ -159,6 +116,19 @@ pub enum PublishFault {
     /// A meter appears twice.
     #[error("meter {0} has two prices")]
     DuplicateMeter(MeterSlug),
+    /// A price that counts by the month would begin, change or end inside one (D47).
+    #[error(
+        "the price of meter {meter} counts by the month and can not change at {at}, inside one; the next \
+         month begins at {next}"
+    )]
+    InsideMonth {
+        /// The meter.
+        meter: MeterSlug,
+        /// When it would change.
+        at: Timestamp,
+        /// When the next month begins.
+        next: Timestamp,
+    },
     /// A meter is priced by another card of the same contract kind at the same time.
     #[error("meter {meter} is priced by card {name} at that time")]
     PricedElsewhere {
@@ -169,27 +139,49 @@ pub enum PublishFault {
     },
 }
 
+/// The price of a meter at some windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Its name.
+    pub price_id: PriceId,
+    /// What the meter costs.
+    pub terms: Terms,
+    /// The meter's period, where it aggregates by one (D19).
+    pub period: Option<Period>,
+}
+
 #[derive(Clone, Debug)]
 struct Span {
     from: Timestamp,
     /// `None` where the meter has no price from `from` on.
-    price: Option<(PriceId, Terms)>,
+    price: Option<InForce>,
 }
 
 /// All versions of all cards, indexed for rating. Lookup: two hashes and a binary search.
 #[derive(Clone, Debug, Default)]
 pub struct PriceBook {
     versions: Vec<CardVersion>,
+    meters: HashMap<MeterSlug, Aggregation>,
     timelines: HashMap<ContractKind, HashMap<MeterSlug, Vec<Span>>>,
 }
 
 impl PriceBook {
-    /// From the stored versions, in any order.
+    /// From the stored versions, in any order; every meter simply adds up.
     #[must_use]
     pub fn new(versions: impl IntoIterator<Item = CardVersion>) -> Self {
+        Self::with_meters(versions, HashMap::new())
+    }
+
+    /// From the stored versions, in any order, and how meters aggregate; a meter that is not named
+    /// simply adds up.
+    #[must_use]
+    pub fn with_meters(
+        versions: impl IntoIterator<Item = CardVersion>,
+        meters: HashMap<MeterSlug, Aggregation>,
+    ) -> Self {
         let mut versions: Vec<_> = versions.into_iter().collect();
         versions.sort_by(|a, b| (a.effective_from, &a.name).cmp(&(b.effective_from, &b.name)));
-        let mut book = Self { versions, timelines: HashMap::new() };
+        let mut book = Self { versions, meters, timelines: HashMap::new() };
         for index in 0..book.versions.len() {
             book.index_version(index);
         }
@@ -214,7 +206,12 @@ impl PriceBook {
             }
         }
         for price in &version.prices {
-            let span = Span { from: version.effective_from, price: Some((price.price_id, price.terms)) };
+            let in_force = InForce {
+                price_id: price.price_id,
+                terms: price.terms.clone(),
+                period: self.meters.get(&price.meter).and_then(|aggregation| aggregation.period()),
+            };
+            let span = Span { from: version.effective_from, price: Some(in_force) };
             timelines.entry(price.meter.clone()).or_default().push(span);
         }
     }
@@ -225,17 +222,23 @@ impl PriceBook {
         &self.versions
     }
 
+    /// How meters aggregate, as far as named.
+    #[must_use]
+    pub const fn meters(&self) -> &HashMap<MeterSlug, Aggregation> {
+        &self.meters
+    }
+
     /// The price in force for usage of the window that starts at `window`.
     #[must_use]
-    pub fn in_force(
-        &self,
-        kind: ContractKind,
-        meter: &MeterSlug,
-        window: Timestamp,
-    ) -> Option<(PriceId, Terms)> {
+    pub fn in_force(&self, kind: ContractKind, meter: &MeterSlug, window: Timestamp) -> Option<&InForce> {
         let spans = self.timelines.get(&kind)?.get(meter)?;
         let after = spans.partition_point(|span| span.from <= window);
-        spans.get(after.checked_sub(1)?)?.price
+        spans.get(after.checked_sub(1)?)?.price.as_ref()
+    }
+
+    /// The price that ends where another begins at `at`.
+    fn until(&self, kind: ContractKind, meter: &MeterSlug, at: Timestamp) -> Option<&InForce> {
+        self.in_force(kind, meter, at.checked_sub(Duration::from_micros(1))?)
     }
 
     /// The version to store for `new`. With `earliest` (absent in a set-up, D61) it may not begin
@@ -255,13 +258,12 @@ impl PriceBook {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let kept = |meter: &MeterSlug, terms: Terms| {
-            let just_before = at.checked_sub(Duration::from_micros(1))?;
-            let before = self.in_force(new.contract_kind, meter, just_before);
-            before.filter(|(_, was)| *was == terms).map(|(price_id, _)| price_id)
+        let kept = |meter: &MeterSlug, terms: &Terms| {
+            let before = self.until(new.contract_kind, meter, at);
+            before.filter(|before| before.terms == *terms).map(|before| before.price_id)
         };
         let prices = new.prices.into_iter().map(|(meter, terms)| {
-            let price_id = kept(&meter, terms).unwrap_or_else(&mut new_price_id);
+            let price_id = kept(&meter, &terms).unwrap_or_else(&mut new_price_id);
             Price { meter, price_id, terms }
         });
         Ok(CardVersion {
@@ -280,27 +282,62 @@ impl PriceBook {
         }
         let kind: Vec<_> =
             self.versions.iter().filter(|card| card.contract_kind == new.contract_kind).collect();
-        let latest = kind.iter().filter(|card| card.name == new.name).map(|card| card.effective_from).max();
-        if let Some(latest) = latest.filter(|latest| at <= *latest) {
+        let latest = kind.iter().filter(|card| card.name == new.name).max_by_key(|card| card.effective_from);
+        if let Some(latest) = latest.map(|card| card.effective_from).filter(|latest| at <= *latest) {
             faults.push(PublishFault::NotAfterLatest { at, latest });
         }
-        for (index, (meter, _)) in new.prices.iter().enumerate() {
-            if new.prices.iter().take(index).any(|(other, _)| other == meter) {
+        let mut named = HashSet::with_capacity(new.prices.len());
+        for (meter, _) in &new.prices {
+            if !named.insert(meter) {
                 faults.push(PublishFault::DuplicateMeter(meter.clone()));
             }
-            let prices_it = |card: &CardVersion| card.prices.iter().any(|price| price.meter == *meter);
-            let clash = kind.iter().find(|card| {
-                let ended = kind.iter().any(|later| {
-                    later.name == card.name
-                        && later.effective_from > card.effective_from
-                        && later.effective_from <= at
-                });
-                card.name != new.name && prices_it(card) && !ended
-            });
-            if let Some(card) = clash {
+            if let Some(card) = kind.iter().find(|card| clashes(card, &kind, new, meter, at)) {
                 faults.push(PublishFault::PricedElsewhere { meter: meter.clone(), name: card.name.clone() });
+            }
+        }
+        if let Some(next) = calendar::inside_month(at) {
+            let dropped = latest.iter().flat_map(|card| &card.prices).map(|price| &price.meter);
+            let dropped = dropped.filter(|meter| !named.contains(*meter)).map(|meter| (meter, None));
+            let kept = new.prices.iter().map(|(meter, terms)| (meter, Some(terms)));
+            for (meter, terms) in kept.chain(dropped) {
+                if self.breaks_month(new.contract_kind, meter, terms, at) {
+                    faults.push(PublishFault::InsideMonth { meter: meter.clone(), at, next });
+                }
             }
         }
         faults
     }
+
+    /// A price that counts by the month would be another from `at` on (D47).
+    fn breaks_month(
+        &self,
+        kind: ContractKind,
+        meter: &MeterSlug,
+        terms: Option<&Terms>,
+        at: Timestamp,
+    ) -> bool {
+        let before = self.until(kind, meter, at).map(|before| &before.terms);
+        let by_period = self.meters.get(meter).is_some_and(|aggregation| aggregation.period().is_some());
+        let monthly =
+            by_period || before.is_some_and(Terms::is_monthly) || terms.is_some_and(Terms::is_monthly);
+        before != terms && monthly
+    }
+}
+
+/// Whether `card`, of another name than `new`, prices the meter at or after `at`.
+fn clashes(
+    card: &CardVersion,
+    kind: &[&CardVersion],
+    new: &NewVersion,
+    meter: &MeterSlug,
+    at: Timestamp,
+) -> bool {
+    let ended = || {
+        kind.iter().any(|later| {
+            later.name == card.name
+                && later.effective_from > card.effective_from
+                && later.effective_from <= at
+        })
+    };
+    card.name != new.name && card.prices.iter().any(|price| price.meter == *meter) && !ended()
 }

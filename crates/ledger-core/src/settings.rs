@@ -15,6 +15,8 @@ pub struct Settings {
     pub lateness_limit: Duration,
     /// The least whole tokens that one purchase buys (D1).
     pub purchase_min_tokens: i64,
+    /// The most distinct values that a team's month of one price may have (D19).
+    pub unique_values_max: i64,
     /// Which kind of lot is drawn first (D4).
     pub pool_order: PoolOrder,
 }
@@ -25,6 +27,7 @@ impl Default for Settings {
             window_size: WindowSize::MINUTE,
             lateness_limit: Duration::from_secs(86_400),
             purchase_min_tokens: 100,
+            unique_values_max: 100_000,
             pool_order: PoolOrder::default(),
         }
     }

@@ -35,12 +35,18 @@ comment on table ledger.catalogue is
 create table ledger.meter (
     slug text primary key check (octet_length(slug) between 1 and 64),
     unit text not null check (octet_length(unit) between 1 and 64),
-    aggregation text not null check (aggregation in ('sum', 'count')),
+    aggregation text not null check (aggregation in ('sum', 'count', 'max', 'unique')),
+    period text check (period in ('day', 'month')),
+    unique_dimension text,
     dimensions text[] not null check (cardinality(dimensions) <= 8),
     limit_kind text not null check (limit_kind in ('soft', 'hard')),
-    created_at timestamptz not null
+    created_at timestamptz not null,
+    check ((period is not null) = (aggregation in ('max', 'unique'))),
+    check ((unique_dimension is not null) = (aggregation = 'unique'))
 );
 comment on table ledger.meter is 'What is counted. A meter never changes its unit or aggregation: sums of two units have no meaning.';
+comment on column ledger.meter.period is 'What max and unique have one value for: a UTC day or month (D19).';
+comment on column ledger.meter.unique_dimension is 'The dimension whose distinct values are counted; it is no part of a series.';
 
 create table ledger.rate_card (
     rate_card_id uuid primary key,
@@ -61,9 +67,22 @@ create table ledger.price (
     micros bigint not null check (micros >= 0),
     per_units bigint not null check (per_units >= 1),
     failed_is_free boolean not null,
-    primary key (rate_card_id, meter)
+    tier_above bigint[] not null default '{}' check (cardinality(tier_above) <= 64),
+    tier_micros bigint[] not null default '{}',
+    charged_unit bigint check (charged_unit >= 1),
+    free_quota bigint not null default 0 check (free_quota >= 0),
+    free_only boolean not null default false,
+    primary key (rate_card_id, meter),
+    check (cardinality(tier_above) = cardinality(tier_micros)),
+    check (charged_unit is null or cardinality(tier_above) = 0),
+    check (not free_only or (free_quota > 0 and micros = 0 and charged_unit is null and cardinality(tier_above) = 0))
 );
-comment on table ledger.price is 'Micro-tokens per base units, a rational that is never rounded (D13).';
+comment on table ledger.price is 'Micro-tokens per base units, a rational that is never rounded (D13); its shape decides what a state costs.';
+comment on column ledger.price.tier_above is 'Where the tiers above the first begin: base units of a month, above the quota (D17).';
+comment on column ledger.price.tier_micros is 'Beside each, its micro-tokens for the same per_units.';
+comment on column ledger.price.charged_unit is 'Only whole units of so many base units are charged; the unfinished part runs on (D15).';
+comment on column ledger.price.free_quota is 'Base units of each month that cost nothing (D16).';
+comment on column ledger.price.free_only is 'What is above the quota is recorded and costs nothing (D16).';
 comment on column ledger.price.price_id is
     'Names the aggregation state. Not unique: a version that leaves the terms of a meter as they were goes on with the same id (D47).';
 
@@ -289,10 +308,10 @@ create table ledger.charge (
     amount_micros bigint not null check (amount_micros >= 0),
     uncharged_micros bigint not null check (uncharged_micros between 0 and amount_micros),
     price_id uuid,
-    zero_rated text check (zero_rated in ('trial', 'failed', 'unpriced')),
+    zero_rated text check (zero_rated in ('trial', 'failed', 'unpriced', 'over_quota')),
     journal_seq bigint not null check (journal_seq >= 0),
     primary key (account_id, team_id, seq, posted_at),
-    check ((price_id is null) = (zero_rated is not null)),
+    check ((price_id is null) = (zero_rated is not null and zero_rated <> 'over_quota')),
     check (zero_rated is null or amount_micros = 0),
     check ((journal_seq = 0) = (amount_micros = 0))
 );
@@ -301,7 +320,9 @@ comment on table ledger.charge is
 comment on column ledger.charge.batch is 'Number of its settlement batch; 0 where it was captured under a hold at once, without one.';
 comment on column ledger.charge.seq is 'Posting order inside the team.';
 comment on column ledger.charge.uncharged_micros is 'What no lot covered when it was posted; what was paid since is a comparison of positions in the journal (D7).';
-comment on column ledger.charge.zero_rated is 'Why it costs nothing by rule, entering no state (D14, D18, D20).';
+comment on column ledger.charge.quantity is 'Of this line alone: for max its largest value, for unique the number of its distinct ones (D19).';
+comment on column ledger.charge.zero_rated is
+    'Why it costs nothing by rule, entering no state (D14, D18, D20); over_quota enters one: some of it lies above the quota of a meter that is free only (D16).';
 comment on column ledger.charge.journal_seq is 'First journal row of this charge; 0 where it moved nothing.';
 create trigger charge_only_grows before update or delete or truncate on ledger.charge
     for each statement execute function ledger.refuse_change();
@@ -317,7 +338,8 @@ create table ledger.usage_state (
 ) with (fillfactor = 50);
 comment on table ledger.usage_state is
     'Cumulative quantity per key: a charge is price(after) - price(before), so no split into windows or batches changes a sum (D14).';
-comment on column ledger.usage_state.cycle is 'First instant of the UTC month of the windows.';
+comment on column ledger.usage_state.cycle is
+    'First instant of the UTC month of the windows; 0001-01-01 for what charged units of all months count: what lay above each month''s quota (D15).';
 
 create table ledger.journal (
     account_id uuid not null,
@@ -392,12 +414,14 @@ create table ledger.unattributed (
     events bigint not null check (events >= 0),
     quantity bigint not null check (quantity >= 0),
     reason text not null check (reason in ('no_team', 'unknown_client', 'late', 'poison', 'overflow')),
+    distinct_values bytea[],
     account_id uuid,
     team_id uuid,
     app_id uuid
 );
 create index unattributed_batch on ledger.unattributed (shard, batch);
 comment on table ledger.unattributed is 'Usage that happened and could not be charged: kept with its reason, never dropped (D25).';
+comment on column ledger.unattributed.distinct_values is 'The values of a line of a unique meter (D19): it could not be charged later without them.';
 comment on column ledger.unattributed.team_id is 'Who would have paid, where that was known: for the operator who decides.';
 create trigger unattributed_only_grows before update or delete or truncate on ledger.unattributed
     for each statement execute function ledger.refuse_change();

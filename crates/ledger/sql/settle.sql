@@ -41,11 +41,11 @@ with ranges as (
 )
 insert into ledger.unattributed (
     posted_at, shard, batch, client_id, meter, failed, window_start, received_window_start, dimensions, events,
-    quantity, reason, account_id, team_id, app_id)
+    quantity, reason, distinct_values, account_id, team_id, app_id)
 select $5, $1, $2, u.client_id, u.meter, u.failed, u.window_start, u.received_window_start, u.dimensions::jsonb,
-       u.events, u.quantity, u.reason, u.account_id, u.team_id, u.app_id
+       u.events, u.quantity, u.reason, u.distinct_values::bytea[], u.account_id, u.team_id, u.app_id
 from unnest(
     $24::text[], $25::text[], $26::boolean[], $27::timestamptz[], $28::timestamptz[], $29::text[], $30::bigint[],
-    $31::bigint[], $32::text[], $33::uuid[], $34::uuid[], $35::uuid[]
+    $31::bigint[], $32::text[], $37::text[], $33::uuid[], $34::uuid[], $35::uuid[]
 ) as u (client_id, meter, failed, window_start, received_window_start, dimensions, events, quantity, reason,
-        account_id, team_id, app_id)
+        distinct_values, account_id, team_id, app_id)

@@ -10,6 +10,7 @@ use drawdown_proto::ledger::v1::{
     hold_service_server::HoldServiceServer, lot_service_server::LotServiceServer,
     notice_service_server::NoticeServiceServer, report_service_server::ReportServiceServer,
     settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
+    what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -17,7 +18,7 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens, WhatIf},
     jobs::{due::Due, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -91,6 +92,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         )
         .add_service(
             ReportServiceServer::new(Reports::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            WhatIfServiceServer::new(WhatIf::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
         .add_service(
             SettlementServiceServer::new(Settlement::new(ledger)).max_decoding_message_size(bytes_max),

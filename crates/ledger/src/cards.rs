@@ -92,8 +92,10 @@ fn check(
 ) -> Result<CardVersion, Error> {
     let mut violations = Violations::new();
     let field = |meter: &drawdown_types::MeterSlug| {
-        let index = meters.iter().rposition(|candidate| candidate == meter).unwrap_or_default();
-        format!("rate_card.prices[{index}].meter")
+        // A meter that the version leaves out has no place in it.
+        let index = meters.iter().rposition(|candidate| candidate == meter);
+        index
+            .map_or_else(|| "rate_card.prices".to_owned(), |index| format!("rate_card.prices[{index}].meter"))
     };
     for meter in meters.iter().filter(|meter| !catalogue.meters.contains_key(*meter)) {
         violations.push_as(reason::METER_UNKNOWN, &field(meter), format!("meter {meter} is not registered"));
@@ -111,6 +113,7 @@ fn check(
                 (reason::RATE_CARD_TOO_EARLY, "rate_card.effective_from".to_owned())
             }
             PublishFault::DuplicateMeter(meter) => (reason::REQUEST_INVALID, field(meter)),
+            PublishFault::InsideMonth { meter, .. } => (reason::PRICE_INSIDE_MONTH, field(meter)),
             PublishFault::PricedElsewhere { meter, .. } => (reason::METER_PRICED_ELSEWHERE, field(meter)),
         };
         violations.push_as(reason, &field, fault);

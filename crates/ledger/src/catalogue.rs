@@ -9,14 +9,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use drawdown_ledger_core::PriceBook;
+use drawdown_ledger_core::{Aggregation, PriceBook};
 use drawdown_types::MeterSlug;
 use sqlx::PgConnection;
 
-use crate::{
-    error::Error,
-    store::catalog::{self, Aggregation},
-};
+use crate::{error::Error, store::catalog};
 
 /// Meters and prices of one version.
 #[derive(Debug, Default)]
@@ -70,7 +67,7 @@ impl Remembered {
 /// Where it can not be read.
 pub(crate) async fn read_in_tx(tx: &mut PgConnection, version: i64) -> Result<Catalogue, Error> {
     let meters = catalog::meters_in_tx(tx).await?;
-    let prices = PriceBook::new(catalog::cards_in_tx(tx).await?);
-    let meters = meters.into_iter().map(|meter| (meter.slug, meter.aggregation)).collect();
+    let meters: HashMap<_, _> = meters.into_iter().map(|meter| (meter.slug, meter.aggregation)).collect();
+    let prices = PriceBook::with_meters(catalog::cards_in_tx(tx).await?, meters.clone());
     Ok(Catalogue { version, prices, meters })
 }

@@ -30,6 +30,7 @@ pub const DEFAULTS_TOML: &str = include_str!("../ledger.default.toml");
 pub const PAGE_ROWS_MAX: u32 = 10_000;
 const LATENESS_SECS_MAX: u64 = 366 * 86_400;
 const PURCHASE_MIN_TOKENS_MAX: i64 = 1_000_000_000;
+const UNIQUE_VALUES_MAX: usize = 100_000_000;
 const MESSAGE_BYTES: usize = 64 << 20;
 
 /// The section `[ledger]`.
@@ -42,6 +43,8 @@ pub struct Options {
     pub lateness_limit_secs: u64,
     /// The least whole tokens that one purchase buys (D1).
     pub purchase_min_tokens: i64,
+    /// The most distinct values that a team's month of one price may have (D19).
+    pub unique_values_max: Count,
     /// Which lots of a team are drawn first (D4).
     pub pool_order: Vec<String>,
     /// How far ahead a rate card's version begins at least, in ms (D51).
@@ -182,6 +185,7 @@ impl Default for Options {
             window_secs: settings.window_size.as_secs(),
             lateness_limit_secs: settings.lateness_limit.as_secs(),
             purchase_min_tokens: settings.purchase_min_tokens,
+            unique_values_max: Count::of(100_000),
             pool_order: settings.pool_order.kinds().iter().map(|kind| kind.as_str().to_owned()).collect(),
             change_lead_ms: Millis::from_millis(5_000),
             settle_allowance_ms: Millis::from_millis(300_000),
@@ -302,6 +306,9 @@ impl Options {
             "purchase_min_tokens",
             format!("is not between 1 and {PURCHASE_MIN_TOKENS_MAX}"),
         );
+        let values = self.unique_values_max.get();
+        let fits = values <= UNIQUE_VALUES_MAX;
+        problems.ensure(fits, "unique_values_max", format!("is above {UNIQUE_VALUES_MAX}"));
         let kinds: Result<Vec<PoolKind>, _> = self.pool_order.iter().map(|kind| kind.parse()).collect();
         let kinds = problems.field("pool_order", kinds);
         let pool_order = kinds.and_then(|kinds| problems.field("pool_order", PoolOrder::new(&kinds)));
@@ -309,6 +316,7 @@ impl Options {
             window_size: window_size?,
             lateness_limit: Duration::from_secs(lateness),
             purchase_min_tokens: self.purchase_min_tokens,
+            unique_values_max: i64::try_from(values).unwrap_or(i64::MAX),
             pool_order: pool_order?,
         })
     }
@@ -372,6 +380,7 @@ mod tests {
             window_secs: 7,
             lateness_limit_secs: 0,
             purchase_min_tokens: 0,
+            unique_values_max: Count::of(UNIQUE_VALUES_MAX + 1),
             pool_order: vec!["flex".to_owned()],
             page_rows_max: Count::of(10_001),
             database: DatabaseOptions {
@@ -389,6 +398,7 @@ mod tests {
             "window_secs",
             "lateness_limit_secs",
             "purchase_min_tokens",
+            "unique_values_max",
             "pool_order",
             "page_rows_max",
             "database.url",

@@ -23,6 +23,7 @@ pub mod service;
 pub mod store;
 mod tokens;
 pub mod verify;
+mod what_if;
 
 pub use app::{migrate, run};
 pub use config::{Config, Options};

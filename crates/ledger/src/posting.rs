@@ -7,9 +7,9 @@
 //! | – | the gate's checks 1 to 6, in memory | nothing was written yet; a settled batch is answered by its receipt |
 //! | 3 | lock the balances, by team id | one order for all writers: they wait, they never deadlock |
 //! | – | take the instant | after the locks, so that it can not be overtaken (D40) |
-//! | 4 | load lots, holds and usage states | again a later statement than the lock |
+//! | 4 | load lots, holds and usage states; and periods, where a line's meter has them (D19) | again a later statement than the lock |
 //! | – | fold in the core: who pays what | pure; the same function that readers and the replay use |
-//! | 5 | write charges, journal, lots, balances, states; once for each sub-batch of charges | arrays, so the cost is by row and not by round trip |
+//! | 5 | write charges, journal, lots, balances, states; once for each sub-batch of charges; and periods, where there are any | arrays, so the cost is by row and not by round trip |
 //! | 6 | write batch, ranges, unattributed lines; move lanes and cursor | |
 //!
 //! Where a line names a hold, the windows of the holds are read before 4, and the holds that changed are
@@ -27,7 +27,10 @@ mod rows;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use drawdown_ledger_core::{Batch, FoldError, Line, NoticeRules, Plan, Settings, fold_batch, usage_keys};
+use drawdown_ledger_core::{
+    Batch, FoldError, Line, NoticeRules, Periods, Plan, Settings, UsageState, fold_batch, periods_wanted,
+    usage_keys,
+};
 use drawdown_types::{Clock, HoldId, TeamId, Timestamp};
 
 pub use batch::{LineDetail, MeterTotal, SealedBatch};
@@ -41,7 +44,7 @@ use crate::{
     error::Error,
     noting,
     store::{
-        Pool, settlement,
+        Pool, periods, settlement,
         settlement::Receipt,
         teams,
         teams::{StoredTeam, Wanted},
@@ -209,8 +212,10 @@ impl Poster {
         let months = noting::months(&lines, &holds);
         let wanted = Wanted { keys: &keys, months: &months, lot: None };
         let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &team_ids, &wanted).await?;
+        let by_period = periods_wanted(&catalogue.prices, &lines, &holds);
+        let known = periods::load_in_tx(&mut tx, &by_period).await?;
         batch::set_apart_foreign(&mut lines, &stored);
-        let (plan, noted) = self.fold(&lines, &[], &mut stored, &states, &catalogue, now)?;
+        let (plan, noted) = self.fold(&lines, &[], &mut stored, (&states, &known), &catalogue, now)?;
         let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?.without_known(&self.clients);
         let usage = rows.usage(&stored);
         let plan_rows = write::PlanRows {
@@ -223,6 +228,8 @@ impl Poster {
             sub_batch: self.sub_batch_lines,
         };
         write::write_in_tx(&mut tx, &plan_rows).await?;
+        let (accounts, values) = (rows.accounts(), rows.values());
+        periods::write_in_tx(&mut tx, &accounts, &plan.periods, &values).await?;
         settlement::settle_in_tx(&mut tx, &rows.settled()).await?;
         match ending {
             Ending::Commit => {
@@ -243,7 +250,7 @@ impl Poster {
         lines: &[Line],
         last_of_holds: &[HoldId],
         stored: &mut [StoredTeam],
-        states: &[drawdown_ledger_core::UsageState],
+        (states, periods): (&[UsageState], &Periods),
         catalogue: &Catalogue,
         now: Timestamp,
     ) -> Result<(Plan, Noted), Error> {
@@ -251,6 +258,7 @@ impl Poster {
         let batch = Batch {
             lines,
             states,
+            periods,
             prices: &catalogue.prices,
             settings: &self.settings,
             now,

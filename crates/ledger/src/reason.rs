@@ -38,6 +38,10 @@ pub const METER_EXISTS: &str = "METER_EXISTS";
 pub const METER_UNKNOWN: &str = "METER_UNKNOWN";
 /// Another card of the contract kind prices the meter at that time.
 pub const METER_PRICED_ELSEWHERE: &str = "METER_PRICED_ELSEWHERE";
+/// A price that counts by the month would begin, change or end inside one (D47).
+pub const PRICE_INSIDE_MONTH: &str = "PRICE_INSIDE_MONTH";
+/// There is no such version of a rate card.
+pub const RATE_CARD_UNKNOWN: &str = "RATE_CARD_UNKNOWN";
 /// The version does not come after the last one of its card.
 pub const RATE_CARD_OUT_OF_ORDER: &str = "RATE_CARD_OUT_OF_ORDER";
 /// The version begins too early, and is no set-up.

@@ -61,6 +61,7 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant!("netting_lots_are_open"),
     invariant!("notices_have_their_places"),
     invariant!("orders_have_one_lot"),
+    invariant!("periods_are_their_charges"),
     invariant!("rows_are_taken_back_once"),
     invariant!("usage_is_noted"),
 ];

@@ -43,29 +43,38 @@ pub struct MeterFacts {
     pub dimensions: Vec<DimensionName>,
 }
 
-/// All meters, as read at one instant.
+/// All meters, as read at one instant. Of a meter that aggregates in a way that this version can not,
+/// only the name is known: its events are refused, never counted in another way.
 #[derive(Clone, Debug, Default)]
-pub struct MeterTable(FxHashMap<MeterSlug, MeterFacts>);
+pub struct MeterTable(FxHashMap<MeterSlug, Option<MeterFacts>>);
 
 impl MeterTable {
     /// A table of these meters.
     #[must_use]
     pub fn new(meters: impl IntoIterator<Item = (MeterSlug, MeterFacts)>) -> Self {
-        Self(meters.into_iter().collect())
+        Self(meters.into_iter().map(|(slug, facts)| (slug, Some(facts))).collect())
     }
 
-    /// One meter.
+    /// The table with meters beside that can not be aggregated.
     #[must_use]
-    pub fn get(&self, slug: &MeterSlug) -> Option<&MeterFacts> {
-        self.0.get(slug)
+    pub fn with_unsupported(mut self, meters: impl IntoIterator<Item = MeterSlug>) -> Self {
+        self.0.extend(meters.into_iter().map(|slug| (slug, None)));
+        self
+    }
+
+    /// Whether the catalogue has the meter.
+    #[must_use]
+    pub fn knows(&self, slug: &MeterSlug) -> bool {
+        self.0.contains_key(slug)
     }
 
     /// How events of a series are counted, or the reason why they are refused.
     ///
     /// # Errors
-    /// `METER_UNKNOWN` or `DIMENSION_UNKNOWN`.
+    /// `METER_UNKNOWN`, `AGGREGATION_UNSUPPORTED` or `DIMENSION_UNKNOWN`.
     pub fn admit(&self, series: &SeriesKey) -> Result<Aggregation, &'static str> {
         let facts = self.0.get(series.meter()).ok_or(reason::METER_UNKNOWN)?;
+        let facts = facts.as_ref().ok_or(reason::AGGREGATION_UNSUPPORTED)?;
         let known = series.dimensions().iter().all(|(name, _)| facts.dimensions.contains(name));
         if known { Ok(facts.aggregation) } else { Err(reason::DIMENSION_UNKNOWN) }
     }

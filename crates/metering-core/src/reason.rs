@@ -28,6 +28,8 @@ pub const DIVERGED: &str = "DIVERGED";
 pub const FENCED: &str = "FENCED";
 /// An event's meter is not in the catalogue.
 pub const METER_UNKNOWN: &str = "METER_UNKNOWN";
+/// An event's meter aggregates in a way that this version can not: its usage would be counted wrongly.
+pub const AGGREGATION_UNSUPPORTED: &str = "AGGREGATION_UNSUPPORTED";
 /// An event's series names a dimension that its meter does not allow.
 pub const DIMENSION_UNKNOWN: &str = "DIMENSION_UNKNOWN";
 /// An event carries more than 2^48 base units.

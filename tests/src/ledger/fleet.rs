@@ -261,6 +261,7 @@ pub async fn enter_catalog(world: &LedgerWorld) -> Result<()> {
             aggregation: v1::Aggregation::Sum.into(),
             dimensions: vec!["region".to_owned()],
             limit: v1::LimitKind::Soft.into(),
+            ..v1::Meter::default()
         };
         let request = v1::CreateMeterRequest { request_id: meter.slug.clone(), meter: Some(meter) };
         catalog.create_meter(Request::new(request)).await.context("meter")?;
@@ -268,7 +269,7 @@ pub async fn enter_catalog(world: &LedgerWorld) -> Result<()> {
     let founded = world.clock().now().as_micros() - FOUNDED_BEFORE_SECS * 1_000_000;
     let prices = (0..METERS).map(|meter| {
         let (micros, per_units) = price(meter);
-        v1::Price { meter: slug(meter), micros, per_units, failed_is_free: false }
+        v1::Price { meter: slug(meter), micros, per_units, ..v1::Price::default() }
     });
     let rate_card = v1::RateCard {
         rate_card_id: String::new(),

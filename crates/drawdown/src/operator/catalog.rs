@@ -1,6 +1,7 @@
 //! Meters and rate cards.
 
 mod card;
+mod what_if;
 
 use std::path::PathBuf;
 
@@ -10,10 +11,11 @@ use drawdown_client::ledger::catalog;
 use drawdown_proto::ledger::v1::{
     self as pb, CreateMeterRequest, ListMetersRequest, ListRateCardsRequest, Meter, PublishRateCardRequest,
 };
-use serde_json::Value;
+use drawdown_types::MicroTokens;
+use serde_json::{Map, Value};
 
 use super::{Change, Connection, Pages};
-use crate::output::{Column, json_of, name, number, text, tokens};
+use crate::output::{Column, json_of, name, number, print, text, tokens};
 
 /// Meters: what is counted
 #[derive(Args, Debug)]
@@ -28,7 +30,7 @@ pub(crate) struct MeterCommand {
 enum MeterAction {
     /// Registers a meter; its unit and aggregation never change
     #[command(
-        after_help = "Example:\n  drawdown meter create web.egress --unit byte --aggregation sum --dimension region"
+        after_help = "Examples:\n  drawdown meter create web.egress --unit byte --aggregation sum --dimension region\n  drawdown meter create web.seat --unit user --aggregation unique --per day --unique user --dimension user"
     )]
     Create {
         /// The slug, such as model-derivative.complex-job
@@ -39,6 +41,12 @@ enum MeterAction {
         /// How events become a quantity
         #[arg(long)]
         aggregation: Aggregation,
+        /// What max and unique have one value for, UTC
+        #[arg(long, value_name = "PERIOD", required_if_eq_any([("aggregation", "max"), ("aggregation", "unique")]))]
+        per: Option<Period>,
+        /// The dimension whose distinct values are counted; one of the dimensions
+        #[arg(long, value_name = "NAME", required_if_eq("aggregation", "unique"))]
+        unique: Option<String>,
         /// A dimension that events may carry; may be given up to 8 times
         #[arg(long = "dimension", value_name = "NAME")]
         dimensions: Vec<String>,
@@ -63,6 +71,19 @@ enum Aggregation {
     Sum,
     /// Number of events
     Count,
+    /// Largest value of each period
+    Max,
+    /// Distinct values of a dimension in each period
+    Unique,
+}
+
+/// What has one value.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Period {
+    /// A day
+    Day,
+    /// A month
+    Month,
 }
 
 /// What happens below zero.
@@ -96,6 +117,15 @@ enum RateCardAction {
         #[command(flatten)]
         change: Change,
     },
+    /// Prints a whole card that comes with the program, as a file to publish
+    #[command(after_help = "Example:\n  drawdown rate-card example 2025-12 > standard.toml")]
+    Example {
+        /// Which
+        card: card::Shipped,
+    },
+    /// Prices a past month by other prices, without touching it
+    #[command(after_help = what_if::EXAMPLE)]
+    WhatIf(what_if::WhatIf),
     /// Lists versions with their prices
     #[command(after_help = "Example:\n  drawdown rate-card list")]
     List {
@@ -104,20 +134,25 @@ enum RateCardAction {
     },
 }
 
-const METER: [Column; 5] = [
+const METER: [Column; 7] = [
     text("meter", "slug"),
     text("unit", "unit"),
     name("aggregation", "aggregation", "AGGREGATION_"),
+    name("per", "period", "AGGREGATION_PERIOD_"),
+    text("unique", "unique_dimension"),
     name("limit", "limit", "LIMIT_KIND_"),
     text("dimensions", "dimensions"),
 ];
-const PRICE: [Column; 8] = [
+const PRICE: [Column; 11] = [
     text("card", "card.name"),
     name("contract", "card.contract_kind", "CONTRACT_KIND_"),
     text("from", "card.effective_from"),
     text("meter", "meter"),
     tokens("tokens", "micros"),
     number("for units", "per_units"),
+    text("tiers", "tiers_told"),
+    number("charged unit", "charged_unit"),
+    text("free", "free_told"),
     text("failed is free", "failed_is_free"),
     text("id", "card.rate_card_id"),
 ];
@@ -127,6 +162,17 @@ impl From<Aggregation> for pb::Aggregation {
         match aggregation {
             Aggregation::Sum => Self::Sum,
             Aggregation::Count => Self::Count,
+            Aggregation::Max => Self::Max,
+            Aggregation::Unique => Self::Unique,
+        }
+    }
+}
+
+impl From<Period> for pb::AggregationPeriod {
+    fn from(period: Period) -> Self {
+        match period {
+            Period::Day => Self::Day,
+            Period::Month => Self::Month,
         }
     }
 }
@@ -145,13 +191,17 @@ impl MeterCommand {
         let session = self.connection.open()?;
         let mut client = catalog(&session.ledger);
         match self.action {
-            MeterAction::Create { slug, unit, aggregation, dimensions, limit, change } => {
+            MeterAction::Create { slug, unit, aggregation, per, unique, dimensions, limit, change } => {
                 let meter = Meter {
                     slug,
                     unit,
                     aggregation: pb::Aggregation::from(aggregation).into(),
                     dimensions,
                     limit: pb::LimitKind::from(limit).into(),
+                    period: per
+                        .map_or(pb::AggregationPeriod::Unspecified, pb::AggregationPeriod::from)
+                        .into(),
+                    unique_dimension: unique.unwrap_or_default(),
                 };
                 let request = CreateMeterRequest { meter: Some(meter), request_id: change.id() };
                 let answer = client.create_meter(request).await?.into_inner();
@@ -173,9 +223,14 @@ impl MeterCommand {
 
 impl RateCardCommand {
     pub(crate) async fn run(self) -> Result<()> {
+        if let RateCardAction::Example { card } = self.action {
+            return print(card.file());
+        }
         let session = self.connection.open()?;
         let mut client = catalog(&session.ledger);
         let answer = match self.action {
+            RateCardAction::Example { .. } => return Ok(()),
+            RateCardAction::WhatIf(question) => return question.run(&session).await,
             RateCardAction::Publish { file, set_up, change } => {
                 let rate_card = Some(card::read(&file)?);
                 let request = PublishRateCardRequest { rate_card, set_up, request_id: change.id() };
@@ -215,9 +270,32 @@ fn prices(answer: &Value) -> Vec<Value> {
         for mut price in prices {
             if let Some(price) = price.as_object_mut() {
                 price.insert("card".to_owned(), card.clone());
+                let told = [("tiers_told", tiers(price)), ("free_told", free(price))];
+                price.extend(told.map(|(name, text)| (name.to_owned(), text.into())));
             }
             rows.push(price);
         }
     }
     rows
+}
+
+/// Where further tiers begin and what they cost, in words.
+fn tiers(price: &Map<String, Value>) -> String {
+    let whole = |tier: &Value, field: &str| tier.get(field).and_then(Value::as_i64).unwrap_or_default();
+    let tier = |tier: &Value| {
+        let tokens = MicroTokens::from_micros(whole(tier, "micros"));
+        format!("{tokens} above {}", whole(tier, "above"))
+    };
+    let tiers = price.get("tiers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    tiers.iter().map(tier).collect::<Vec<_>>().join(", ")
+}
+
+/// The free part of a month, in words.
+fn free(price: &Map<String, Value>) -> String {
+    let only = price.get("free_only").and_then(Value::as_bool).unwrap_or_default();
+    match price.get("free_quota").and_then(Value::as_i64).unwrap_or_default() {
+        0 => String::new(),
+        quota if only => format!("{quota} only"),
+        quota => quota.to_string(),
+    }
 }

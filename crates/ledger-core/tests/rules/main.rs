@@ -2,6 +2,7 @@
 //! systems.
 #![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
+mod aggregations;
 mod budgets;
 mod cases;
 mod holds;
@@ -10,6 +11,7 @@ mod notices;
 mod outlook;
 mod prices;
 mod rating;
+mod shapes;
 mod statement;
 mod tampered;
 mod world;

@@ -138,6 +138,7 @@ fn d48_a_batch_that_dips_below_zero_and_recovers_tells_it_once_and_starts_no_clo
     let batch = Batch {
         lines: &lines,
         states: &[],
+        periods: &drawdown_ledger_core::Periods::default(),
         prices: &heard.world.prices,
         settings: &settings,
         now,

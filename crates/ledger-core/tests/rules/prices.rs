@@ -1,11 +1,12 @@
 //! D12, D13, D47: versions of rate cards and the names of prices.
 
 use drawdown_ledger_core::{
-    CardVersion, ContractKind, NewVersion, PriceBook, PublishFault, Terms, TermsError,
+    Aggregation, CardVersion, ContractKind, NewVersion, Period, PriceBook, PublishFault, TIERS_MAX, Terms,
+    TermsDraft, TermsError, Tier,
 };
 use drawdown_types::{MeterSlug, PriceId, RateCardId, Slug, Timestamp, WindowSize};
 
-use crate::world::on;
+use crate::world::{at, on};
 
 fn meter(name: &str) -> MeterSlug {
     MeterSlug::new(name).unwrap()
@@ -25,7 +26,7 @@ fn version(name: &str, from: Timestamp, prices: &[(&str, i64)]) -> NewVersion {
 }
 
 #[derive(Default)]
-struct Cards(Vec<CardVersion>);
+struct Cards(Vec<CardVersion>, std::collections::HashMap<MeterSlug, Aggregation>);
 
 impl Cards {
     fn publish(&mut self, new: NewVersion, earliest: Option<Timestamp>) -> Result<(), Vec<PublishFault>> {
@@ -36,12 +37,13 @@ impl Cards {
 
     fn book(&self) -> PriceBook {
         // The order in which versions are loaded means nothing.
-        PriceBook::new(self.0.iter().rev().cloned())
+        PriceBook::with_meters(self.0.iter().rev().cloned(), self.1.clone())
     }
 
     fn price(&self, name: &str, window: Timestamp) -> Option<(PriceId, i64)> {
-        let found = self.book().in_force(ContractKind::Flex, &meter(name), window);
-        found.map(|(price_id, terms)| (price_id, terms.micros()))
+        let book = self.book();
+        let found = book.in_force(ContractKind::Flex, &meter(name), window);
+        found.map(|found| (found.price_id, found.terms.micros()))
     }
 
     fn micros(&self, name: &str, window: Timestamp) -> Option<i64> {
@@ -118,9 +120,130 @@ fn a_meter_passes_from_card_to_card_at_one_edge_whatever_their_names() {
     }
 }
 
+fn one(name: &str, from: Timestamp, prices: Vec<(&str, Terms)>) -> NewVersion {
+    let prices = prices.into_iter().map(|(name, terms)| (meter(name), terms)).collect();
+    NewVersion { prices, ..version(name, from, &[]) }
+}
+
+fn draft() -> TermsDraft {
+    TermsDraft { micros: 1, per_units: 1, ..TermsDraft::default() }
+}
+
+#[test]
+fn d47_what_counts_by_the_month_changes_only_where_a_month_begins() {
+    let tier = Tier { above: 10, micros: 1 };
+    let shapes = [
+        TermsDraft { free_quota: 10, ..draft() },
+        TermsDraft { charged_unit: Some(60), ..draft() },
+        TermsDraft { tiers: vec![tier], ..draft() },
+        TermsDraft { micros: 0, free_quota: 10, free_only: true, ..draft() },
+    ];
+    let (june, inside, july) = (at("2026-06-01T00:00:00Z"), on("12:00:00"), at("2026-07-01T00:00:00Z"));
+    for shape in shapes {
+        let shape = shape.check().unwrap();
+        let flat = Terms::new(5, 1, false).unwrap();
+        let fault = || PublishFault::InsideMonth { meter: meter("m"), at: inside, next: july };
+        for (was, will) in [
+            (vec![("m", flat.clone())], vec![("m", shape.clone())]),
+            (vec![("m", shape.clone())], vec![("m", flat.clone())]),
+            (vec![("m", shape.clone())], Vec::new()),
+            (Vec::new(), vec![("m", shape.clone())]),
+        ] {
+            let mut cards = Cards::default();
+            cards.publish(one("a", june, was), None).unwrap();
+            assert_eq!(cards.publish(one("a", inside, will.clone()), None), Err(vec![fault()]));
+            assert_eq!(cards.publish(one("a", july, will), None), Ok(()));
+        }
+        // What stays as it is may be in a version of any edge.
+        let mut cards = Cards::default();
+        cards.publish(one("a", june, vec![("m", shape.clone()), ("n", flat.clone())]), None).unwrap();
+        let other = Terms::new(6, 1, false).unwrap();
+        assert_eq!(cards.publish(one("a", inside, vec![("m", shape), ("n", other)]), None), Ok(()));
+        assert_eq!(cards.price("m", june), cards.price("m", july));
+    }
+}
+
+#[test]
+fn d47_meters_with_periods_change_their_price_only_where_a_month_begins() {
+    for aggregation in [Aggregation::Max(Period::Day), Aggregation::Unique(Period::Month)] {
+        let mut cards = Cards::default();
+        cards.1.insert(meter("seat"), aggregation);
+        let refused = cards.publish(version("a", on("12:00:00"), &[("call", 1), ("seat", 1)]), None);
+        let next = at("2026-07-01T00:00:00Z");
+        let fault = PublishFault::InsideMonth { meter: meter("seat"), at: on("12:00:00"), next };
+        assert_eq!(refused, Err(vec![fault]));
+        assert_eq!(cards.publish(version("a", next, &[("call", 1), ("seat", 1)]), None), Ok(()));
+        let book = cards.book();
+        let seat = book.in_force(ContractKind::Flex, &meter("seat"), next).unwrap();
+        assert_eq!(seat.period, aggregation.period());
+    }
+}
+
 #[test]
 fn terms_are_checked() {
     assert_eq!(Terms::new(-1, 1, false), Err(TermsError::NegativeMicros(-1)));
     assert_eq!(Terms::new(1, 0, false), Err(TermsError::NoUnits(0)));
     assert!(Terms::new(0, 1, false).is_ok(), "a meter may be free");
+    let tier = |above, micros| Tier { above, micros };
+    let cases = [
+        (TermsDraft { tiers: vec![tier(0, 1)], ..draft() }, TermsError::EmptyTier { index: 0, above: 0 }),
+        (
+            TermsDraft { tiers: vec![tier(5, 1), tier(5, 2)], ..draft() },
+            TermsError::EmptyTier { index: 1, above: 5 },
+        ),
+        (
+            TermsDraft { tiers: vec![tier(5, 1), tier(4, 2)], ..draft() },
+            TermsError::TierNotAscending { index: 1, above: 4, before: 5 },
+        ),
+        (
+            TermsDraft { tiers: vec![tier(-5, 1)], ..draft() },
+            TermsError::TierNotAscending { index: 0, above: -5, before: 0 },
+        ),
+        (
+            TermsDraft { tiers: vec![tier(5, -1)], ..draft() },
+            TermsError::NegativeTier { index: 0, micros: -1 },
+        ),
+        (TermsDraft { charged_unit: Some(0), ..draft() }, TermsError::UnitTooSmall(0)),
+        (
+            TermsDraft { charged_unit: Some(60), tiers: vec![tier(5, 1)], ..draft() },
+            TermsError::UnitWithTiers,
+        ),
+        (TermsDraft { free_quota: -1, ..draft() }, TermsError::NegativeQuota(-1)),
+        (TermsDraft { micros: 0, free_only: true, ..draft() }, TermsError::FreeOnlyWithoutQuota),
+        (TermsDraft { free_only: true, free_quota: 1, ..draft() }, TermsError::FreeOnlyWithPrice),
+    ];
+    for (draft, fault) in cases {
+        assert_eq!(draft.check(), Err(vec![fault]));
+    }
+    let many = |len: usize| TermsDraft {
+        tiers: (1..=len).map(|above| tier(above.try_into().unwrap(), 1)).collect(),
+        ..draft()
+    };
+    assert!(many(TIERS_MAX).check().is_ok());
+    assert_eq!(many(TIERS_MAX + 1).check(), Err(vec![TermsError::TooManyTiers(TIERS_MAX + 1)]));
+}
+
+#[test]
+fn every_fault_of_terms_is_told_at_once_by_its_field() {
+    let draft = TermsDraft {
+        micros: -1,
+        per_units: 0,
+        tiers: vec![Tier { above: 3, micros: -1 }, Tier { above: 3, micros: 1 }],
+        charged_unit: Some(0),
+        free_quota: -1,
+        free_only: true,
+        failed_is_free: false,
+    };
+    let fields: Vec<_> = draft.check().unwrap_err().iter().map(TermsError::field).collect();
+    let expected = [
+        "micros",
+        "per_units",
+        "tiers[0].micros",
+        "tiers[1].above",
+        "charged_unit",
+        "charged_unit",
+        "free_quota",
+        "free_only",
+    ];
+    assert_eq!(fields, expected);
 }

@@ -1,7 +1,8 @@
 //! D13, D14, D18, D20, D25, D53: what usage costs.
 
 use drawdown_ledger_core::{
-    Attribution, Batch, FoldError, Rated, Terms, Unattributable, Usage, fold_batch, price_of, usage_keys,
+    Attribution, Batch, FoldError, Periods, Rated, Terms, Unattributable, Usage, fold_batch, price_of,
+    usage_keys,
 };
 use drawdown_types::{ChargeId, MicroTokens, Quantity, TeamId};
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use crate::world::{STANDARD, World, at, id, on, reasons, tokens};
 #[test]
 fn d13_the_card_of_2022_11_is_exact() {
     let price = |micros, per_units, quantity| {
-        price_of(Terms::new(micros, per_units, false).unwrap(), Quantity::new(quantity).unwrap())
+        price_of(&Terms::new(micros, per_units, false).unwrap(), Quantity::new(quantity).unwrap())
     };
     assert_eq!(price(2_000_000, 3_600, 5_400), Some(tokens("3")), "automation: 2 tokens an hour");
     assert_eq!(price(500_000, 1, 3), Some(tokens("1.5")), "complex jobs");
@@ -124,6 +125,7 @@ fn a_team_that_is_not_loaded_is_the_callers_mistake() {
     let batch = Batch {
         lines: &lines,
         states: &[],
+        periods: &Periods::default(),
         prices: &world.prices,
         settings: &world.settings,
         now: on("12:01:00"),
@@ -203,7 +205,7 @@ proptest! {
         micros in 0i64..1 << 50, per_units in 1i64..1 << 40, a in 0i64..1 << 40, b in 0i64..1 << 40
     ) {
         let terms = Terms::new(micros, per_units, false).unwrap();
-        let price = |units| price_of(terms, Quantity::new(units).unwrap());
+        let price = |units| price_of(&terms, Quantity::new(units).unwrap());
         if let (Some(less), Some(more)) = (price(a.min(b)), price(a.max(b))) {
             prop_assert!(less <= more);
         }

@@ -1,9 +1,10 @@
 //! One team, one flex card, and short words to say what happens to them.
 
 use drawdown_ledger_core::{
-    Attribution, Balance, BalanceView, Batch, Charge, ContractKind, Grant, JournalRow, Kind, Line, Lot,
-    NewVersion, Payer, Plan, PoolKind, PriceBook, Purchase, Settings, Team, Terms, Unattributable, Usage,
-    UsageState, balance_at, fold_batch, grant, purchase, roll_forward, usage_keys,
+    Aggregation, Attribution, Balance, BalanceView, Batch, Charge, ContractKind, Grant, JournalRow, Kind,
+    Line, Lot, NewVersion, Payer, Periods, Plan, PoolKind, PriceBook, Purchase, Settings, Team, Terms,
+    Unattributable, Usage, UsageState, balance_at, fold_batch, grant, periods_wanted, purchase, roll_forward,
+    usage_keys,
 };
 use drawdown_types::{
     AppId, ChargeId, ClientId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, RateCardId, Slug, Timestamp,
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) prices: PriceBook,
     pub(crate) settings: Settings,
     pub(crate) states: Vec<UsageState>,
+    pub(crate) periods: Periods,
     pub(crate) journal: Vec<JournalRow>,
     made: u64,
 }
@@ -48,6 +50,7 @@ impl World {
             prices: PriceBook::default(),
             settings: Settings::default(),
             states: Vec::new(),
+            periods: Periods::default(),
             journal: Vec::new(),
             made: 0,
         };
@@ -55,16 +58,21 @@ impl World {
         world
     }
 
-    pub(crate) fn publish(&mut self, from: &str, rates: &[(&str, i64, i64, bool)]) {
-        let terms = |rate: &(&str, i64, i64, bool)| {
-            (MeterSlug::new(rate.0).unwrap(), Terms::new(rate.1, rate.2, rate.3).unwrap())
-        };
+    pub(crate) fn publish(&mut self, from: &str, rates: &[(&'static str, i64, i64, bool)]) {
+        let terms =
+            |rate: &(&'static str, i64, i64, bool)| (rate.0, Terms::new(rate.1, rate.2, rate.3).unwrap());
+        self.publish_terms(from, rates.iter().map(terms).collect());
+    }
+
+    /// A version of the card with whatever prices.
+    pub(crate) fn publish_terms(&mut self, from: &str, prices: Vec<(&str, Terms)>) {
+        let prices = prices.into_iter().map(|(meter, terms)| (MeterSlug::new(meter).unwrap(), terms));
         let version = NewVersion {
             rate_card_id: RateCardId::generate(),
             name: Slug::new("standard").unwrap(),
             contract_kind: ContractKind::Flex,
             effective_from: at(from),
-            prices: rates.iter().map(terms).collect(),
+            prices: prices.collect(),
         };
         let made = &mut self.made;
         let version = self.prices.publish(version, None, self.settings.window_size, || {
@@ -73,7 +81,15 @@ impl World {
         });
         let version = version.unwrap();
         let versions = self.prices.versions().iter().cloned().chain([version]);
-        self.prices = PriceBook::new(versions.collect::<Vec<_>>());
+        let meters = self.prices.meters().clone();
+        self.prices = PriceBook::with_meters(versions.collect::<Vec<_>>(), meters);
+    }
+
+    /// Makes `meter` one that aggregates so; before its price is published.
+    pub(crate) fn aggregate(&mut self, meter: &str, aggregation: Aggregation) {
+        let mut meters = self.prices.meters().clone();
+        meters.insert(MeterSlug::new(meter).unwrap(), aggregation);
+        self.prices = PriceBook::with_meters(self.prices.versions().to_vec(), meters);
     }
 
     fn keep(&mut self, plan: &Plan) {
@@ -81,6 +97,11 @@ impl World {
             self.states.retain(|other| other.key != state.key);
             self.states.push(state.clone());
         }
+        for state in &plan.periods.states {
+            self.periods.states.retain(|other| other.key != state.key);
+            self.periods.states.push(*state);
+        }
+        self.periods.values.extend(plan.periods.values.iter().cloned());
         self.journal.extend(plan.journal.iter().cloned());
     }
 
@@ -136,9 +157,15 @@ impl World {
     pub(crate) fn post(&mut self, lines: &[Line], now: Timestamp) -> Plan {
         let keys = usage_keys(&self.prices, lines, &self.team.holds);
         let states: Vec<_> = self.states.iter().filter(|state| keys.contains(&state.key)).cloned().collect();
+        // As the store does: only what the batch asks for.
+        let wanted = periods_wanted(&self.prices, lines, &self.team.holds);
+        let mut periods = self.periods.clone();
+        periods.states.retain(|state| wanted.keys.contains(&state.key));
+        periods.values.retain(|value| wanted.values.contains(value));
         let batch = Batch {
             lines,
             states: &states,
+            periods: &periods,
             prices: &self.prices,
             settings: &self.settings,
             now,

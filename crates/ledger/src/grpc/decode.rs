@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use drawdown_ledger_core::{ContractKind, Grant, LOT_MAX_TOKENS, NewVersion, PoolKind, Settings, Terms};
+use drawdown_ledger_core::{
+    Aggregation, ContractKind, Grant, LOT_MAX_TOKENS, NewVersion, Period, PoolKind, Settings, TIERS_MAX,
+    Terms, TermsDraft, Tier,
+};
 use drawdown_proto::{ledger::v1, scalar::timestamp_from_proto};
 use drawdown_service::{Refusal, Violations};
 use drawdown_types::{
@@ -13,10 +16,7 @@ use crate::{
     cards::Publication,
     lanes::LostClaim,
     reason,
-    store::{
-        catalog::{Aggregation, Meter},
-        shards::LaneKey,
-    },
+    store::{catalog::Meter, shards::LaneKey},
     tokens::{GrantOrder, Of, PurchaseOrder},
 };
 
@@ -108,7 +108,7 @@ pub(super) const fn contract_kind(kind: v1::ContractKind) -> Option<ContractKind
     }
 }
 
-fn contract_kind_field(v: &mut Violations, field: &str, value: i32) -> Option<ContractKind> {
+pub(super) fn contract_kind_field(v: &mut Violations, field: &str, value: i32) -> Option<ContractKind> {
     let kind = v1::ContractKind::try_from(value).ok().and_then(contract_kind);
     v.field(field, || kind.ok_or("must be flex or enterprise"))
 }
@@ -126,12 +126,7 @@ pub(super) fn meter(request: &v1::CreateMeterRequest) -> Result<Meter, Refusal> 
 fn meter_fields(v: &mut Violations, meter: &v1::Meter) -> Option<Meter> {
     let slug = parsed(v, "slug", &meter.slug);
     let unit = text(v, "unit", &meter.unit, 1, UNIT_BYTES_MAX);
-    let aggregation = match v1::Aggregation::try_from(meter.aggregation) {
-        Ok(v1::Aggregation::Sum) => Some(Aggregation::Sum),
-        Ok(v1::Aggregation::Count) => Some(Aggregation::Count),
-        Ok(v1::Aggregation::Unspecified) | Err(_) => None,
-    };
-    let aggregation = v.field("aggregation", || aggregation.ok_or("must be sum or count"));
+    let aggregation = aggregation(v, meter);
     let hard = match v1::LimitKind::try_from(meter.limit) {
         Ok(v1::LimitKind::Unspecified | v1::LimitKind::Soft) => Some(false),
         Ok(v1::LimitKind::Hard) => Some(true),
@@ -152,9 +147,48 @@ fn meter_fields(v: &mut Violations, meter: &v1::Meter) -> Option<Meter> {
         slug: slug?,
         unit: unit?,
         aggregation: aggregation?,
+        unique_dimension: Some(meter.unique_dimension.clone()).filter(|name| !name.is_empty()),
         dimensions: meter.dimensions.clone(),
         hard: hard?,
     })
+}
+
+/// The aggregation with its period and dimension, which only `max` and `unique` have.
+fn aggregation(v: &mut Violations, meter: &v1::Meter) -> Option<Aggregation> {
+    let kind = v1::Aggregation::try_from(meter.aggregation);
+    let period = match v1::AggregationPeriod::try_from(meter.period) {
+        Ok(v1::AggregationPeriod::Day) => Some(Period::Day),
+        Ok(v1::AggregationPeriod::Month) => Some(Period::Month),
+        Ok(v1::AggregationPeriod::Unspecified) | Err(_) => None,
+    };
+    let (by_period, unique) = match kind {
+        Ok(v1::Aggregation::Max) => (true, false),
+        Ok(v1::Aggregation::Unique) => (true, true),
+        Ok(v1::Aggregation::Sum | v1::Aggregation::Count | v1::Aggregation::Unspecified) | Err(_) => {
+            (false, false)
+        }
+    };
+    if by_period && period.is_none() {
+        v.push("period", "must be day or month for max and unique");
+    } else if !by_period && meter.period != 0 {
+        v.push("period", "is for max and unique only");
+    }
+    let dimension = &meter.unique_dimension;
+    if unique && !meter.dimensions.contains(dimension) {
+        v.push("unique_dimension", "must be one of the dimensions of a meter that counts distinct values");
+    } else if !unique && !dimension.is_empty() {
+        v.push("unique_dimension", "is for unique only");
+    }
+    match kind {
+        Ok(v1::Aggregation::Sum) => Some(Aggregation::Sum),
+        Ok(v1::Aggregation::Count) => Some(Aggregation::Count),
+        Ok(v1::Aggregation::Max) => period.map(Aggregation::Max),
+        Ok(v1::Aggregation::Unique) => period.map(Aggregation::Unique),
+        Ok(v1::Aggregation::Unspecified) | Err(_) => {
+            v.push("aggregation", "must be sum, count, max or unique");
+            None
+        }
+    }
 }
 
 pub(super) fn publication(request: &v1::PublishRateCardRequest) -> Result<Publication, Refusal> {
@@ -180,20 +214,7 @@ fn card_fields(v: &mut Violations, card: &v1::RateCard, set_up: bool) -> Option<
     if card.prices.len() > PRICES_MAX {
         v.push("prices", format!("are {}, at most {PRICES_MAX}", card.prices.len()));
     }
-    let mut prices = Vec::with_capacity(card.prices.len().min(PRICES_MAX));
-    for (index, price) in card.prices.iter().enumerate().take(PRICES_MAX) {
-        v.within(&format!("prices[{index}]"), |v| {
-            let meter: Option<MeterSlug> = parsed(v, "meter", &price.meter);
-            if price.micros < 0 {
-                v.push("micros", format!("is {}, must be at least 0", price.micros));
-            }
-            if price.per_units < 1 {
-                v.push("per_units", format!("is {}, must be at least 1", price.per_units));
-            }
-            let terms = Terms::new(price.micros, price.per_units, price.failed_is_free).ok();
-            prices.extend(meter.zip(terms));
-        });
-    }
+    let prices = prices(v, &card.prices);
     let from = from?;
     let version = NewVersion {
         rate_card_id: RateCardId::generate(),
@@ -203,6 +224,40 @@ fn card_fields(v: &mut Violations, card: &v1::RateCard, set_up: bool) -> Option<
         prices,
     };
     Some((version, from.is_none()))
+}
+
+/// Prices of a card, each meter with its terms.
+pub(super) fn prices(v: &mut Violations, prices: &[v1::Price]) -> Vec<(MeterSlug, Terms)> {
+    let mut read = Vec::with_capacity(prices.len().min(PRICES_MAX));
+    for (index, price) in prices.iter().enumerate().take(PRICES_MAX) {
+        v.within(&format!("prices[{index}]"), |v| {
+            let meter: Option<MeterSlug> = parsed(v, "meter", &price.meter);
+            let terms = terms(v, price);
+            read.extend(meter.zip(terms));
+        });
+    }
+    read
+}
+
+fn terms(v: &mut Violations, price: &v1::Price) -> Option<Terms> {
+    // One more than there may be is enough to be told that there are too many.
+    let tiers = price.tiers.iter().take(TIERS_MAX.saturating_add(1));
+    let draft = TermsDraft {
+        micros: price.micros,
+        per_units: price.per_units,
+        tiers: tiers.map(|tier| Tier { above: tier.above, micros: tier.micros }).collect(),
+        charged_unit: price.charged_unit,
+        free_quota: price.free_quota,
+        free_only: price.free_only,
+        failed_is_free: price.failed_is_free,
+    };
+    match draft.check() {
+        Ok(terms) => Some(terms),
+        Err(faults) => {
+            faults.iter().for_each(|fault| v.push(&fault.field(), fault));
+            None
+        }
+    }
 }
 
 // === tokens ===

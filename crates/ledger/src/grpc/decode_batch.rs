@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use drawdown_ledger_core::{Attribution, Line, Payer, Unattributable, Usage};
+use drawdown_ledger_core::{Attribution, DistinctValues, Line, Payer, Unattributable, Usage};
 use drawdown_proto::ledger::v1::{self, line};
 use drawdown_service::{Refusal, Violations};
 use drawdown_types::{HoldId, MeterSlug, Quantity, Timestamp, WindowSize};
@@ -22,6 +22,10 @@ use crate::{
 const DIGEST_BYTES: usize = 16;
 /// Most lanes of one batch.
 const LANES_MAX: usize = 100_000;
+/// Most distinct values of one line.
+const VALUES_MAX: usize = 100_000;
+/// Most bytes of a value: those of a dimension.
+const VALUE_BYTES_MAX: usize = 128;
 /// Most reasons of refused events.
 const REASONS_MAX: usize = 1000;
 
@@ -170,6 +174,10 @@ impl LineReader {
                 Quantity::new(sum.quantity).map_err(|e| e.to_string()).map_err(problem("sum.quantity"))?,
             ),
             Some(line::State::Count(_)) => Usage::Count,
+            Some(line::State::Max(max)) => {
+                Usage::Max(Quantity::new(max.value).map_err(|e| e.to_string()).map_err(problem("max.value"))?)
+            }
+            Some(line::State::Unique(unique)) => Usage::Unique(distinct(&unique.values)?),
             None => return Err(problem("state")("must be set".to_owned())),
         };
         let attribution = match &line.attribution {
@@ -239,6 +247,19 @@ fn payer(payer: &v1::Payer) -> Result<Payer, Problem> {
 
 fn shown(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
+/// Distinct values: each must be there once, or the batch's totals would be no proof of them.
+fn distinct(values: &[Vec<u8>]) -> Result<DistinctValues, Problem> {
+    let wrong = |why: String| Err(problem("unique.values")(why));
+    if values.len() > VALUES_MAX {
+        return wrong(format!("are {}, at most {VALUES_MAX}", values.len()));
+    }
+    if let Some(long) = values.iter().find(|value| value.len() > VALUE_BYTES_MAX) {
+        return wrong(format!("one has {} bytes, at most {VALUE_BYTES_MAX}", long.len()));
+    }
+    let read = DistinctValues::new(values.iter().map(|value| value.as_slice().into()));
+    if read.as_slice().len() == values.len() { Ok(read) } else { wrong("have one value twice".to_owned()) }
 }
 
 /// Dimensions as a JSON object, sorted by name. Postgres keeps no NUL in a text, and usage is never

@@ -1,13 +1,15 @@
 //! From stored values to messages.
 
-use drawdown_ledger_core::{BalanceView, CardVersion, ContractKind, LotState, PoolKind};
+use drawdown_ledger_core::{
+    Aggregation, BalanceView, CardVersion, ContractKind, LotState, Period, PoolKind, Terms,
+};
 use drawdown_proto::{ledger::v1, scalar::timestamp_to_proto};
-use drawdown_types::{ChargeId, HoldId, LotId, TeamId};
+use drawdown_types::{ChargeId, HoldId, LotId, MeterSlug, TeamId};
 
 use crate::{
     lanes::ShardState,
     store::{
-        catalog::{Aggregation, Meter},
+        catalog::Meter,
         reads::{JournalRead, UnattributedRead},
         shards::Lane,
     },
@@ -27,6 +29,13 @@ pub(super) fn meter(meter: &Meter) -> v1::Meter {
     let aggregation = match meter.aggregation {
         Aggregation::Sum => v1::Aggregation::Sum,
         Aggregation::Count => v1::Aggregation::Count,
+        Aggregation::Max(_) => v1::Aggregation::Max,
+        Aggregation::Unique(_) => v1::Aggregation::Unique,
+    };
+    let period = match meter.aggregation.period() {
+        Some(Period::Day) => v1::AggregationPeriod::Day,
+        Some(Period::Month) => v1::AggregationPeriod::Month,
+        None => v1::AggregationPeriod::Unspecified,
     };
     let limit = if meter.hard { v1::LimitKind::Hard } else { v1::LimitKind::Soft };
     v1::Meter {
@@ -35,6 +44,23 @@ pub(super) fn meter(meter: &Meter) -> v1::Meter {
         aggregation: aggregation.into(),
         dimensions: meter.dimensions.clone(),
         limit: limit.into(),
+        period: period.into(),
+        unique_dimension: meter.unique_dimension.clone().unwrap_or_default(),
+    }
+}
+
+/// The price of a meter.
+pub(super) fn price(meter: &MeterSlug, terms: &Terms) -> v1::Price {
+    let tier = |tier: &drawdown_ledger_core::Tier| v1::PriceTier { above: tier.above, micros: tier.micros };
+    v1::Price {
+        meter: meter.to_string(),
+        micros: terms.micros(),
+        per_units: terms.per_units(),
+        failed_is_free: terms.failed_is_free(),
+        tiers: terms.tiers().iter().map(tier).collect(),
+        charged_unit: terms.charged_unit(),
+        free_quota: terms.free_quota(),
+        free_only: terms.free_only(),
     }
 }
 
@@ -43,18 +69,12 @@ pub(super) fn card(card: &CardVersion) -> v1::RateCard {
         ContractKind::Flex => v1::ContractKind::Flex,
         ContractKind::Enterprise => v1::ContractKind::Enterprise,
     };
-    let price = |price: &drawdown_ledger_core::Price| v1::Price {
-        meter: price.meter.to_string(),
-        micros: price.terms.micros(),
-        per_units: price.terms.per_units(),
-        failed_is_free: price.terms.failed_is_free(),
-    };
     v1::RateCard {
         rate_card_id: card.rate_card_id.to_string(),
         name: card.name.to_string(),
         contract_kind: kind.into(),
         effective_from: Some(timestamp_to_proto(card.effective_from)),
-        prices: card.prices.iter().map(price).collect(),
+        prices: card.prices.iter().map(|priced| price(&priced.meter, &priced.terms)).collect(),
     }
 }
 

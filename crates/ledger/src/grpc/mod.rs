@@ -19,6 +19,7 @@ mod settlement;
 mod statement;
 mod status;
 mod token;
+mod what_if;
 
 pub use budget::Budgets;
 pub use catalog::Catalog;
@@ -28,3 +29,4 @@ pub use notice::Notices;
 pub use report::Reports;
 pub use settlement::Settlement;
 pub use token::Tokens;
+pub use what_if::WhatIf;

@@ -5,12 +5,12 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use drawdown_ledger_core::{Attribution, Line, Payer, Unattributable, Usage};
+use drawdown_ledger_core::{Aggregation, Attribution, Line, Payer, Unattributable, Usage};
 use drawdown_types::{AccountId, HoldId, MeterSlug, TeamId};
 
 use crate::{
     catalogue::Catalogue,
-    store::{catalog::Aggregation, settlement::LaneRange, teams::StoredTeam},
+    store::{settlement::LaneRange, teams::StoredTeam},
 };
 
 /// A sealed batch, merged and resolved by metering.
@@ -84,11 +84,16 @@ pub(super) fn charged_lines<'a>(
     catalogue: &Catalogue,
     poisoned: &HashSet<TeamId>,
 ) -> Cow<'a, [Line]> {
-    let fits = |line: &Line| match (catalogue.meters.get(&line.meter), line.usage) {
-        (Some(Aggregation::Sum), Usage::Sum(_)) | (Some(Aggregation::Count), Usage::Count) | (None, _) => {
-            true
-        }
-        (Some(Aggregation::Sum), Usage::Count) | (Some(Aggregation::Count), Usage::Sum(_)) => false,
+    let fits = |line: &Line| match (catalogue.meters.get(&line.meter), &line.usage) {
+        (None, _)
+        | (Some(Aggregation::Sum), Usage::Sum(_))
+        | (Some(Aggregation::Count), Usage::Count)
+        | (Some(Aggregation::Max(_)), Usage::Max(_))
+        | (Some(Aggregation::Unique(_)), Usage::Unique(_)) => true,
+        (Some(Aggregation::Sum), _)
+        | (Some(Aggregation::Count), _)
+        | (Some(Aggregation::Max(_)), _)
+        | (Some(Aggregation::Unique(_)), _) => false,
     };
     let mut lines = Cow::Borrowed(batch.lines.as_slice());
     set_apart(&mut lines, |line, payer| poisoned.contains(&payer.team_id) || !fits(line));

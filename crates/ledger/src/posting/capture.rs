@@ -3,7 +3,9 @@
 //! The same fold and the same statements as a batch of one line, under the same locks in the same order
 //! (catalogue, balance); only the cursor and the lanes are not concerned. The charge names batch 0.
 
-use drawdown_ledger_core::{Attribution, Book, Hold, HoldEnd, Line, Payer, Usage, usage_keys};
+use drawdown_ledger_core::{
+    Aggregation, Attribution, Book, Hold, HoldEnd, Line, Payer, Periods, Usage, usage_keys,
+};
 use drawdown_types::{ChargeId, ClientId, HoldId, MeterSlug, Quantity, Timestamp};
 use sqlx::{Postgres, Transaction};
 
@@ -12,12 +14,7 @@ use crate::{
     catalogue::Catalogue,
     error::Error,
     noting,
-    store::{
-        catalog::{self, Aggregation},
-        settlement, teams,
-        teams::Wanted,
-        write,
-    },
+    store::{catalog, settlement, teams, teams::Wanted, write},
 };
 
 /// Usage to charge.
@@ -91,7 +88,8 @@ impl Poster {
         let wanted = Wanted { keys: &keys, months: &months, lot: None };
         let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &[payer.team_id], &wanted).await?;
         let last: &[HoldId] = if capture.last { &[capture.hold_id] } else { &[] };
-        let (plan, noted) = self.fold(&lines, last, &mut stored, &states, &catalogue, now)?;
+        let (plan, noted) =
+            self.fold(&lines, last, &mut stored, (&states, &Periods::default()), &catalogue, now)?;
         let Some(charge) = plan.charges.first() else { return Ok(Captured::Overflow) };
         let batch = single(&lines);
         let rows = rows::Rows::new(&batch, &lines, &plan, &stored, now)?;
@@ -139,6 +137,8 @@ fn line(capture: &Capture, catalogue: &Catalogue, window: Timestamp) -> Option<L
     let (events, usage) = match catalogue.meters.get(&capture.meter)? {
         Aggregation::Sum => (1, Usage::Sum(capture.quantity)),
         Aggregation::Count => (u64::try_from(capture.quantity.as_units()).ok()?, Usage::Count),
+        // Their quantities are no part of a sum: they come by batches.
+        Aggregation::Max(_) | Aggregation::Unique(_) => return None,
     };
     Some(Line {
         client_id: capture.client_id.clone(),

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
-use drawdown_ledger_core::{Attribution, Balance, Line, Payer, Plan, Rated};
-use drawdown_types::{BatchId, MicroTokens, TeamId, Timestamp};
+use drawdown_ledger_core::{Attribution, Balance, DistinctValues, Line, Payer, Plan, Rated, Usage};
+use drawdown_types::{AccountId, BatchId, MicroTokens, TeamId, Timestamp};
 
 use super::{Summary, batch::SealedBatch, clients::SettledClients};
 use crate::{
     error::Error,
     store::{
+        periods::ChargeValues,
         settlement::{SettledRows, UnattributedRow},
         teams::StoredTeam,
         write::{ChargeRow, TeamUsage},
@@ -19,6 +20,7 @@ use crate::{
 /// The rows of one post.
 pub(super) struct Rows<'a> {
     batch: &'a SealedBatch,
+    lines: &'a [Line],
     plan: &'a Plan,
     posted_at: Timestamp,
     charges: Vec<ChargeRow<'a>>,
@@ -55,6 +57,7 @@ impl<'a> Rows<'a> {
         });
         let mut rows = Self {
             batch,
+            lines,
             plan,
             posted_at: plan.instant.unwrap_or(now),
             charges: Vec::with_capacity(plan.charges.len()),
@@ -128,6 +131,7 @@ impl<'a> Rows<'a> {
                 events: events_of(line)?,
                 quantity: line.quantity().map_or(i64::MAX, |quantity| quantity.as_units()),
                 reason: left.reason,
+                values: distinct_values(line),
                 payer,
             });
         }
@@ -155,6 +159,25 @@ impl<'a> Rows<'a> {
 
     pub(super) fn charges(&self) -> &[ChargeRow<'a>] {
         &self.charges
+    }
+
+    /// The account of each team that has charges.
+    pub(super) fn accounts(&self) -> HashMap<TeamId, AccountId> {
+        self.charges.iter().map(|row| (row.charge.team_id, row.account_id)).collect()
+    }
+
+    /// The values of charges of unique meters, priced or not.
+    pub(super) fn values(&self) -> Vec<ChargeValues<'a>> {
+        let values = self.charges.iter().filter_map(|row| {
+            Some(ChargeValues {
+                account_id: row.account_id,
+                team_id: row.charge.team_id,
+                seq: row.seq,
+                posted_at: row.charge.posted_at,
+                values: distinct_values(self.lines.get(row.charge.line)?)?,
+            })
+        });
+        values.collect()
     }
 
     /// Every team of the batch as it is afterwards: usage that costs nothing changes no book, but it
@@ -201,6 +224,13 @@ impl<'a> Rows<'a> {
             expired_micros,
             notices: 0,
         }
+    }
+}
+
+fn distinct_values(line: &Line) -> Option<&DistinctValues> {
+    match &line.usage {
+        Usage::Unique(values) => Some(values),
+        Usage::Sum(_) | Usage::Count | Usage::Max(_) => None,
     }
 }
 

@@ -17,6 +17,7 @@ pub mod installation;
 mod instant;
 pub mod lots;
 pub mod outbox;
+pub mod periods;
 pub mod pool;
 pub mod reads;
 pub mod scope;
@@ -25,6 +26,7 @@ pub mod shards;
 pub mod statements;
 pub mod teams;
 pub mod verification;
+pub mod what_if;
 pub mod write;
 
 pub use instant::Instant;

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
-use drawdown_ledger_core::Unattributable;
+use drawdown_ledger_core::{DistinctValues, Unattributable};
 use drawdown_types::{AccountId, AppId, BatchId, ProducerId, TeamId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
     Instant,
+    periods::literal,
     shards::{Cursor, LaneKey},
 };
 use crate::error::Error;
@@ -151,6 +152,8 @@ pub struct UnattributedRow<'a> {
     pub quantity: i64,
     /// Why.
     pub reason: Unattributable,
+    /// Its distinct values, of a unique meter.
+    pub values: Option<&'a DistinctValues>,
     /// Who would have paid, where that is known.
     pub payer: Option<(AccountId, TeamId, AppId)>,
 }
@@ -241,6 +244,7 @@ pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Resu
         col(left, |u| u.payer.map(|(_, team, _)| team.as_uuid())) as _,
         col(left, |u| u.payer.map(|(.., app)| app.as_uuid())) as _,
         rows.totals,
+        col(left, |u| u.values.map(literal)) as _,
     )
     .execute(tx)
     .await?;

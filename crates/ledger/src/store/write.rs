@@ -218,6 +218,7 @@ const fn zero_rated(rated: Rated) -> Option<&'static str> {
         Rated::Trial => Some("trial"),
         Rated::FailedFree => Some("failed"),
         Rated::Unpriced => Some("unpriced"),
+        Rated::OverQuota(_) => Some("over_quota"),
     }
 }
 

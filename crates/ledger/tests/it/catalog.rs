@@ -30,6 +30,7 @@ async fn every_wrong_field_of_a_meter_is_named_at_once() {
         aggregation: 0,
         dimensions: vec!["a".to_owned(), "a".to_owned(), "B".to_owned()],
         limit: 9,
+        ..Meter::default()
     };
     let request = CreateMeterRequest { meter: Some(meter), request_id: request_id() };
     let (_, reason, fields) = refusal(&world.catalog.create_meter(Request::new(request)).await.unwrap_err());

@@ -3,7 +3,7 @@
 
 use drawdown_ledger::verify::{INVARIANTS, REPLAY};
 
-use crate::world::{DAY, World, at, calls, calls_at};
+use crate::world::{DAY, World, at, calls, calls_at, usage_at};
 
 struct Corruption {
     sql: &'static str,
@@ -74,6 +74,41 @@ const CORRUPTIONS: &[Corruption] = &[
     Corruption {
         sql: "update ledger.price set micros = micros + 1",
         seen_by: &["charges_are_price_of_state"],
+    },
+    // One corruption for each shape of a price.
+    Corruption {
+        sql: "update ledger.usage_state set quantity = quantity + 1 where cycle = '0001-01-01T00:00:00Z'",
+        seen_by: &["charges_are_price_of_state"],
+    },
+    Corruption {
+        sql: "update ledger.price set charged_unit = charged_unit + 1 where charged_unit is not null",
+        seen_by: &["charges_are_price_of_state"],
+    },
+    Corruption {
+        sql: "update ledger.price set free_quota = free_quota + 1 where free_quota > 0 and not free_only",
+        seen_by: &["charges_are_price_of_state"],
+    },
+    Corruption {
+        sql: "update ledger.price set free_only = false, micros = 1 where free_only",
+        seen_by: &["charges_are_price_of_state"],
+    },
+    Corruption {
+        sql: "update ledger.price set tier_above = '{3}' where cardinality(tier_above) > 0",
+        seen_by: &["charges_are_price_of_state"],
+    },
+    Corruption {
+        sql: "update ledger.usage_period set quantity = quantity + 1
+              where price_id = (select price_id from ledger.price where meter = 'peak')",
+        seen_by: &["charges_are_price_of_state", "periods_are_their_charges"],
+    },
+    Corruption {
+        sql: "update ledger.usage_value set value = 'zoe' where value = 'ann'",
+        seen_by: &["periods_are_their_charges"],
+    },
+    Corruption {
+        sql: "update ledger.charge_values set distinct_values = '{ann,bob,cid}'
+              where cardinality(distinct_values) = 2",
+        seen_by: &["periods_are_their_charges"],
     },
     Corruption {
         sql: "update ledger.journal set debt_from_micros = debt_from_micros + 1 where kind = 'netting'",
@@ -176,6 +211,7 @@ const CORRUPTIONS: &[Corruption] = &[
 async fn rich() -> World {
     let world = World::new().await;
     world.priced().await;
+    let shapes = world.shapes().await;
     let (buyer, producer) = (world.buyer(), world.producer().await);
     world.grant(buyer, 5_000_000, None, "2026-03-10T13:00:00Z").await.unwrap();
     world.settle(producer, vec![calls(buyer, 2), calls(buyer, 1)]).await;
@@ -194,6 +230,10 @@ async fn rich() -> World {
     world.budget(buyer, None, 1_000_000_000, &[50]).await.unwrap();
     world.clock.advance(DAY + DAY);
     world.settle(producer, vec![calls_at(buyer, 1, "2026-03-12T13:30:00Z")]).await;
+    for window in ["2026-03-11T13:30:00Z", "2026-03-12T13:30:00Z"] {
+        let lines = shapes.iter().map(|(meter, state)| usage_at(buyer, meter, state.clone(), window));
+        world.settle(producer, lines.collect()).await;
+    }
     world.relay.look().await.unwrap();
     world.assert_clean().await;
     sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();

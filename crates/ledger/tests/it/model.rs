@@ -95,6 +95,7 @@ impl Both {
                 micros,
                 per_units,
                 failed_is_free,
+                ..Price::default()
             };
             let card = RateCard {
                 name: kind.to_owned(),

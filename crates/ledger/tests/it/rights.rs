@@ -17,8 +17,16 @@ use tonic::Request;
 use crate::world::{Buyer, User, World, at, calls, calls_at, reason};
 
 /// Tables whose rows are corrected by new rows only (D11).
-const ONLY_GROW: &[&str] =
-    &["audit_log", "batch_lane", "charge", "journal", "lost_range", "settlement_batch", "unattributed"];
+const ONLY_GROW: &[&str] = &[
+    "audit_log",
+    "batch_lane",
+    "charge",
+    "charge_values",
+    "journal",
+    "lost_range",
+    "settlement_batch",
+    "unattributed",
+];
 
 async fn session(database: &Database, role: &str) -> PgConnection {
     let mut session = PgConnection::connect(database.url()).await.unwrap();

@@ -177,12 +177,24 @@ impl World {
     }
 
     pub(crate) async fn meter(&self, slug: &str, aggregation: Aggregation) -> Result<Meter, Status> {
+        self.meter_by(slug, aggregation, AggregationPeriod::Unspecified, "").await
+    }
+
+    pub(crate) async fn meter_by(
+        &self,
+        slug: &str,
+        aggregation: Aggregation,
+        period: AggregationPeriod,
+        unique_dimension: &str,
+    ) -> Result<Meter, Status> {
         let meter = Meter {
             slug: slug.to_owned(),
             unit: slug.to_owned(),
             aggregation: aggregation.into(),
-            dimensions: vec!["region".to_owned()],
+            dimensions: vec!["region".to_owned(), "user".to_owned()],
             limit: LimitKind::Soft.into(),
+            period: period.into(),
+            unique_dimension: unique_dimension.to_owned(),
         };
         let request = CreateMeterRequest { meter: Some(meter), request_id: request_id() };
         let answer = self.catalog.create_meter(Request::new(request)).await?;
@@ -369,7 +381,7 @@ impl User {
 }
 
 pub(crate) fn price(meter: &str, micros: i64, per_units: i64) -> Price {
-    Price { meter: meter.to_owned(), micros, per_units, failed_is_free: true }
+    Price { meter: meter.to_owned(), micros, per_units, failed_is_free: true, ..Price::default() }
 }
 
 /// A batch that follows what `cursor` says.
@@ -383,8 +395,10 @@ pub(crate) fn batch(cursor: &ShardCursor, producer: ProducerId, lines: Vec<Line>
             .entry(line.meter.clone())
             .or_insert_with(|| MeterTotal { meter: line.meter.clone(), ..MeterTotal::default() });
         total.events += line.events;
-        total.quantity += match line.state {
-            Some(line::State::Sum(SumState { quantity })) => quantity,
+        total.quantity += match &line.state {
+            Some(line::State::Sum(SumState { quantity })) => *quantity,
+            Some(line::State::Max(MaxState { value })) => *value,
+            Some(line::State::Unique(UniqueState { values })) => i64::try_from(values.len()).unwrap(),
             _ => i64::try_from(line.events).unwrap(),
         };
     }
@@ -435,6 +449,25 @@ pub(crate) fn calls_at(buyer: Buyer, events: u64, window: &str) -> Line {
         state: Some(line::State::Count(CountState {})),
         attribution: Some(line::Attribution::Payer(payer(buyer))),
     }
+}
+
+/// Usage of another meter in that window.
+pub(crate) fn usage_at(buyer: Buyer, meter: &str, state: line::State, window: &str) -> Line {
+    Line { meter: meter.to_owned(), state: Some(state), ..calls_at(buyer, 1, window) }
+}
+
+pub(crate) fn sum(quantity: i64) -> line::State {
+    line::State::Sum(SumState { quantity })
+}
+
+pub(crate) fn largest(value: i64) -> line::State {
+    line::State::Max(MaxState { value })
+}
+
+pub(crate) fn distinct(values: &[&str]) -> line::State {
+    line::State::Unique(UniqueState {
+        values: values.iter().map(|value| value.as_bytes().to_vec()).collect(),
+    })
 }
 
 pub(crate) fn payer(buyer: Buyer) -> Payer {

@@ -17,6 +17,7 @@ pub(super) enum Status {
     Sum,
     Count,
     MeterUnknown,
+    Unsupported,
     DimensionUnknown,
 }
 
@@ -201,6 +202,7 @@ impl Counters {
             Status::Sum => Err(reason::QUANTITY_TOO_LARGE),
             Status::Count => Ok(1),
             Status::MeterUnknown => Err(reason::METER_UNKNOWN),
+            Status::Unsupported => Err(reason::AGGREGATION_UNSUPPORTED),
             Status::DimensionUnknown => Err(reason::DIMENSION_UNKNOWN),
         }
     }
@@ -263,6 +265,7 @@ impl Status {
             Ok(Aggregation::Sum) => Self::Sum,
             Ok(Aggregation::Count) => Self::Count,
             Err(reason::DIMENSION_UNKNOWN) => Self::DimensionUnknown,
+            Err(reason::AGGREGATION_UNSUPPORTED) => Self::Unsupported,
             Err(_) => Self::MeterUnknown,
         }
     }
@@ -270,7 +273,7 @@ impl Status {
     const fn aggregation(self) -> Aggregation {
         match self {
             Self::Count => Aggregation::Count,
-            Self::Sum | Self::MeterUnknown | Self::DimensionUnknown => Aggregation::Sum,
+            Self::Sum | Self::MeterUnknown | Self::Unsupported | Self::DimensionUnknown => Aggregation::Sum,
         }
     }
 }
@@ -336,6 +339,9 @@ impl Refusal {
         let (column, description) = match self.reason {
             reason::METER_UNKNOWN => {
                 ("series", format!("is {}, whose meter is not in the catalogue", self.series))
+            }
+            reason::AGGREGATION_UNSUPPORTED => {
+                ("series", format!("is {}, whose meter aggregates in a way not served here", self.series))
             }
             reason::DIMENSION_UNKNOWN => {
                 ("series", format!("is {}, which has a dimension that its meter does not allow", self.series))

@@ -15,7 +15,7 @@ use drawdown_metering_core::{
     shard::{Lane, Position, ShardMap, shard_of},
 };
 
-use drawdown_types::Timestamp;
+use drawdown_types::{MeterSlug, Timestamp};
 
 use crate::setup::{
     DAY_MS, Event, HOUR_MS, Instance, RECEIPT_MS, frame, lane, map, meters, now, producer, series,
@@ -50,6 +50,17 @@ fn an_event_that_does_not_hold_loses_nothing_beside_it() {
     check_refused((1, 1, i64::MAX), reason::EVENT_TIME_IN_FUTURE, "time_deltas_ms[1]");
     check_refused((1, 1, RECEIPT_MS - 400 * DAY_MS - 1), reason::EVENT_TIME_TOO_OLD, "time_deltas_ms[1]");
     check_refused((1, 1, i64::MIN), reason::EVENT_TIME_TOO_OLD, "time_deltas_ms[1]");
+}
+
+#[test]
+fn events_of_a_meter_that_can_not_be_aggregated_are_refused_not_counted() {
+    let mut instance = Instance::new();
+    let unsupported = MeterSlug::new("unknown").unwrap();
+    let table = MeterTable::clone(&meters()).with_unsupported([unsupported]);
+    instance.aggregator.set_meters(Arc::new(table));
+    let refused = refused(instance.add_events(&[(1, 3, RECEIPT_MS), (3, 5, RECEIPT_MS)]));
+    assert_eq!(refused[0].reason, reason::AGGREGATION_UNSUPPORTED);
+    assert_eq!(instance.aggregator.take().events(), 1);
 }
 
 #[test]

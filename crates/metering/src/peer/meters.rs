@@ -68,7 +68,7 @@ impl Meters {
     /// Makes sure that a meter is known, or that the catalogue was read after this call began. Says whether
     /// the table may have changed.
     pub(crate) async fn learn(&self, slug: &MeterSlug) -> Result<bool, Error> {
-        if self.table().get(slug).is_some() {
+        if self.table().knows(slug) {
             return Ok(false);
         }
         let came = Instant::now();
@@ -86,7 +86,7 @@ impl Meters {
             }
             self.read(&mut read_at).await?;
         }
-        if self.table().get(slug).is_none() {
+        if !self.table().knows(slug) {
             let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
             if missed.len() >= MISSED_MAX {
                 missed.clear();
@@ -98,7 +98,7 @@ impl Meters {
 
     async fn read(&self, read_at: &mut Option<Instant>) -> Result<(), Error> {
         let began = Instant::now();
-        let mut meters = Vec::new();
+        let (mut meters, mut unsupported) = (Vec::new(), Vec::new());
         let mut page_token = String::new();
         loop {
             let request = ListMetersRequest {
@@ -108,9 +108,13 @@ impl Meters {
             let answer = self.catalog.clone().list_meters(request).await.map_err(Error::call(PEER, CALL))?;
             let page = answer.into_inner();
             for meter in page.meters {
-                meters.extend(facts(meter).map_err(|detail| Error::answer(PEER, CALL, detail))?);
+                let (slug, facts) = facts(meter).map_err(|detail| Error::answer(PEER, CALL, detail))?;
+                match facts {
+                    Some(facts) => meters.push((slug, facts)),
+                    None => unsupported.push(slug),
+                }
             }
-            if meters.len() > self.options.meters_max.get() {
+            if meters.len().saturating_add(unsupported.len()) > self.options.meters_max.get() {
                 return Err(Error::answer(PEER, CALL, "there are more meters than meters_max"));
             }
             if page.next_page_token.is_empty() {
@@ -118,25 +122,28 @@ impl Meters {
             }
             page_token = page.next_page_token;
         }
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(MeterTable::new(meters));
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(MeterTable::new(meters).with_unsupported(unsupported));
         *read_at = Some(began);
         Ok(())
     }
 }
 
-/// A meter of an aggregation that this version does not know is left out: its events are refused, not counted
-/// wrongly.
-fn facts(meter: Meter) -> Result<Option<(MeterSlug, MeterFacts)>, String> {
+/// A meter of an aggregation that this version can not do has no facts: its events are refused with that
+/// reason, not counted wrongly.
+fn facts(meter: Meter) -> Result<(MeterSlug, Option<MeterFacts>), String> {
+    let slug = MeterSlug::new(&meter.slug).map_err(|error| format!("meter {:?} {error}", meter.slug))?;
     let aggregation = match meter.aggregation() {
         WireAggregation::Sum => Aggregation::Sum,
         WireAggregation::Count => Aggregation::Count,
-        WireAggregation::Unspecified => return Ok(None),
+        WireAggregation::Max | WireAggregation::Unique | WireAggregation::Unspecified => {
+            return Ok((slug, None));
+        }
     };
-    let slug = MeterSlug::new(&meter.slug).map_err(|error| format!("meter {:?} {error}", meter.slug))?;
     let dimensions = meter
         .dimensions
         .iter()
         .map(|name| DimensionName::new(name).map_err(|error| format!("dimension {name:?} of {slug} {error}")))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Some((slug, MeterFacts { aggregation, dimensions })))
+    Ok((slug, Some(MeterFacts { aggregation, dimensions })))
 }

@@ -241,6 +241,8 @@ async fn a_frame_for_a_lane_that_was_not_attached_is_named() {
 #[tokio::test]
 async fn bad_events_are_refused_in_their_place() {
     let rig = Rig::new().await;
+    // The ledger has such meters; their events must not be summed or counted instead.
+    rig.gate.meter("web.seat", drawdown_proto::ledger::v1::Aggregation::Unique, &[]);
     let running = rig.start().await;
     let client = clients_of_all_shards().remove(0);
     let mut log = Log::new(rig.gate.producer());
@@ -248,6 +250,7 @@ async fn bad_events_are_refused_in_their_place() {
     append(&mut log, &client, |log, builder| {
         let good = log.number(&key(&client, "web.byte"));
         let unknown = log.number(&key(&client, "no.such-meter"));
+        let seats = log.number(&key(&client, "web.seat"));
         let at = now().as_millis();
         builder.push(good, 5, at);
         builder.push(unknown, 1, at);
@@ -257,6 +260,7 @@ async fn bad_events_are_refused_in_their_place() {
         builder.push(good, 2, at + hour_ms);
         builder.push(good, 1, at - 401 * 24 * hour_ms);
         builder.push(good, 7, at - 24 * hour_ms);
+        builder.push(seats, 1, at);
     });
     let epoch = open(running.address, log.producer).await.unwrap();
     let mut session = Session::begin(&log, running.address, epoch).await.unwrap();
@@ -265,6 +269,7 @@ async fn bad_events_are_refused_in_their_place() {
         session.refused.iter().map(|r| (r.reason.clone(), r.count, r.first_sequence)).collect();
     told.sort();
     let expected = [
+        ("AGGREGATION_UNSUPPORTED", 9),
         ("EVENT_TIME_IN_FUTURE", 5),
         ("EVENT_TIME_TOO_OLD", 7),
         ("METER_UNKNOWN", 2),

@@ -226,6 +226,7 @@ impl State {
             let quantity = match line.state.as_ref().unwrap() {
                 LineState::Sum(sum) => sum.quantity,
                 LineState::Count(_) => i64::try_from(line.events).unwrap(),
+                LineState::Max(_) | LineState::Unique(_) => panic!("metering can not aggregate these"),
             };
             for (sum, more) in [
                 self.sums.entry((line.client_id.clone(), line.meter.clone(), line.failed)).or_default(),

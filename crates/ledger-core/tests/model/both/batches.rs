@@ -135,6 +135,7 @@ impl Both {
         let input = Batch {
             lines: &lines,
             states: &states,
+            periods: &Periods::default(),
             prices: &self.prices,
             settings: &self.settings,
             now: instant(now),

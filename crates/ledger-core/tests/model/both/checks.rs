@@ -131,8 +131,8 @@ impl Both {
         for (key, state) in &self.store.states {
             let terms = (self.prices.versions().iter().flat_map(|card| &card.prices))
                 .find(|price| price.price_id == key.price_id)
-                .map(|price| price.terms);
-            let total = price_of(terms.unwrap(), state.quantity).unwrap();
+                .map(|price| price.terms.clone());
+            let total = price_of(&terms.unwrap(), state.quantity).unwrap();
             assert_eq!(sums[key], total.as_micros(), "Σ charge = price(state)");
         }
     }

@@ -8,10 +8,10 @@ mod lots;
 mod moves;
 
 use drawdown_ledger_core::{
-    Attribution, Batch, Charge, ContractKind, Cycle, Grant, Line, LotView, NewVersion, Payer, Plan, PoolKind,
-    PoolOrder, PriceBook, Purchase, Reservation, Settings, Team, Terms, Unattributable, Usage, adjust_lot,
-    balance_at, charge_back, extend_hold, fold_batch, grant, lots_at, move_lot, next_due, price_of, purchase,
-    refund_lot, release_hold, replay, reserve, roll_forward, usage_keys,
+    Attribution, Batch, Charge, ContractKind, Cycle, Grant, Line, LotView, NewVersion, Payer, Periods, Plan,
+    PoolKind, PoolOrder, PriceBook, Purchase, Reservation, Settings, Team, Terms, Unattributable, Usage,
+    adjust_lot, balance_at, charge_back, extend_hold, fold_batch, grant, lots_at, move_lot, next_due,
+    price_of, purchase, refund_lot, release_hold, replay, reserve, roll_forward, usage_keys,
 };
 use drawdown_ledger_model::{self as naive, Ledger};
 use drawdown_types::{
@@ -61,6 +61,7 @@ impl Both {
             window_size: WindowSize::from_secs(setup.window_secs).unwrap(),
             lateness_limit: std::time::Duration::from_micros(lateness.try_into().unwrap()),
             purchase_min_tokens: 100,
+            unique_values_max: 100_000,
             pool_order: PoolOrder::new(&pools).unwrap(),
         };
         let team = |team: usize| Team::new(id("acct", 1), id("team", team as u64 + 1));
