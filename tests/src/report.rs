@@ -151,7 +151,7 @@ pub async fn unattributed_events(channels: &Channels) -> Result<i64> {
 /// # Errors
 /// Where the ledger does not answer.
 pub async fn verify(channels: &Channels) -> Result<(i64, Vec<String>)> {
-    let answer = ledger::token(&channels.ledger).verify_ledger(led::VerifyLedgerRequest {}).await;
+    let answer = ledger::token(&channels.ledger).verify_ledger(led::VerifyLedgerRequest::default()).await;
     let invariants = answer.context("verify")?.into_inner().invariants;
     anyhow::ensure!(!invariants.is_empty(), "verify checked nothing");
     let broken = invariants.iter().filter(|invariant| invariant.violations > 0);

@@ -63,6 +63,11 @@ impl Output {
         Self { json }
     }
 
+    /// Words beside a table; nothing beside JSON.
+    pub(crate) fn beside(self, words: &str) -> Result<()> {
+        if self.json { Ok(()) } else { print(words) }
+    }
+
     /// Rows of a list, or the whole answer as JSON.
     pub(crate) fn table(self, answer: &Value, list: &str, columns: &[Column]) -> Result<()> {
         if self.json {

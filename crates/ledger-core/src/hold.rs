@@ -9,7 +9,7 @@ use drawdown_types::{AppId, HoldId, LotId, MicroTokens, TeamId, Timestamp};
 use crate::journal::UnknownName;
 
 /// Tokens of one lot in a hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HoldPart {
     /// The lot.
     pub lot_id: LotId,
@@ -20,7 +20,7 @@ pub struct HoldPart {
 }
 
 /// How a hold ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum HoldEnd {
     /// Its owner let go of it.
     Released,
@@ -57,7 +57,7 @@ impl std::str::FromStr for HoldEnd {
 }
 
 /// A hold of a team, as stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hold {
     /// Its name.
     pub hold_id: HoldId,

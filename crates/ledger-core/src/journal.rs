@@ -196,7 +196,7 @@ impl FromStr for Kind {
 
 /// A part `[from, to)` of a team's running debt: the sum of everything that was ever uncharged, in
 /// posting order. Which lot paid which item is a comparison of such intervals (D7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct DebtInterval {
     /// Where it begins.
     pub from: MicroTokens,

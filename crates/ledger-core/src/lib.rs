@@ -69,7 +69,7 @@ pub use rating::{
     Cycle, PeriodKey, PeriodState, Periods, PeriodsWanted, SeenValue, UsageKey, UsageState, periods_wanted,
     price_of, usage_keys,
 };
-pub use replay::{Violation, replay};
+pub use replay::{Violation, replay, replay_from};
 pub use reserve::{HoldError, Reservation, extend_hold, release_hold, reserve};
 pub use roll::{next_due, roll_forward};
 pub use settings::{PoolOrder, PoolOrderError, Settings};

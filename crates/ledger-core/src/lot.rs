@@ -92,7 +92,7 @@ impl FromStr for LotState {
 
 /// A batch of tokens in a team, as stored. At every moment granted = remaining + held + consumed +
 /// expired + void + moved. A lot that moved has one such row in each team it lived in (D46).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Lot {
     /// Its name.
     pub lot_id: LotId,

@@ -73,7 +73,21 @@ pub enum Violation {
 /// # Errors
 /// The first [`Violation`].
 pub fn replay(stored: &Team, journal: &[JournalRow], settings: &Settings) -> Result<(), Violation> {
-    let mut team = Team::new(stored.balance.account_id, stored.balance.team_id);
+    let nothing = Team::new(stored.balance.account_id, stored.balance.team_id);
+    replay_from(nothing, stored, journal, settings).map(drop)
+}
+
+/// The same from a team as an earlier replay left it: `journal` is what was posted after that. What went before is
+/// taken on trust. Gives the team as this replay leaves it, for the next one to go on from.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn replay_from(
+    mut team: Team,
+    stored: &Team,
+    journal: &[JournalRow],
+    settings: &Settings,
+) -> Result<Team, Violation> {
     for rows in journal.chunk_by(|a, b| a.transaction == b.transaction) {
         transaction(&mut team, stored, rows, settings)?;
     }
@@ -88,7 +102,15 @@ pub fn replay(stored: &Team, journal: &[JournalRow], settings: &Settings) -> Res
     }
     // Usage that cost nothing moved the last instant, but no sum.
     team.balance.posted_at = stored.balance.posted_at;
-    if team.balance == stored.balance { Ok(()) } else { Err(Violation::Balance(Box::new(team.balance))) }
+    if team.balance != stored.balance {
+        return Err(Violation::Balance(Box::new(team.balance)));
+    }
+    // What is settled or over can matter to no later row.
+    let paid = team.balance.debt_paid;
+    team.items.retain(|item| item.interval.to > paid);
+    team.settled_ahead.retain(|settled| settled.to > paid);
+    team.holds.retain(|hold| hold.ended.is_none());
+    Ok(team)
 }
 
 fn transaction(

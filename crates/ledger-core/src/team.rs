@@ -18,7 +18,7 @@ use crate::{
 
 /// The balance row of a team: the sums of its books. Σ books = 0: lot + held + consumed + expired +
 /// void + moved out = issued + moved in + uncharged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Balance {
     /// The billed account.
     pub account_id: AccountId,
@@ -90,7 +90,7 @@ impl Balance {
 }
 
 /// A part of a team's running debt that one charge opened, where it may still be open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DebtItem {
     /// Its place in the running debt.
     pub interval: DebtInterval,
@@ -99,7 +99,7 @@ pub struct DebtItem {
 }
 
 /// A team with its balance and its lots.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Team {
     /// The balance row.
     pub balance: Balance,

@@ -80,6 +80,7 @@ fn migrate(workspace: &Workspace, sandbox: &Sandbox) -> anyhow::Result<()> {
         let base = |command: &str| {
             let mut psql = workspace.command(&psql);
             psql.args(["--no-psqlrc", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1"]);
+            psql.args(["--output", "/dev/null"]);
             psql.args(["--dbname", sandbox.postgres_url(), "--command", command]);
             psql
         };

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use drawdown_ledger::{config::DueConfig, jobs::due::Due};
+use drawdown_ledger::{config::DueConfig, jobs::due::Due, verify::Scope};
 use drawdown_proto::ledger::v1;
 use drawdown_service::config::{Count, Millis};
 use drawdown_types::{Clock as _, ManualClock};
@@ -201,7 +201,7 @@ async fn judge(
     due(&world.handlers).look().await?;
     let fleets: Vec<_> = fleets.iter().map(|(fleet, expected)| (fleet, expected)).collect();
     let difference = difference_micros(&world.pool, &fleets).await?;
-    let verdicts = world.handlers.ledger.verify().await?;
+    let verdicts = world.handlers.ledger.verify(Scope::Full).await?.verdicts;
     let violations: i64 = verdicts.iter().map(|verdict| verdict.violations).sum();
     for verdict in verdicts.iter().filter(|verdict| verdict.violations > 0) {
         println!("VIOLATED  {}: {:?}", verdict.name, verdict.examples);

@@ -24,8 +24,13 @@ pub(crate) struct LedgerCommand {
 #[derive(Subcommand, Debug)]
 pub(crate) enum LedgerAction {
     /// Runs every invariant of the ledger; ends with exit code 1 where one is violated
-    #[command(after_help = "Example:\n  drawdown ledger verify --json")]
+    #[command(
+        after_help = "Example:\n  drawdown ledger verify --json\n  drawdown ledger verify --incremental"
+    )]
     Verify {
+        /// Checks only what came since the last clean run; a change of what was verified before stays unseen
+        #[arg(long)]
+        incremental: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -45,7 +50,7 @@ pub(crate) enum LedgerAction {
 impl LedgerAction {
     pub(crate) async fn run(self) -> Result<()> {
         match self {
-            Self::Verify { connection } => verify(&connection.open()?).await,
+            Self::Verify { incremental, connection } => verify(&connection.open()?, incremental).await,
             Self::ResetShards { cause, connection } => {
                 let session = connection.open()?;
                 let request = ResetAllShardsRequest { cause };
@@ -57,8 +62,9 @@ impl LedgerAction {
     }
 }
 
-async fn verify(session: &Session) -> Result<()> {
-    let answer = token(&session.ledger).verify_ledger(VerifyLedgerRequest {}).await?.into_inner();
+async fn verify(session: &Session, incremental: bool) -> Result<()> {
+    let answer =
+        token(&session.ledger).verify_ledger(VerifyLedgerRequest { incremental }).await?.into_inner();
     let columns = [
         text("invariant", "name"),
         number("violations", "violations"),
@@ -70,7 +76,21 @@ async fn verify(session: &Session) -> Result<()> {
         "invariants",
         &columns,
     )?;
+    session.output.beside(&format!("{}\n", extent(&answer)))?;
     judge(&answer)
+}
+
+/// What was read, and what stayed unseen.
+fn extent(answer: &VerifyLedgerResponse) -> String {
+    let VerifyLedgerResponse { since, point, teams, journal_rows, batches, unseen, .. } = answer;
+    let from = if *since == 0 { "everything".to_owned() } else { format!("what came since point {since}") };
+    let read = format!("read {from}: {teams} teams replayed, {journal_rows} journal rows, {batches} batches");
+    let written = if *point == 0 { String::new() } else { format!("; clean, written down as point {point}") };
+    [format!("{read}{written}"), unseen.clone()]
+        .into_iter()
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A check that ran nothing has proven nothing.
@@ -95,7 +115,8 @@ mod tests {
         for (invariants, clean) in
             [(vec![], false), (vec![result(0)], true), (vec![result(0), result(3)], false)]
         {
-            assert_eq!(judge(&VerifyLedgerResponse { invariants }).is_ok(), clean);
+            let answer = VerifyLedgerResponse { invariants, ..VerifyLedgerResponse::default() };
+            assert_eq!(judge(&answer).is_ok(), clean);
         }
     }
 }

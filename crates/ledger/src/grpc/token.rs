@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     service::{Ledger, Once},
     store::{idempotency::RequestKey, reads},
+    verify::{Scope, UNSEEN},
 };
 
 const PAGE_ROWS_DEFAULT: u32 = 1000;
@@ -138,15 +139,25 @@ impl Tokens {
         Ok(ListUnattributedResponse { usage, next_page_token: next_page_token.unwrap_or_default() })
     }
 
-    async fn verify(&self) -> Result<VerifyLedgerResponse, Error> {
-        let verdicts = self.0.verify().await?;
-        let invariants = verdicts.into_iter().map(|verdict| InvariantResult {
+    async fn verify(&self, request: VerifyLedgerRequest) -> Result<VerifyLedgerResponse, Error> {
+        let scope = if request.incremental { Scope::Incremental } else { Scope::Full };
+        let verified = self.0.verify(scope).await?;
+        let unseen = verified.since.map_or("", |_| UNSEEN).to_owned();
+        let invariants = verified.verdicts.into_iter().map(|verdict| InvariantResult {
             name: verdict.name.to_owned(),
             statement: verdict.statement,
             violations: verdict.violations,
             examples: verdict.examples,
         });
-        Ok(VerifyLedgerResponse { invariants: invariants.collect() })
+        Ok(VerifyLedgerResponse {
+            invariants: invariants.collect(),
+            since: verified.since.unwrap_or_default(),
+            point: verified.point.unwrap_or_default(),
+            teams: verified.effort.teams,
+            journal_rows: verified.effort.journal_rows,
+            batches: verified.effort.batches,
+            unseen,
+        })
     }
 }
 
@@ -214,8 +225,8 @@ impl TokenService for Tokens {
 
     async fn verify_ledger(
         &self,
-        _: Request<VerifyLedgerRequest>,
+        request: Request<VerifyLedgerRequest>,
     ) -> Result<Response<VerifyLedgerResponse>, Status> {
-        self.verify().await.map(Response::new).map_err(self.failed())
+        self.verify(request.into_inner()).await.map(Response::new).map_err(self.failed())
     }
 }

@@ -45,7 +45,7 @@ pub async fn journal_in_tx(
     team: TeamId,
     lot: LotId,
 ) -> Result<LotJournal, Error> {
-    let rows = journal_rows(tx, account, team, Some(lot)).await?;
+    let rows = journal_rows(tx, account, team, Some(lot), 0).await?;
     let netted = rows.iter().filter_map(|row| row.debt).collect::<Vec<_>>();
     let from = netted.iter().map(|debt| debt.from).min();
     let to = netted.iter().map(|debt| debt.to).max();

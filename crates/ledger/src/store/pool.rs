@@ -9,8 +9,7 @@
 //! | [`Pooler::Transaction`] | in the message that begins a transaction | in a transaction of its own: between two of them the connection is another |
 //!
 //! A read that names an account is a transaction of the role [`TENANT_ROLE`] with that account set, so the
-//! database itself shows it nothing else. Only [`Pool::begin`], [`Pool::snapshot`], [`Pool::read`] and
-//! [`Pool::read_of`] give out connections: who went around them would work without limits behind a pooler.
+//! database itself shows it nothing else. Only the methods of [`Pool`] give out connections: who went around them would work without limits behind a pooler.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -122,6 +121,11 @@ pub fn owner(config: &PoolConfig) -> PgPool {
     with_limits(config).connect_lazy_with(connect)
 }
 
+/// What makes a transaction that of a tenant: the role and the account go with it. An account is a uuid, no text.
+fn tenant(account: AccountId) -> String {
+    format!("; set local role {TENANT_ROLE}; set local drawdown.account = '{}'", account.as_uuid())
+}
+
 fn with_limits(config: &PoolConfig) -> PgPoolOptions {
     PgPoolOptions::new().max_connections(config.connections_max).acquire_timeout(config.acquire_timeout)
 }
@@ -159,6 +163,17 @@ impl Pool {
         self.begin_as(SNAPSHOT, "").await
     }
 
+    /// A transaction whose statements all see one instant, of what is of `account`; without one, of everything.
+    ///
+    /// # Errors
+    /// Where no connection is to be had in time.
+    pub async fn snapshot_of(
+        &self,
+        account: Option<AccountId>,
+    ) -> Result<Transaction<'static, Postgres>, Error> {
+        self.begin_as(SNAPSHOT, &account.map_or_else(String::new, tenant)).await
+    }
+
     /// One message: what a transaction is told costs no round trip.
     async fn begin_as(
         &self,
@@ -186,10 +201,7 @@ impl Pool {
     /// Where no connection is to be had in time.
     pub async fn read_of(&self, account: Option<AccountId>) -> Result<Reader, Error> {
         let Some(account) = account else { return self.read().await };
-        // The role and the account go with the transaction. The account is a uuid, no text.
-        let account = account.as_uuid();
-        let tenant = format!("; set local role {TENANT_ROLE}; set local drawdown.account = '{account}'");
-        Ok(Reader::Within(self.begin_as(COMMITTED, &tenant).await?))
+        Ok(Reader::Within(self.begin_as(COMMITTED, &tenant(account)).await?))
     }
 
     /// Closes the pool once all connections are given back.

@@ -2,8 +2,9 @@
 //! invariants must see too says which; nothing else may be reported.
 
 use drawdown_ledger::verify::{INVARIANTS, REPLAY};
+use drawdown_types::ProducerId;
 
-use crate::world::{DAY, World, at, calls, calls_at, usage_at};
+use crate::world::{Buyer, DAY, World, at, calls, calls_at, usage_at};
 
 struct Corruption {
     sql: &'static str,
@@ -12,7 +13,7 @@ struct Corruption {
 }
 
 /// Constraints and triggers off, so that every row can be broken.
-const DISARM: &str = "
+pub(crate) const DISARM: &str = "
     do $$
     declare found record;
     begin
@@ -208,7 +209,7 @@ const CORRUPTIONS: &[Corruption] = &[
 
 /// A ledger with something of everything: lots that are open, closing and closed, debts opened and paid,
 /// several batches, unattributed usage.
-async fn rich() -> World {
+pub(crate) async fn rich() -> (World, Buyer, ProducerId) {
     let world = World::new().await;
     world.priced().await;
     let shapes = world.shapes().await;
@@ -235,20 +236,34 @@ async fn rich() -> World {
         world.settle(producer, lines.collect()).await;
     }
     world.relay.look().await.unwrap();
-    world.assert_clean().await;
-    sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
-    world
+    (world, buyer, producer)
+}
+
+/// Every table of the schema, to be put back as it was.
+pub(crate) async fn back_up(world: &World) {
+    let backup = "create schema safe; do $$ declare t record; begin
+        for t in select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' loop
+            execute format('create table safe.%I as table ledger.%I', t.relname, t.relname); end loop; end $$";
+    sqlx::raw_sql(backup).execute(world.database.pool()).await.unwrap();
+}
+
+pub(crate) async fn put_back(world: &World) {
+    let restore = "do $$ declare t record; begin
+        for t in select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' loop
+            execute format('delete from ledger.%I', t.relname);
+            execute format('insert into ledger.%I overriding system value select * from safe.%I', t.relname, t.relname);
+        end loop; end $$";
+    sqlx::raw_sql(restore).execute(world.database.pool()).await.unwrap();
 }
 
 #[tokio::test]
 async fn each_invariant_sees_its_corruption_and_nothing_else_is_reported() {
-    let world = rich().await;
+    let (world, ..) = rich().await;
+    world.assert_clean().await;
+    sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
+    back_up(&world).await;
     let mut failures = Vec::new();
     for Corruption { sql, seen_by } in CORRUPTIONS {
-        let backup = "create schema safe; do $$ declare t record; begin
-            for t in select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' loop
-                execute format('create table safe.%I as table ledger.%I', t.relname, t.relname); end loop; end $$";
-        sqlx::raw_sql(backup).execute(world.database.pool()).await.unwrap();
         sqlx::raw_sql(*sql).execute(world.database.pool()).await.unwrap();
         let violated = world.violated().await;
         let names: Vec<_> = violated.iter().map(|verdict| verdict.name).collect();
@@ -256,12 +271,7 @@ async fn each_invariant_sees_its_corruption_and_nothing_else_is_reported() {
             failures.push(format!("{sql}\n  expected {seen_by:?}\n  reported {names:?}"));
         }
         assert!(violated.iter().all(|verdict| !verdict.examples.is_empty() && !verdict.statement.is_empty()));
-        let restore = "do $$ declare t record; begin
-            for t in select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' loop
-                execute format('delete from ledger.%I', t.relname);
-                execute format('insert into ledger.%I overriding system value select * from safe.%I', t.relname, t.relname);
-            end loop; end $$; drop schema safe cascade";
-        sqlx::raw_sql(restore).execute(world.database.pool()).await.unwrap();
+        put_back(&world).await;
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     world.assert_clean().await;

@@ -3,9 +3,11 @@
 
 mod budgets;
 mod catalog;
+mod chain;
 mod corruption;
 mod gate;
 mod holds;
+mod incremental;
 mod journal;
 mod lots;
 mod model;

@@ -15,7 +15,7 @@ use drawdown_ledger::{
     metrics::Metrics,
     service::{Ledger, Parts},
     store::pool::SERVICE_ROLE,
-    verify::Verdict,
+    verify::{Scope, Verdict, Verification},
 };
 use drawdown_proto::{
     ledger::v1::{
@@ -347,9 +347,13 @@ impl World {
         self.post(&batch).await.unwrap()
     }
 
-    /// Every verdict that is not clean.
+    pub(crate) async fn verify(&self, scope: Scope) -> Verification {
+        self.ledger.verify(scope).await.unwrap()
+    }
+
+    /// Every verdict of a full verification that is not clean.
     pub(crate) async fn violated(&self) -> Vec<Verdict> {
-        self.ledger.verify().await.unwrap().into_iter().filter(|verdict| verdict.violations > 0).collect()
+        self.verify(Scope::Full).await.verdicts.into_iter().filter(|verdict| verdict.violations > 0).collect()
     }
 
     pub(crate) async fn assert_clean(&self) {

@@ -1,0 +1,17 @@
+-- A lot that expired since the point did so once, by a row of the instant at which it was closed, and pays nothing later.
+with rows as (
+    select account_id, team_id, lot_id,
+           count(*) filter (where kind = 'expiry') as expiries,
+           max(posted_at) filter (where kind = 'expiry') as expired_at,
+           max(seq) filter (where kind = 'expiry') as expiry_seq,
+           max(seq) filter (where credit_book <> 'void') as last_seq
+    from ledger.new_journal()
+    where lot_id is not null
+    group by account_id, team_id, lot_id
+)
+select format('lot %s of team %s', lot_id, team_id)
+from rows
+join ledger.lot l using (account_id, team_id, lot_id)
+where expiries > 1
+   or (expiries = 1 and (l.closed_at is distinct from expired_at or last_seq <> expiry_seq))
+order by team_id, lot_id

@@ -1,0 +1,14 @@
+-- Since the point a lot paid usage only of windows inside its validity (D9); debts are apart.
+select format('team %s row %s: window %s, lot %s is valid from %s to %s', team_id, j.seq, j.window_start, lot_id, l.valid_from, l.expires_at)
+from ledger.new_journal() j
+join ledger.lot l using (account_id, team_id, lot_id)
+where j.kind in ('charge', 'capture')
+  and (j.window_start is null
+       or j.window_start >= l.expires_at
+       or (j.window_start < l.valid_from and j.window_start < coalesce((
+               select m.window_start
+               from ledger.journal m
+               where m.account_id = j.account_id and m.team_id = j.team_id and m.lot_id = j.lot_id
+                 and m.kind in ('purchase', 'grant', 'move_in') and m.seq < j.seq
+               order by m.seq desc limit 1), l.valid_from)))
+order by team_id, j.seq
