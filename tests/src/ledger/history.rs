@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use drawdown_ledger::verify::Scope;
 use drawdown_proto::ledger::v1::{self, token_service_server::TokenService as _};
 use drawdown_types::ManualClock;
 use tonic::Request;
@@ -96,8 +97,11 @@ pub async fn run(size: Size) -> Result<Figures> {
     figures.add("balance_read_p99_ms", large.balance_read_p99_ms().await?);
     figures.add("history_charges_count", as_f64(large.place));
     for (grown, name) in [(&small, "verify_small_s"), (&large, "verify_full_s")] {
-        figures.add(name, grown.verify().await?);
+        figures.add(name, grown.verify(Scope::Full).await?);
     }
+    // What a verification costs that goes on from the clean one before, after a round of postings.
+    large.post(BATCHES_PER_ROUND).await?;
+    figures.add("verify_incremental_s", large.verify(Scope::Incremental).await?);
     figures.add("conservation_difference_micros", 0.0);
     figures.add("cpu_probe_ms", cpu_probe_ms());
     small.world.stop().await?;
@@ -176,12 +180,12 @@ impl Grown {
     }
 
     /// Every invariant and every micro-token; gives the seconds that the invariants took.
-    async fn verify(&self) -> Result<f64> {
+    async fn verify(&self, scope: Scope) -> Result<f64> {
         let difference = difference_micros(&self.world.pool, &[(&self.fleet, &self.expected)]).await?;
         ensure!(difference == 0, "the ledger is {difference} micro-tokens off: no figure is worth printing");
         let started = Instant::now();
-        let verdicts = self.world.handlers.ledger.verify().await?;
-        let violated: Vec<_> = verdicts.iter().filter(|verdict| verdict.violations > 0).collect();
+        let verified = self.world.handlers.ledger.verify(scope).await?;
+        let violated: Vec<_> = verified.verdicts.iter().filter(|verdict| verdict.violations > 0).collect();
         ensure!(violated.is_empty(), "{violated:?}");
         Ok(started.elapsed().as_secs_f64())
     }
