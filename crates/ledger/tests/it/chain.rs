@@ -22,7 +22,7 @@ async fn rows_that_were_changed_removed_swapped_or_inserted_break_it() {
         .fetch_one(world.database.pool())
         .await
         .unwrap();
-    assert_eq!(batches, 4);
+    assert_eq!(batches, 6);
     sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
     back_up(&world).await;
     let receipt =
@@ -38,22 +38,24 @@ async fn rows_that_were_changed_removed_swapped_or_inserted_break_it() {
     tampering.extend(
         [
             // changed
-            "update ledger.settlement_batch set digest = decode(repeat('ff', 16), 'hex') where number = 4",
-            "update ledger.settlement_batch set chain = decode(repeat('ff', 32), 'hex') where number = 4",
+            "update ledger.settlement_batch set digest = decode(repeat('ff', 16), 'hex') where number = 6",
+            "update ledger.settlement_batch set chain = decode(repeat('ff', 32), 'hex') where number = 6",
             "update ledger.settlement_batch set posted_at = posted_at + interval '1 microsecond' where number = 1",
             "update ledger.batch_lane set producer_id = gen_random_uuid() where number = 1",
             "update ledger.shard_cursor set chain = decode(repeat('ff', 32), 'hex')",
             // removed: the first, one in between, the last, a range, everything
             "delete from ledger.settlement_batch where number = 1",
             "delete from ledger.settlement_batch where number = 2",
-            "delete from ledger.settlement_batch where number = 4",
+            "delete from ledger.settlement_batch where number = 6",
             "delete from ledger.batch_lane where number = 3",
             "delete from ledger.settlement_batch; delete from ledger.batch_lane",
             // removed, and the rest moved up
             "delete from ledger.settlement_batch where number = 2;
              update ledger.settlement_batch set number = 2 where number = 3;
              update ledger.settlement_batch set number = 3 where number = 4;
-             update ledger.shard_cursor set last_batch = 3",
+             update ledger.settlement_batch set number = 4 where number = 5;
+             update ledger.settlement_batch set number = 5 where number = 6;
+             update ledger.shard_cursor set last_batch = 5",
             // swapped: with their ranges, and the contents alone
             "update ledger.settlement_batch set number = 99 where number = 2;
              update ledger.settlement_batch set number = 2 where number = 3;
@@ -64,14 +66,16 @@ async fn rows_that_were_changed_removed_swapped_or_inserted_break_it() {
             "update ledger.settlement_batch b set digest = o.digest from ledger.settlement_batch o
              where b.number + o.number = 5 and b.number in (2, 3)",
             // inserted: behind the last, with the cursor moved, and in between
-            "insert into ledger.settlement_batch select (jsonb_populate_record(b, '{\"number\": 5}')).*
-             from ledger.settlement_batch b where number = 4",
-            "insert into ledger.settlement_batch select (jsonb_populate_record(b, '{\"number\": 5}')).*
-             from ledger.settlement_batch b where number = 4; update ledger.shard_cursor set last_batch = 5",
-            "update ledger.settlement_batch set number = number + 1 where number = 4;
+            "insert into ledger.settlement_batch select (jsonb_populate_record(b, '{\"number\": 7}')).*
+             from ledger.settlement_batch b where number = 6",
+            "insert into ledger.settlement_batch select (jsonb_populate_record(b, '{\"number\": 7}')).*
+             from ledger.settlement_batch b where number = 6; update ledger.shard_cursor set last_batch = 7",
+            "update ledger.settlement_batch set number = number + 1 where number = 6;
+             update ledger.settlement_batch set number = number + 1 where number = 5;
+             update ledger.settlement_batch set number = number + 1 where number = 4;
              update ledger.settlement_batch set number = number + 1 where number = 3;
              insert into ledger.settlement_batch select (jsonb_populate_record(b, '{\"number\": 3}')).*
-             from ledger.settlement_batch b where number = 2; update ledger.shard_cursor set last_batch = 5",
+             from ledger.settlement_batch b where number = 2; update ledger.shard_cursor set last_batch = 7",
             "insert into ledger.batch_lane select (jsonb_populate_record(l, '{\"map_version\": 77}')).*
              from ledger.batch_lane l where number = 2",
         ]

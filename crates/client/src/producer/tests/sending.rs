@@ -125,9 +125,10 @@ async fn an_older_process_is_fenced() {
     let second = open(options(clone.path(), id), &fake).await;
     append(&second, 10, &mut sums).await;
     second.await_settled().await.unwrap();
-    // The first one hears of it when its stream breaks.
+    // The first one hears of it when its stream breaks, if it has not heard before.
     fake.state().faults.push_back(Fault::Break);
-    append(&first, 1, &mut Counts::new()).await;
+    let one_more = first.append(&usage("client_a", 0), None);
+    assert!(matches!(one_more, Ok(_) | Err(AppendError::Stopped(_))), "{one_more:?}");
     let Err(WaitError::Stopped(stop)) = first.await_settled().await else { panic!("goes on") };
     assert!(matches!(*stop, Stop::Fenced { mine: 1, .. } | Stop::Diverged { .. }), "{stop}");
     assert!(matches!(first.append(&usage("client_a", 1), None), Err(AppendError::Stopped(_))));
