@@ -41,7 +41,7 @@ async fn poolers() {
         } else {
             None
         };
-        let url = pooler.as_ref().map_or(user.url.clone(), |pooler| pooler.url().to_owned());
+        let url = pooler.as_ref().map_or_else(|| user.url.clone(), |pooler| pooler.url().to_owned());
         let world = World::on(database, |options| {
             options.database.url = url;
             options.database.role.clear();
