@@ -195,10 +195,16 @@ impl Fleet {
         for team in &self.teams {
             world.known.know(team.account, team.team);
         }
-        let orders = self.teams.iter().flat_map(|team| lots.iter().map(move |lot| (team, *lot)));
-        let now = world.clock().now();
-        let orders = orders.map(|(team, lot)| issue(&world.handlers.tokens, team, lot, now));
-        let orders: Vec<_> = orders.collect();
+        let (now, tokens) = (world.clock().now(), &world.handlers.tokens);
+        // Teams at once, the lots of a team one after the other: the draw order is that of the list.
+        let orders: Vec<_> = (self.teams.iter())
+            .map(|team| async move {
+                for lot in lots {
+                    issue(tokens, team, *lot, now).await?;
+                }
+                Ok::<(), Status>(())
+            })
+            .collect();
         let issued = stream::iter(orders).buffer_unordered(SET_UP_AT_ONCE).try_collect::<Vec<()>>().await;
         issued.context("lots of the set-up")?;
         for team in &mut self.teams {
