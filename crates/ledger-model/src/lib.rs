@@ -5,6 +5,7 @@
 
 mod calendar;
 mod debts;
+pub mod history;
 mod holds;
 mod lots;
 mod moves;

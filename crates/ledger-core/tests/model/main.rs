@@ -5,7 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 mod both;
-mod history;
 
 mod store;
 
@@ -13,7 +12,7 @@ use std::{cell::RefCell, collections::BTreeSet};
 
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
-use drawdown_ledger_model::Hits;
+use drawdown_ledger_model::{Hits, history};
 
 use crate::both::Both;
 

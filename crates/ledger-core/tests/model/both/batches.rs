@@ -42,11 +42,7 @@ impl Both {
     pub(super) fn line(&self, seed: &LineSeed) -> Line {
         let size = self.settings.window_size;
         let window = size.floor(instant(self.resolve(seed.window)));
-        let lag = match seed.lag {
-            Lag::None => 0,
-            Lag::Windows(windows) => windows,
-            Lag::Limit { windows_more } => self.naive.lateness / self.naive.window + windows_more,
-        };
+        let lag = seed.lag.windows(&self.naive);
         let received = window.as_micros() + self.naive.window * (1 + lag);
         let payer = |team: usize| Payer {
             account_id: id::<AccountId>("acct", 1),
@@ -109,9 +105,7 @@ impl Both {
     }
 
     fn hold_of(&self, seed: &LineSeed) -> Option<u64> {
-        let holds = &self.naive.teams[seed.team?].holds;
-        let place = seed.hold?.checked_rem(holds.len().min(3))?;
-        Some(holds[holds.len() - 1 - place].id)
+        self.naive.some_hold(seed.team?, seed.hold?)
     }
 
     /// Posts the lines of `part`; a batch that is cut in posting order gives the same (D14).

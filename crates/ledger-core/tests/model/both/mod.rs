@@ -13,16 +13,16 @@ use drawdown_ledger_core::{
     adjust_lot, balance_at, charge_back, extend_hold, fold_batch, grant, lots_at, move_lot, next_due,
     price_of, purchase, refund_lot, release_hold, replay, reserve, roll_forward, usage_keys,
 };
-use drawdown_ledger_model::{self as naive, Ledger};
+use drawdown_ledger_model::{
+    self as naive, Ledger,
+    history::{HOUR, KINDS, LineSeed, METERS, Op, POOLS, Setup, TEAMS, When},
+};
 use drawdown_types::{
     AccountId, AppId, ChargeId, ClientId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, RateCardId, Slug,
     TeamId, Timestamp, WindowSize,
 };
 
-use crate::{
-    history::{HOUR, KINDS, Lag, Lasts, LineSeed, METERS, Op, POOLS, Setup, TEAMS, When},
-    store::Store,
-};
+use crate::store::Store;
 
 pub(crate) fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(prefix: &str, number: u64) -> T {
     format!("{prefix}_{number:026}").parse().unwrap()
@@ -107,19 +107,7 @@ impl Both {
     }
 
     fn resolve(&self, when: When) -> i64 {
-        match when {
-            When::FromNow(by) => self.now + by,
-            When::Hour(hours) => (self.now.div_euclid(HOUR) + hours) * HOUR,
-            When::Boundary { which, nudge } => {
-                let lots = self.naive.teams.iter().flat_map(|team| &team.lots).filter(|lot| !lot.closed);
-                let holds = self.naive.teams.iter().flat_map(|team| &team.holds).filter(|hold| !hold.over);
-                let mut instants: Vec<i64> =
-                    lots.flat_map(|lot| [lot.start, lot.valid_from, lot.expiry, lot.closes]).collect();
-                instants.extend(holds.map(|hold| hold.expires));
-                let chosen = which.checked_rem(instants.len()).map(|place| instants[place]);
-                chosen.unwrap_or(self.now) + nudge
-            }
-        }
+        when.at(&self.naive, self.now)
     }
 
     pub(crate) fn step(&mut self, op: &Op) {

@@ -1,35 +1,17 @@
 //! Lots that move or change, and holds, put to both ledgers.
 
+use drawdown_ledger_model::history::Lasts;
+
 use super::*;
 
 impl Both {
-    /// One of the lots of a team, or of any where it has none.
-    fn lot_of(&self, team: usize, which: usize) -> Option<u64> {
-        let all: Vec<u64> = self.naive.teams.iter().flat_map(|team| &team.lots).map(|lot| lot.id).collect();
-        let own: Vec<u64> = self.naive.teams[team].lots.iter().map(|lot| lot.id).collect();
-        let lots = if own.is_empty() || which.is_multiple_of(8) { all } else { own };
-        which.checked_rem(lots.len()).map(|place| lots[place])
-    }
-
-    fn hold_number(&self, team: usize, which: usize) -> Option<u64> {
-        let holds = &self.naive.teams[team].holds;
-        which.checked_rem(holds.len().min(3)).map(|place| holds[holds.len() - 1 - place].id)
-    }
-
-    fn until(&self, lasts: Lasts) -> i64 {
-        match lasts {
-            Lasts::Until(when) => self.resolve(when),
-            Lasts::Percent(part) => self.now + self.naive.lateness / 100 * part,
-        }
-    }
-
     fn instants(&self) -> (i64, i64, Timestamp, Timestamp) {
         let (now, settled) = (self.now, self.settled(self.now));
         (now, settled, instant(now), instant(settled))
     }
 
     pub(super) fn move_lot(&mut self, which: usize, from: usize, to: usize) {
-        let Some(lot) = self.lot_of(from, which) else { return };
+        let Some(lot) = self.naive.some_lot(from, which) else { return };
         let (now, settled, at, until) = self.instants();
         let taken = self.naive.move_lot(from, to, lot, now, settled);
         let lot_id = id("lot", lot);
@@ -40,7 +22,7 @@ impl Both {
     }
 
     pub(super) fn adjust(&mut self, which: usize, team: usize, delta: i64) {
-        let Some(lot) = self.lot_of(team, which) else { return };
+        let Some(lot) = self.naive.some_lot(team, which) else { return };
         let (now, settled, at, until) = self.instants();
         let taken = self.naive.adjust(team, lot, delta, now, settled);
         let mut loaded = self.store.load(&self.teams[team]);
@@ -49,7 +31,7 @@ impl Both {
     }
 
     pub(super) fn refund(&mut self, which: usize, team: usize, amount: Option<i64>) {
-        let Some(lot) = self.lot_of(team, which) else { return };
+        let Some(lot) = self.naive.some_lot(team, which) else { return };
         let (now, settled, at, until) = self.instants();
         let taken = self.naive.refund(team, lot, amount, now, settled);
         let mut loaded = self.store.load(&self.teams[team]);
@@ -59,7 +41,7 @@ impl Both {
     }
 
     pub(super) fn charge_back(&mut self, which: usize) {
-        let Some(lot) = self.lot_of(0, which) else { return };
+        let Some(lot) = self.naive.some_lot(0, which) else { return };
         let (now, settled, at, until) = self.instants();
         let lot_id = id("lot", lot);
         let lived =
@@ -77,7 +59,7 @@ impl Both {
 
     pub(super) fn reserve(&mut self, op: &Op) {
         let Op::Reserve { team, app, amount, least, lasts } = op else { return };
-        let expires = self.until(*lasts);
+        let expires = self.now + lasts.micros(&self.naive, self.now);
         let number = self.number();
         let (now, settled, at, until) = self.instants();
         let taken = self.naive.reserve(*team, number, *app, *amount, *least, expires, now, settled);
@@ -94,8 +76,8 @@ impl Both {
     }
 
     pub(super) fn extend(&mut self, team: usize, which: usize, lasts: Lasts, more: i64) {
-        let Some(hold) = self.hold_number(team, which) else { return };
-        let expires = self.until(lasts);
+        let Some(hold) = self.naive.some_hold(team, which) else { return };
+        let expires = self.now + lasts.micros(&self.naive, self.now);
         let (now, settled, at, until) = self.instants();
         let taken = self.naive.extend(team, hold, expires, more, now, settled);
         let mut loaded = self.store.load(&self.teams[team]);
@@ -105,7 +87,7 @@ impl Both {
     }
 
     pub(super) fn release(&mut self, team: usize, which: usize) {
-        let Some(hold) = self.hold_number(team, which) else { return };
+        let Some(hold) = self.naive.some_hold(team, which) else { return };
         let (now, settled, at, until) = self.instants();
         let taken = self.naive.release(team, hold, now, settled);
         let mut loaded = self.store.load(&self.teams[team]);

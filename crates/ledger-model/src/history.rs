@@ -1,10 +1,13 @@
-//! Random histories: what may happen to two teams, and how each step is put to both ledgers.
+//! Random histories: what may happen to two teams of an account. A step names instants, lots and holds by what
+//! the model holds when it is made, so that most steps concern something that is there.
 
 use proptest::prelude::*;
 
+use crate::{Hold, Ledger};
+
 /// A point in time, relative to what the ledger holds when the step is made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum When {
+pub enum When {
     /// Microseconds from now.
     FromNow(i64),
     /// A full hour, counted from the one that now is in: few of them, so that lots often tie.
@@ -14,23 +17,23 @@ pub(crate) enum When {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct LineSeed {
-    pub(crate) team: Option<usize>,
-    pub(crate) app: u64,
-    pub(crate) meter: usize,
-    pub(crate) failed: bool,
-    pub(crate) trial: bool,
-    pub(crate) series: u8,
-    pub(crate) window: When,
+pub struct LineSeed {
+    pub team: Option<usize>,
+    pub app: u64,
+    pub meter: usize,
+    pub failed: bool,
+    pub trial: bool,
+    pub series: u8,
+    pub window: When,
     /// Windows between the end of the window and its receipt; 0 to the limit and one more.
-    pub(crate) lag: Lag,
-    pub(crate) quantity: i64,
+    pub lag: Lag,
+    pub quantity: i64,
     /// A hold of the team, of those made so far.
-    pub(crate) hold: Option<usize>,
+    pub hold: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Lag {
+pub enum Lag {
     None,
     Windows(i64),
     Limit { windows_more: i64 },
@@ -38,7 +41,7 @@ pub(crate) enum Lag {
 
 /// When a hold is over by itself.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Lasts {
+pub enum Lasts {
     /// At an instant, which is rarely a possible one.
     Until(When),
     /// A part of what is possible, from now, in percent.
@@ -46,7 +49,7 @@ pub(crate) enum Lasts {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Op {
+pub enum Op {
     /// The clock moves, usually forward.
     Clock(When),
     /// A job rolls a team forward.
@@ -124,21 +127,21 @@ pub(crate) enum Op {
     },
 }
 
-pub(crate) const METERS: [&str; 5] = ["call", "photo", "job", "whale", "unknown"];
-pub(crate) const POOLS: [&str; 5] = ["free", "enterprise", "credit", "promotional", "flex"];
-pub(crate) const KINDS: [&str; 2] = ["flex", "enterprise"];
-pub(crate) const TEAMS: usize = 2;
-pub(crate) const HOUR: i64 = 3_600_000_000;
+pub const METERS: [&str; 5] = ["call", "photo", "job", "whale", "unknown"];
+pub const POOLS: [&str; 5] = ["free", "enterprise", "credit", "promotional", "flex"];
+pub const KINDS: [&str; 2] = ["flex", "enterprise"];
+pub const TEAMS: usize = 2;
+pub const HOUR: i64 = 3_600_000_000;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Setup {
-    pub(crate) window_secs: u32,
-    pub(crate) lateness_windows: i64,
-    pub(crate) pools: Vec<usize>,
-    pub(crate) start: i64,
+pub struct Setup {
+    pub window_secs: u32,
+    pub lateness_windows: i64,
+    pub pools: Vec<usize>,
+    pub start: i64,
 }
 
-pub(crate) fn setup() -> impl Strategy<Value = Setup> {
+pub fn setup() -> impl Strategy<Value = Setup> {
     let starts = [
         // Two hours before 29 February; before the end of a year; before an ordinary month's end.
         1_709_157_600_000_000i64,
@@ -285,6 +288,66 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-pub(crate) fn history() -> impl Strategy<Value = (Setup, Vec<Op>)> {
+pub fn history() -> impl Strategy<Value = (Setup, Vec<Op>)> {
     (setup(), prop::collection::vec(op(), 1..45))
+}
+
+impl When {
+    /// The instant that it names.
+    #[must_use]
+    pub fn at(self, ledger: &Ledger, now: i64) -> i64 {
+        match self {
+            Self::FromNow(by) => now + by,
+            Self::Hour(hours) => (now.div_euclid(HOUR) + hours) * HOUR,
+            Self::Boundary { which, nudge } => {
+                let lots = ledger.teams.iter().flat_map(|team| &team.lots).filter(|lot| !lot.closed);
+                let holds = ledger.teams.iter().flat_map(|team| &team.holds).filter(|hold| !hold.over);
+                let mut instants: Vec<i64> =
+                    lots.flat_map(|lot| [lot.start, lot.valid_from, lot.expiry, lot.closes]).collect();
+                instants.extend(holds.map(|hold| hold.expires));
+                which.checked_rem(instants.len()).map_or(now, |place| instants[place]) + nudge
+            }
+        }
+    }
+}
+
+impl Lasts {
+    /// How long the hold lasts from now.
+    #[must_use]
+    pub fn micros(self, ledger: &Ledger, now: i64) -> i64 {
+        match self {
+            Self::Until(when) => when.at(ledger, now) - now,
+            Self::Percent(part) => ledger.lateness / 100 * part,
+        }
+    }
+}
+
+impl Lag {
+    /// In windows.
+    #[must_use]
+    pub const fn windows(self, ledger: &Ledger) -> i64 {
+        match self {
+            Self::None => 0,
+            Self::Windows(windows) => windows,
+            Self::Limit { windows_more } => ledger.lateness / ledger.window + windows_more,
+        }
+    }
+}
+
+impl Ledger {
+    /// One of the lots of a team; now and then, and where it has none, one of any team.
+    #[must_use]
+    pub fn some_lot(&self, team: usize, which: usize) -> Option<u64> {
+        let all: Vec<u64> = self.teams.iter().flat_map(|team| &team.lots).map(|lot| lot.id).collect();
+        let own: Vec<u64> = self.teams[team].lots.iter().map(|lot| lot.id).collect();
+        let lots = if own.is_empty() || which.is_multiple_of(8) { all } else { own };
+        which.checked_rem(lots.len()).map(|place| lots[place])
+    }
+
+    /// One of the newest holds of a team, open or over.
+    #[must_use]
+    pub fn some_hold(&self, team: usize, which: usize) -> Option<u64> {
+        let newest: Vec<&Hold> = self.teams[team].holds.iter().rev().take(3).collect();
+        which.checked_rem(newest.len()).map(|place| newest[place].id)
+    }
 }

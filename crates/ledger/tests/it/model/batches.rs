@@ -1,0 +1,82 @@
+//! Usage, put to both: a batch of the gate here, lines of usage there.
+
+use drawdown_ledger_model::{
+    self as naive,
+    history::{LineSeed, METERS, TEAMS},
+};
+use drawdown_proto::ledger::v1::{self as pb, ContractKind, line};
+
+use super::{Both, instant};
+use crate::world::{SHARD, proto};
+
+impl Both {
+    pub(super) async fn batch(&mut self, seeds: &[LineSeed]) {
+        self.batches += 1;
+        let (mut lines, mut usage, mut received_first) = (Vec::new(), Vec::new(), i64::MAX);
+        for (line, seed) in seeds.iter().enumerate() {
+            let (wire, usage_of) = self.line(line, seed);
+            received_first = received_first.min(usage_of.received);
+            lines.push(wire);
+            usage.push(usage_of);
+        }
+        let loaded: Vec<usize> =
+            (0..TEAMS).filter(|team| seeds.iter().any(|seed| seed.team == Some(*team))).collect();
+        let settled = self.settled().min(received_first);
+        self.naive.post(self.batches, &usage, &loaded, &[], self.now, settled);
+        let batch = self.world.batch(SHARD, self.producer, lines).await;
+        self.world.post(&batch).await.unwrap();
+    }
+
+    pub(super) fn line(&self, line: usize, seed: &LineSeed) -> (pb::Line, naive::Usage) {
+        let size = self.naive.window;
+        let window = self.resolve(seed.window).div_euclid(size) * size;
+        let lag = seed.lag.windows(&self.naive);
+        let received = window + size * (1 + lag);
+        let counts = METERS[seed.meter] == "call";
+        let quantity = if counts { seed.quantity.clamp(1, 1 << 40) } else { seed.quantity };
+        let hold = seed.team.and_then(|team| self.naive.some_hold(team, seed.hold?));
+        let hold_id = hold.map(|hold| self.holds[&hold].clone()).unwrap_or_default();
+        let app = usize::try_from(seed.app).unwrap();
+        let attribution = match seed.team {
+            None => line::Attribution::UnattributedReason("no_team".to_owned()),
+            Some(team) => line::Attribution::Payer(pb::Payer {
+                app_id: self.apps[app].to_string(),
+                contract_kind: [ContractKind::Flex, ContractKind::Enterprise][team].into(),
+                in_trial: seed.trial,
+                ..crate::world::payer(self.teams[team])
+            }),
+        };
+        let state = if counts {
+            line::State::Count(pb::CountState {})
+        } else {
+            line::State::Sum(pb::SumState { quantity })
+        };
+        let wire = pb::Line {
+            client_id: format!("client{app}"),
+            meter: METERS[seed.meter].to_owned(),
+            failed: seed.failed,
+            dimensions: [("region".to_owned(), seed.series.to_string())].into(),
+            hold_id: hold_id.clone(),
+            window_start: proto(instant(window)),
+            received_window_start: proto(instant(received)),
+            events: if counts { quantity.unsigned_abs() } else { 1 },
+            state: Some(state),
+            attribution: Some(attribution),
+        };
+        let usage = naive::Usage {
+            line,
+            team: seed.team,
+            app: seed.app,
+            client: format!("client{app}"),
+            meter: METERS[seed.meter].to_owned(),
+            failed: seed.failed,
+            trial: seed.trial,
+            series: format!("{}{hold_id}", seed.series).into_bytes(),
+            window,
+            received,
+            quantity,
+            hold,
+        };
+        (wire, usage)
+    }
+}

@@ -1,0 +1,80 @@
+//! What must be equal after each step.
+
+use drawdown_ledger_model as naive;
+use drawdown_proto::ledger::v1::{self as pb, GetBalanceRequest, token_service_server::TokenService};
+use tonic::Request;
+
+use super::{ALLOWANCE, Both, instant};
+use crate::world::proto;
+
+impl Both {
+    /// A read ahead of now or behind it; before the last posting it is refused.
+    pub(super) async fn read(&self, team: usize, at: i64) {
+        let request = GetBalanceRequest {
+            team_id: self.teams[team].team.to_string(),
+            at: proto(instant(at)),
+            ..GetBalanceRequest::default()
+        };
+        let answer = self.world.tokens.get_balance(Request::new(request)).await;
+        if self.naive.teams[team].posted.is_some_and(|posted| at < posted) {
+            assert!(answer.is_err(), "{answer:?}");
+            return;
+        }
+        self.compare_balance(team, at, &answer.unwrap().into_inner().balance.unwrap());
+    }
+
+    pub(super) fn compare_balance(&self, team: usize, at: i64, balance: &pb::Balance) {
+        let mut naive = self.naive.clone();
+        naive.advance(team, at, at - ALLOWANCE);
+        let mine = &naive.teams[team];
+        let (open, owed) = (naive.available(team, at), naive.owed(team));
+        let sum = |part: fn(&naive::Past) -> i64| mine.past.values().map(part).sum::<i64>();
+        let held: i64 = mine.lots.iter().map(|lot| naive.held(team, lot.id)).sum();
+        assert_eq!(
+            (balance.available_micros, balance.uncharged_micros, balance.balance_micros, balance.held_micros),
+            (open, owed, open - owed, held)
+        );
+        assert_eq!(
+            (balance.purchased_micros, balance.moved_in_micros, balance.moved_out_micros),
+            (mine.issued, mine.moved_in, sum(|past| past.moved))
+        );
+        assert_eq!(
+            (balance.expired_micros, balance.void_micros),
+            (sum(|past| past.forfeited), sum(|past| past.void))
+        );
+        assert_eq!(balance.negative_since, mine.below_since.and_then(|at| proto(instant(at))));
+    }
+
+    pub(super) async fn compare(&self) {
+        for (team, buyer) in self.teams.iter().enumerate() {
+            let at = self.latest(team);
+            self.compare_balance(team, at, &self.world.balance(*buyer).await);
+            let mut naive = self.naive.clone();
+            naive.advance(team, at, at - ALLOWANCE);
+            let listed = self.world.lots(*buyer).await;
+            let facts =
+                |lot: &pb::Lot| (lot.remaining_micros, lot.held_micros, lot.granted_micros, lot.void_micros);
+            for lot in &naive.teams[team].lots {
+                let other = listed.iter().find(|other| other.lot_id == self.lots[&lot.id]).unwrap();
+                let past = &naive.teams[team].past[&lot.id];
+                assert_eq!(facts(other), (lot.left, naive.held(team, lot.id), past.received, past.void));
+                let state = other.state().as_str_name().trim_start_matches("LOT_STATE_").to_lowercase();
+                assert_eq!(state, lot.state(at));
+            }
+            let charged: Vec<_> = (self.world.charges(*buyer).await.into_iter())
+                .map(|charge| (charge.quantity, charge.amount_micros, charge.uncharged_micros))
+                .collect();
+            let theirs = &naive.teams[team].charges;
+            let theirs: Vec<_> = theirs.iter().map(|c| (c.quantity, c.amount, c.opened)).collect();
+            assert_eq!(charged, theirs);
+        }
+        let mut left: Vec<String> =
+            self.world.unattributed().await.into_iter().map(|usage| usage.reason).collect();
+        let mut theirs: Vec<String> =
+            self.naive.unattributed.iter().map(|(.., reason)| (*reason).to_owned()).collect();
+        left.sort_unstable();
+        theirs.sort_unstable();
+        assert_eq!(left, theirs);
+        self.world.assert_clean().await;
+    }
+}
