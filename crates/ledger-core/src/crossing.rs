@@ -107,6 +107,8 @@ struct Tracked<'a> {
     granted: i128,
     /// It lives in the team at this point of the walk.
     here: bool,
+    /// It is closed, or has moved away for good: what a correction gives back to it passes through (D43).
+    gone: bool,
 }
 
 impl Tracked<'_> {
@@ -158,7 +160,10 @@ impl<'a> Walk<'a> {
             // A lot that comes back was granted something here before, though it is not loaded any more.
             let brought = bringing.iter().filter(|row| row.lot_id == Some(lot.lot_id));
             let granted = brought.fold(wide(lot.granted), |sum, row| sum.saturating_sub(wide(row.amount)));
-            Tracked { lot, remaining, granted, here }
+            // A lot that moved away and lives here afterwards came back whole.
+            let gone = earlier
+                .is_some_and(|earlier| earlier.closed_at.is_some() || (!earlier.is_here() && !lot.is_here()));
+            Tracked { lot, remaining, granted, here, gone }
         };
         Self {
             to,
@@ -352,17 +357,18 @@ fn apply(tracked: &mut Tracked<'_>, row: &JournalRow, at: Timestamp, share: &mut
     match row.credit {
         Book::Lot => {
             tracked.remaining = tracked.remaining.saturating_add(amount);
-            if !tracked.here {
+            if !tracked.here && !tracked.gone {
                 tracked.here = true;
                 fact = Some(added(tracked.lot, row));
             }
         }
-        Book::Expired => {
+        Book::Expired if !tracked.gone => {
+            tracked.gone = true;
             let (lot_id, expired_at) = (tracked.lot.lot_id, tracked.lot.expires_at);
             fact = Some(Fact::LotClosed { lot_id, forfeited: row.amount, expired_at });
         }
         Book::Moved => tracked.here = false,
-        Book::Issued | Book::Held | Book::Consumed | Book::Uncharged | Book::Void => {}
+        Book::Issued | Book::Held | Book::Consumed | Book::Uncharged | Book::Void | Book::Expired => {}
     }
     if tracked.is_open(at) {
         share.available = share.available.saturating_add(tracked.remaining);

@@ -119,13 +119,18 @@ pub enum Kind {
     Uncharged,
     /// A lot pays debt: lot → uncharged. It covers an interval of the running debt.
     Netting,
-    /// A lot closes: lot → expired.
+    /// A lot closes, or gets something back when it is closed: lot → expired.
     Expiry,
+    /// What a lot paid for usage that a correction takes back: consumed → lot.
+    Reversal,
+    /// What was still owed for usage that a correction takes back: consumed → uncharged. It settles an
+    /// interval of the running debt.
+    Cancellation,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Purchase,
         Self::Grant,
         Self::Adjustment,
@@ -141,6 +146,8 @@ impl Kind {
         Self::Uncharged,
         Self::Netting,
         Self::Expiry,
+        Self::Reversal,
+        Self::Cancellation,
     ];
 
     /// As stored.
@@ -162,6 +169,8 @@ impl Kind {
             Self::Uncharged => "uncharged",
             Self::Netting => "netting",
             Self::Expiry => "expiry",
+            Self::Reversal => "reversal",
+            Self::Cancellation => "cancellation",
         }
     }
 
@@ -182,6 +191,8 @@ impl Kind {
             Self::Uncharged => (Book::Uncharged, Book::Consumed),
             Self::Netting => (Book::Lot, Book::Uncharged),
             Self::Expiry => (Book::Lot, Book::Expired),
+            Self::Reversal => (Book::Consumed, Book::Lot),
+            Self::Cancellation => (Book::Consumed, Book::Uncharged),
         }
     }
 }
@@ -205,11 +216,38 @@ pub struct DebtInterval {
 }
 
 impl DebtInterval {
-    /// How much of it lies in `other`; `None` where nothing does.
+    /// The part that lies in `other`; `None` where nothing does.
     #[must_use]
-    pub fn part_in(self, other: Self) -> Option<MicroTokens> {
+    pub fn common(self, other: Self) -> Option<Self> {
         let (from, to) = (self.from.max(other.from), self.to.min(other.to));
-        if from < to { to.checked_sub(from) } else { None }
+        (from < to).then_some(Self { from, to })
+    }
+
+    /// What of it lies in none of `taken`, in order.
+    pub(crate) fn without(self, taken: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        taken.into_iter().fold(vec![self], |left, taken| {
+            let parts = left.into_iter().flat_map(|part| {
+                let before = Self { from: part.from, to: part.to.min(taken.from) };
+                let after = Self { from: part.from.max(taken.to), to: part.to };
+                if part.common(taken).is_some() {
+                    [before, after]
+                } else {
+                    [part, Self { to: part.from, ..part }]
+                }
+            });
+            parts.filter(|part| part.from < part.to).collect()
+        })
+    }
+
+    /// The last `length` of it; all of it where it is no longer.
+    pub(crate) fn last(self, length: MicroTokens) -> Self {
+        Self { from: self.to.checked_sub(length).map_or(self.from, |from| from.max(self.from)), ..self }
+    }
+
+    /// How long it is.
+    #[must_use]
+    pub fn length(self) -> MicroTokens {
+        self.to.checked_sub(self.from).unwrap_or_default()
     }
 }
 
@@ -236,7 +274,8 @@ pub struct JournalRow {
     pub lot_id: Option<LotId>,
     /// What that lot was at that instant, after the row.
     pub lot_state: Option<LotState>,
-    /// The charge that caused the row; none for netting, whose items follow from the interval.
+    /// The charge that caused the row, or the correction of one; none for netting, whose items follow from
+    /// the interval.
     pub charge_id: Option<ChargeId>,
     /// The price of that charge.
     pub price_id: Option<PriceId>,
@@ -244,7 +283,8 @@ pub struct JournalRow {
     pub hold_id: Option<HoldId>,
     /// The row that this one takes back a part of, by its sequence.
     pub reverses: Option<i64>,
-    /// The interval of the running debt that the row opens or pays; as long as the amount.
+    /// The interval of the running debt that the row opens or settles, or whose payment it takes back; as
+    /// long as the amount.
     pub debt: Option<DebtInterval>,
     /// Start of the window of the usage; of a lot that is made or arrives, the first window it may pay.
     pub window: Option<Timestamp>,

@@ -22,6 +22,7 @@ mod batch;
 mod budget;
 mod calendar;
 mod command;
+mod correction;
 mod crossing;
 mod hold;
 mod journal;
@@ -38,6 +39,7 @@ mod replay;
 mod reserve;
 mod roll;
 mod settings;
+mod standing;
 mod statement;
 mod taking_back;
 mod team;
@@ -53,6 +55,7 @@ pub use budget::{
     BudgetMonth, BudgetState, BudgetTerms, BudgetTermsError, Spent, budget_set, month_of, spend,
 };
 pub use command::{Grant, GrantError, LOT_MAX_TOKENS, Purchase, PurchaseError, grant, purchase};
+pub use correction::{Corrected, Correction, CorrectionError, PeriodShrink, StandingCharge, correct};
 pub use crossing::{Told, notices};
 pub use hold::{Hold, HoldEnd, HoldPart};
 pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};
@@ -73,6 +76,7 @@ pub use replay::{Violation, replay, replay_from};
 pub use reserve::{HoldError, Reservation, extend_hold, release_hold, reserve};
 pub use roll::{next_due, roll_forward};
 pub use settings::{PoolOrder, PoolOrderError, Settings};
+pub use standing::{ChargeJournal, Standing, StandingPayment};
 pub use statement::{
     BookSums, LotStatement, LotSums, MovementSum, Position, Statement, StatementBalance, StatementError,
     statement,

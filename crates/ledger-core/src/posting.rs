@@ -1,15 +1,16 @@
 //! The one place where money moves.
 //!
 //! [`Posting`] works on one team: transactions are opened and ended one after the other, and inside
-//! them the acts (paying in `pay`, lots in `lots`, holds in `holds`) do nothing but write rows; `row`
+//! them the acts (paying in `pay`, lots in `lots`, holds in `holds`, what comes back in `back`) do nothing but write rows; `row`
 //! alone changes a lot or a balance, so the books are right whatever the callers do. The lots of the
 //! team stay sorted in draw order (D4) all along.
 //!
 //! Two things always hold when a transaction ends: no open lot has anything left while the team
 //! owes (D42), and a row's interval of the running debt lies at its end (opened) or at its first
-//! unsettled part (paid), so that the debts are paid in posting order (D7). The one exception is what
-//! comes back to a closing lot, which pays inside its validity only and so ahead of its turn.
+//! unsettled part (paid), so that the debts are paid in posting order (D7). Ahead of their turn are settled
+//! only what a closing lot pays of what comes back to it, inside its validity, and usage that is taken back.
 
+mod back;
 mod holds;
 mod lots;
 mod pay;
@@ -72,6 +73,8 @@ fn plus(a: MicroTokens, b: MicroTokens) -> MicroTokens {
 fn minus(a: MicroTokens, b: MicroTokens) -> MicroTokens {
     MicroTokens::from_micros(a.as_micros().saturating_sub(b.as_micros()))
 }
+
+pub(crate) use back::Returned;
 
 pub(crate) struct Posting<'a> {
     team: &'a mut Team,
@@ -245,7 +248,7 @@ fn move_in_lot(lot: &mut Lot, kind: Kind, amount: MicroTokens) {
             lot.remaining = plus(lot.remaining, amount);
             return;
         }
-        Kind::Uncharged => return,
+        Kind::Uncharged | Kind::Cancellation => return,
         Kind::MoveOut => (&mut lot.remaining, &mut lot.moved),
         Kind::Void => (&mut lot.remaining, &mut lot.void),
         Kind::VoidExpired => (&mut lot.expired, &mut lot.void),
@@ -255,6 +258,7 @@ fn move_in_lot(lot: &mut Lot, kind: Kind, amount: MicroTokens) {
         Kind::Charge | Kind::Netting => (&mut lot.remaining, &mut lot.consumed),
         Kind::Capture => (&mut lot.held, &mut lot.consumed),
         Kind::Expiry => (&mut lot.remaining, &mut lot.expired),
+        Kind::Reversal => (&mut lot.consumed, &mut lot.remaining),
     };
     *taken = minus(*taken, amount);
     *given = plus(*given, amount);

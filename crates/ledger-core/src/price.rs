@@ -236,6 +236,15 @@ impl PriceBook {
         spans.get(after.checked_sub(1)?)?.price.as_ref()
     }
 
+    /// The price of that name, whatever versions hold it, with its meter.
+    #[must_use]
+    pub fn named(&self, price_id: PriceId) -> Option<(&MeterSlug, InForce)> {
+        let mut prices = self.versions.iter().flat_map(|version| &version.prices);
+        let Price { meter, terms, .. } = prices.find(|price| price.price_id == price_id)?;
+        let period = self.meters.get(meter).and_then(|aggregation| aggregation.period());
+        Some((meter, InForce { price_id, terms: terms.clone(), period }))
+    }
+
     /// The price that ends where another begins at `at`.
     fn until(&self, kind: ContractKind, meter: &MeterSlug, at: Timestamp) -> Option<&InForce> {
         self.in_force(kind, meter, at.checked_sub(Duration::from_micros(1))?)

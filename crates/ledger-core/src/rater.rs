@@ -10,6 +10,7 @@ use drawdown_types::{MeterSlug, MicroTokens, Quantity, Timestamp};
 
 use crate::{
     batch::{Batch, Line, Payer, Rated, Unattributable, Usage},
+    correction::PeriodShrink,
     meter::DistinctValues,
     price::{InForce, PriceBook},
     rating::{Cycle, CycleMemo, PeriodKey, PeriodState, Periods, SeenValue, UsageKey, UsageState},
@@ -117,6 +118,39 @@ impl<'a> Rater<'a> {
         };
         let after = after.ok_or(Unattributable::Overflow)?;
         self.amount(price, key, before, after, period).ok_or(Unattributable::Overflow)
+    }
+
+    /// Makes the states of a price smaller by `quantity` of usage at `window` that is taken back; gives
+    /// price(before) − price(after) (D43). `None` where the states do not hold as much.
+    pub(crate) fn take_back(
+        &mut self,
+        price: &InForce,
+        meter: &MeterSlug,
+        key: UsageKey,
+        quantity: Quantity,
+    ) -> Option<MicroTokens> {
+        let less = |quantity: Quantity, by: i64| Quantity::new(quantity.as_units().checked_sub(by)?).ok();
+        let before = self.quantity(&key);
+        let after = less(before, quantity.as_units())?;
+        let terms = &price.terms;
+        let (mut from, mut to) = (terms.above_quota(before), terms.above_quota(after));
+        if terms.charged_unit().is_some() {
+            let endless = UsageKey { cycle: Cycle::ENDLESS, ..key };
+            let shrunk = from.as_units().checked_sub(to.as_units())?;
+            from = self.quantity(&endless);
+            to = less(from, shrunk)?;
+            self.set(endless, to, meter);
+        }
+        self.set(key, after, meter);
+        terms.price_above_quota(from)?.checked_sub(terms.price_above_quota(to)?)
+    }
+
+    /// Makes a period what it is without a line that is taken back whole (D43); gives by how much it shrank.
+    pub(crate) fn shrink(&mut self, shrink: &PeriodShrink) -> Option<Quantity> {
+        let entry = self.periods.entry(shrink.key).or_default();
+        let by = shrink.before.as_units().checked_sub(shrink.after.as_units())?;
+        *entry = PeriodEntry { quantity: shrink.after, changed: true, seen: HashSet::new() };
+        Quantity::new(by).ok()
     }
 
     /// D14: price(state after) − price(state before).

@@ -1,9 +1,9 @@
 //! Replaying a team's journal through the allocator: the same rows must come out (`ledger verify`).
 //!
 //! What a journal cannot tell is taken from it: which lots were made, moved, adjusted or taken back,
-//! which amounts were charged or reserved, when holds ended and when lots closed (D55). Everything else
-//! is recomputed: which lot paid, in which order, which interval of the debt was opened or paid, and
-//! when a lot that started paid. Usage that cost nothing leaves no row and changes no lot, so it is not
+//! which amounts were charged or reserved, what a correction reversed, when holds ended and when lots closed
+//! (D55). Everything else is recomputed: which lot paid, in which order, which interval of the debt was opened
+//! or paid, when a lot that started paid, and where what a correction gave back went. Usage that cost nothing leaves no row and changes no lot, so it is not
 //! missed.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::{
     journal::{Book, JournalRow, Kind},
     lot::{Lot, LotState},
     plan::Plan,
-    posting::{Cause, Posting},
+    posting::{Cause, Posting, Returned},
     roll::bring_forward,
     settings::Settings,
     team::{Balance, Team},
@@ -153,8 +153,17 @@ fn act(
     if rows.iter().any(|row| matches!(row.kind, Kind::Void | Kind::VoidExpired | Kind::Chargeback)) {
         return take_back(posting, rows);
     }
+    if rows.iter().any(|row| gives_back(posting, row)) {
+        return correct(posting, rows);
+    }
     match first.kind {
-        Kind::Netting | Kind::Expiry | Kind::Void | Kind::VoidExpired | Kind::Chargeback => {}
+        Kind::Netting
+        | Kind::Reversal
+        | Kind::Cancellation
+        | Kind::Expiry
+        | Kind::Void
+        | Kind::VoidExpired
+        | Kind::Chargeback => {}
         Kind::Purchase | Kind::Grant | Kind::MoveIn => {
             let lot = blank(stored, posting.team(), first)?;
             posting.add_lot(lot, first.kind, first.amount);
@@ -256,10 +265,53 @@ fn take_back(posting: &mut Posting<'_>, rows: &[JournalRow]) -> Result<(), Viola
             | Kind::Capture
             | Kind::Uncharged
             | Kind::Netting
-            | Kind::Expiry => {}
+            | Kind::Expiry
+            | Kind::Reversal
+            | Kind::Cancellation => {}
         }
     }
     posting.net();
+    Ok(())
+}
+
+/// A row by which a correction gives back, here or from another team: the lot lives here then.
+fn gives_back(posting: &Posting<'_>, row: &JournalRow) -> bool {
+    let lives = |lot: &Lot| Some(lot.lot_id) == row.lot_id && lot.is_here();
+    match row.kind {
+        Kind::Reversal | Kind::Cancellation => true,
+        Kind::MoveIn => posting.team().lots.iter().any(lives),
+        _ => false,
+    }
+}
+
+/// What was reversed is taken from the journal; who pays for what is charged again, and where the rest goes,
+/// is computed.
+fn correct(posting: &mut Posting<'_>, rows: &[JournalRow]) -> Result<(), Violation> {
+    let mut returned = Returned::default();
+    for row in rows {
+        if row.lot_state == Some(LotState::Closed) {
+            // An empty lot closes without a row.
+            posting.close_void(place_of(posting, row)?);
+        }
+        let cause = Cause {
+            charge_id: row.charge_id,
+            price_id: row.price_id,
+            window: row.window.unwrap_or(row.effective_at),
+        };
+        match (row.kind, row.debt) {
+            (Kind::Cancellation, Some(debt)) => posting.cancel(cause, debt),
+            (Kind::Reversal, debt) => {
+                let part = (row.amount, row.reverses.unwrap_or_default());
+                posting.give_back(&mut returned, place_of(posting, row)?, cause, part, debt);
+            }
+            (Kind::MoveIn, _) => posting.arrive(&mut returned, place_of(posting, row)?, row.amount),
+            _ => {}
+        }
+    }
+    for (cause, _, amount) in charges(rows) {
+        posting.charge_again(cause, amount, &mut returned);
+    }
+    posting.settle_returned(returned);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Lots that become larger or smaller after they were made: adjustments by an admin (D5), refunds and
 //! chargebacks of purchases (D44).
 
-use std::cmp::max;
+use std::{cmp::max, collections::HashMap};
 
 use drawdown_types::{ChargeId, LotId, MicroTokens, PriceId, Timestamp};
 
@@ -13,6 +13,7 @@ use crate::{
     posting::{Cause, Posting},
     roll::bring_forward,
     settings::Settings,
+    standing::{left_of, netted},
     team::Team,
 };
 
@@ -196,9 +197,15 @@ impl LotJournal {
     /// back already is left out.
     #[must_use]
     pub fn payments(&self) -> Vec<Payment> {
+        let mut taken: HashMap<i64, Vec<&JournalRow>> = HashMap::new();
+        for row in &self.rows {
+            if let Some(reverses) = row.reverses {
+                taken.entry(reverses).or_default().push(row);
+            }
+        }
         let mut payments = Vec::new();
-        let taken_back = |seq| self.rows.iter().any(|other| other.reverses == Some(seq));
-        for row in self.rows.iter().filter(|row| !taken_back(row.seq)) {
+        for row in &self.rows {
+            let taken = taken.get(&row.seq);
             let payment = |charge: &JournalRow, amount| Payment {
                 seq: row.seq,
                 charge_id: charge.charge_id,
@@ -207,14 +214,20 @@ impl LotJournal {
                 amount,
             };
             match (row.kind, row.debt) {
-                (Kind::Charge | Kind::Capture, _) => payments.push(payment(row, row.amount)),
+                (Kind::Charge | Kind::Capture, _) => payments.push(payment(row, left_of(row, taken))),
                 (Kind::Netting, Some(paid)) => {
-                    let parts = self.items.iter().filter_map(|item| Some((item, item.debt?.part_in(paid)?)));
-                    payments.extend(parts.map(|(item, amount)| payment(item, amount)));
+                    let parts = self.items.iter().filter_map(|item| Some((item, item.debt?.common(paid)?)));
+                    payments.extend(parts.map(|(item, part)| {
+                        let stands = netted(part, taken).into_iter();
+                        let amount =
+                            stands.fold(0_i64, |sum, part| sum.saturating_add(part.length().as_micros()));
+                        payment(item, MicroTokens::from_micros(amount))
+                    }));
                 }
                 _ => {}
             }
         }
+        payments.retain(|payment| payment.amount > MicroTokens::ZERO);
         payments
     }
 

@@ -157,6 +157,12 @@ impl Ledger {
         if let Some(hold) = hold {
             due -= self.draw_hold(team, hold, number, due);
         }
+        self.pay_rest(team, charge, due, at);
+    }
+
+    /// What neither a hold nor what came back has paid.
+    pub(crate) fn pay_rest(&mut self, team: usize, charge: &mut Charge, mut due: i64, at: i64) {
+        let number = self.teams[team].charges.len();
         for place in self.drawn(team) {
             let Team { lots, payments, .. } = &mut self.teams[team];
             let lot = &mut lots[place];
@@ -185,6 +191,7 @@ impl Ledger {
         charge.opened = due;
         if due > 0 {
             self.teams[team].debts.push(Debt { charge: number, window: charge.window, owed: due });
+            self.teams[team].owed_ever += due;
         }
     }
 }

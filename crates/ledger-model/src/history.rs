@@ -116,6 +116,15 @@ pub enum Op {
         /// Its lines are the last of their holds.
         last: bool,
     },
+    /// Usage is taken back, in percent of what stands of it; now and then more than that. Most of what is
+    /// charged instead belongs to the same window.
+    Correct {
+        team: usize,
+        charge: usize,
+        percent: i64,
+        again: Option<LineSeed>,
+        same_window: bool,
+    },
     /// A read ahead of now, or behind it.
     Read {
         team: usize,
@@ -239,6 +248,20 @@ fn holds() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn corrections() -> impl Strategy<Value = Op> {
+    let percent = prop_oneof![4 => Just(100i64), 4 => 1i64..100, 1 => Just(0i64), 1 => Just(101i64)];
+    let again = prop::option::weighted(0.6, line());
+    (0..TEAMS, any::<usize>(), percent, again, prop::bool::weighted(0.8)).prop_map(
+        |(team, charge, percent, again, same_window)| Op::Correct {
+            team,
+            charge,
+            percent,
+            again,
+            same_window,
+        },
+    )
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let clock = prop_oneof![
         4 => when(HOUR).prop_map(Op::Clock),
@@ -283,6 +306,7 @@ fn op() -> impl Strategy<Value = Op> {
         9 => batch,
         5 => lots(),
         8 => holds(),
+        6 => corrections(),
         3 => (0..TEAMS, when(3 * HOUR)).prop_map(|(team, at)| Op::Read { team, at }),
         1 => any::<bool>().prop_map(|stands| Op::Settlement { stands }),
     ]
@@ -342,6 +366,15 @@ impl Ledger {
         let own: Vec<u64> = self.teams[team].lots.iter().map(|lot| lot.id).collect();
         let lots = if own.is_empty() || which.is_multiple_of(8) { all } else { own };
         which.checked_rem(lots.len()).map(|place| lots[place])
+    }
+
+    /// A charge of a team, one of the newest; mostly one that costs something.
+    #[must_use]
+    pub fn some_charge(&self, team: usize, which: usize) -> Option<usize> {
+        let charges = &self.teams[team].charges;
+        let costs = |place: &usize| charges[*place].amount > 0 || which.is_multiple_of(4);
+        let newest: Vec<usize> = (0..charges.len()).rev().filter(costs).take(12).collect();
+        which.checked_rem(newest.len()).map(|place| newest[place])
     }
 
     /// One of the newest holds of a team, open or over.

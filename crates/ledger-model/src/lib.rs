@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a model fails by panicking: it is only ever used in tests")]
 
 mod calendar;
+mod corrections;
 mod debts;
 pub mod history;
 mod holds;
@@ -158,6 +159,9 @@ pub struct Charge {
     pub quantity: i64,
     pub amount: i64,
     pub opened: i64,
+    /// The charge that it takes a part of back, as an index into those of the team; quantity, amount and
+    /// opened are below zero then.
+    pub corrects: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -171,6 +175,8 @@ pub struct Team {
     pub payments: Vec<Paid>,
     pub issued: i64,
     pub moved_in: i64,
+    /// Everything that was ever owed.
+    pub owed_ever: i64,
     pub below_since: Option<i64>,
     pub posted: Option<i64>,
 }

@@ -139,7 +139,7 @@ impl Ledger {
     }
 
     fn take_back(&mut self, team: usize, lot: u64) {
-        let Team { lots, holds, past, debts, payments, charges, .. } = &mut self.teams[team];
+        let Team { lots, holds, past, debts, payments, charges, owed_ever, .. } = &mut self.teams[team];
         let past = past.get_mut(&lot).unwrap();
         let mut hits = Vec::new();
         if let Some(lot) = lots.iter_mut().find(|other| other.id == lot) {
@@ -162,6 +162,7 @@ impl Ledger {
             past.void += paid.amount;
             let window = charges[paid.charge].window;
             debts.push(Debt { charge: paid.charge, window, owed: paid.amount });
+            *owed_ever += paid.amount;
             hits.push("D44 what it had paid is owed again");
         }
         hits.into_iter().for_each(|rule| self.hit(rule));

@@ -65,6 +65,18 @@ impl Ledger {
         if window != item.window {
             self.hit("D45 usage of a hold belongs to its window");
         }
+        let Some(mut charge) = self.rated(team, batch, item, window) else {
+            self.unattributed.insert((batch, item.line, "overflow"));
+            return false;
+        };
+        self.pay(team, &mut charge, hold, at);
+        self.teams[team].charges.push(charge);
+        self.pay_debts(team, at);
+        true
+    }
+
+    /// What usage costs and why; nothing where it does not fit.
+    pub(crate) fn rated(&mut self, team: usize, batch: usize, item: &Usage, window: i64) -> Option<Charge> {
         let rate = self.rate(self.teams[team].kind, &item.meter, window);
         let mut charge = Charge {
             name: (batch, item.line),
@@ -74,6 +86,7 @@ impl Ledger {
             quantity: item.quantity,
             amount: 0,
             opened: 0,
+            corrects: None,
         };
         match rate {
             _ if item.trial => {
@@ -93,16 +106,12 @@ impl Ledger {
                 let key = (item.meter.clone(), began, (year, month));
                 let Some(amount) = self.price(team, &key, rate, item.quantity) else {
                     self.hit("D53 what does not fit");
-                    self.unattributed.insert((batch, item.line, "overflow"));
-                    return false;
+                    return None;
                 };
                 charge.key = Some(key);
                 charge.amount = amount;
             }
         }
-        self.pay(team, &mut charge, hold, at);
-        self.teams[team].charges.push(charge);
-        self.pay_debts(team, at);
-        true
+        Some(charge)
     }
 }

@@ -44,6 +44,7 @@ impl Ledger {
         let used: i128 = self.teams[team].charges.iter().map(|charge| i128::from(charge.amount)).sum();
         let amount = total - cost;
         let fits = |value: i128| value <= i128::from(i64::MAX);
-        (fits(after) && fits(total) && fits(used + amount)).then(|| amount.try_into().unwrap())
+        let owed = i128::from(self.teams[team].owed_ever) + amount;
+        (fits(after) && fits(total) && fits(used + amount) && fits(owed)).then(|| amount.try_into().unwrap())
     }
 }

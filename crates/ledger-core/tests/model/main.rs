@@ -17,7 +17,7 @@ use drawdown_ledger_model::{Hits, history};
 use crate::both::Both;
 
 /// Every rule and case that random histories must come upon.
-const RULES: [&str; 80] = [
+const RULES: [&str; 92] = [
     "D1 a purchase is refused",
     "D2 from 29 February",
     "D2 one year",
@@ -60,6 +60,18 @@ const RULES: [&str; 80] = [
     "D42 and ahead of older debt",
     "D42 what comes back to a closing lot pays nothing else",
     "D42 what comes back to a closing lot pays usage of its validity",
+    "D43 a correction is refused",
+    "D43 a part of a line",
+    "D43 a payment goes back",
+    "D43 a refund reaches the latest lines",
+    "D43 a whole line",
+    "D43 charged again through a closed lot",
+    "D43 charged again through a lot that moved",
+    "D43 charged again through what came back",
+    "D43 charged again to another team",
+    "D43 what goes back follows a lot that moved",
+    "D43 what goes back to a closed lot expires",
+    "D43 what is owed is taken first",
     "D44 a chargeback",
     "D44 a chargeback is refused",
     "D44 a chargeback of a lot that moved",

@@ -4,10 +4,46 @@
 use std::collections::BTreeMap;
 
 use drawdown_ledger_core::{
-    Balance, Book, Charge, DebtItem, Hold, JournalRow, Kind, Lot, LotJournal, Plan, Team, UsageKey,
-    UsageState,
+    Balance, Book, Charge, ChargeJournal, Corrected, DebtItem, Hold, JournalRow, Kind, Lot, LotJournal, Plan,
+    Rated, Team, UsageKey, UsageState,
 };
-use drawdown_types::{ChargeId, HoldId, LotId, MicroTokens, TeamId};
+use drawdown_types::{ChargeId, HoldId, LotId, MicroTokens, TeamId, Timestamp};
+
+/// A charge as stored: of a correction, everything is below zero.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredCharge {
+    pub(crate) charge_id: ChargeId,
+    pub(crate) team_id: TeamId,
+    pub(crate) window: Timestamp,
+    pub(crate) rated: Rated,
+    pub(crate) quantity: i64,
+    pub(crate) amount: i64,
+    pub(crate) uncharged: i64,
+}
+
+impl From<Charge> for StoredCharge {
+    fn from(charge: Charge) -> Self {
+        let Charge { charge_id, team_id, window, rated, .. } = charge;
+        let (quantity, amount) = (charge.quantity.as_units(), charge.amount.as_micros());
+        Self { charge_id, team_id, window, rated, quantity, amount, uncharged: charge.uncharged.as_micros() }
+    }
+}
+
+impl From<Corrected> for StoredCharge {
+    fn from(corrected: Corrected) -> Self {
+        let Corrected { charge_id, team_id, window, rated, .. } = corrected;
+        let (quantity, amount) = (-corrected.quantity.as_units(), -corrected.amount.as_micros());
+        Self {
+            charge_id,
+            team_id,
+            window,
+            rated,
+            quantity,
+            amount,
+            uncharged: -corrected.cancelled.as_micros(),
+        }
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
@@ -16,8 +52,7 @@ pub(crate) struct Store {
     pub(crate) holds: BTreeMap<HoldId, Hold>,
     pub(crate) states: BTreeMap<UsageKey, UsageState>,
     pub(crate) journal: BTreeMap<TeamId, Vec<JournalRow>>,
-    /// With the number of their batch.
-    pub(crate) charges: Vec<(usize, Charge)>,
+    pub(crate) charges: Vec<StoredCharge>,
 }
 
 impl Store {
@@ -53,6 +88,20 @@ impl Store {
         loaded
     }
 
+    /// The same with every lot that ever was there and every item of the debt: what a correction may need.
+    pub(crate) fn load_whole(&self, team: &Team) -> Team {
+        let team_id = team.balance.team_id;
+        let lots = self.lots.values().filter(|lot| lot.team_id == team_id).cloned().collect();
+        let items = self.rows(team_id).iter().filter(|row| row.debit == Book::Uncharged);
+        let item = |row: &JournalRow| Some(DebtItem { interval: row.debt?, window: row.window? });
+        Team { lots, items: items.filter_map(item).collect(), ..self.load(team) }
+    }
+
+    /// The whole history of a team's charges.
+    pub(crate) fn charge_journal(&self, team_id: TeamId) -> ChargeJournal {
+        ChargeJournal { rows: self.rows(team_id).to_vec() }
+    }
+
     /// The history of a lot in a team.
     pub(crate) fn lot_journal(&self, team_id: TeamId, lot_id: LotId) -> LotJournal {
         let of = |wanted: &dyn Fn(&JournalRow) -> bool| -> Vec<JournalRow> {
@@ -64,7 +113,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn apply(&mut self, batch: usize, plan: Plan) {
+    pub(crate) fn apply(&mut self, plan: Plan) {
         for row in plan.journal {
             let rows = self.journal.entry(row.team_id).or_default();
             assert_eq!(row.seq, i64::try_from(rows.len()).unwrap() + 1, "the sequence is gapless");
@@ -91,7 +140,7 @@ impl Store {
         for state in plan.states {
             self.states.insert(state.key, state);
         }
-        self.charges.extend(plan.charges.into_iter().map(|charge| (batch, charge)));
+        self.charges.extend(plan.charges.into_iter().map(StoredCharge::from));
         teams.into_iter().for_each(|team_id| self.verify(team_id));
     }
 
@@ -136,6 +185,13 @@ impl Store {
                 );
             }
         }
+        let mut left: BTreeMap<i64, i128> = rows.iter().map(|row| (row.seq, micros(row.amount))).collect();
+        for row in rows {
+            if let Some(reverses) = row.reverses {
+                *left.get_mut(&reverses).unwrap() -= micros(row.amount);
+            }
+        }
+        assert!(left.values().all(|left| *left >= 0), "no row is taken back beyond its amount");
         // D52.
         assert_eq!(
             micros(balance.issued) + micros(balance.moved_in) - micros(balance.moved_out),
@@ -164,14 +220,14 @@ fn check_row(row: &JournalRow) {
     assert!(row.amount.as_micros() > 0 && row.debit != row.credit, "{row:?}");
     assert_eq!((row.debit, row.credit), row.kind.books());
     let debt = row.debit == Book::Uncharged || row.credit == Book::Uncharged;
-    assert_eq!(row.debt.is_some(), debt, "{row:?}");
+    assert!(row.debt.is_some() == debt || row.kind == Kind::Reversal, "{row:?}");
     if let Some(debt) = row.debt {
         assert_eq!(debt.to.as_micros() - debt.from.as_micros(), row.amount.as_micros());
     }
-    assert_eq!(row.lot_id.is_some(), row.kind != Kind::Uncharged, "{row:?}");
-    let charged = row.credit == Book::Consumed || row.kind == Kind::Chargeback;
+    assert_eq!(row.lot_id.is_some(), !matches!(row.kind, Kind::Uncharged | Kind::Cancellation), "{row:?}");
+    let charged = row.credit == Book::Consumed || row.debit == Book::Consumed || row.kind == Kind::Chargeback;
     assert_eq!((row.charge_id.is_some(), row.price_id.is_some()), (charged, charged), "{row:?}");
     let held = row.debit == Book::Held || row.credit == Book::Held;
     assert_eq!(row.hold_id.is_some(), held, "{row:?}");
-    assert_eq!(row.reverses.is_some(), row.kind == Kind::Chargeback, "{row:?}");
+    assert_eq!(row.reverses.is_some(), matches!(row.kind, Kind::Chargeback | Kind::Reversal), "{row:?}");
 }

@@ -5,6 +5,7 @@
 mod aggregations;
 mod budgets;
 mod cases;
+mod corrections;
 mod holds;
 mod lots;
 mod notices;

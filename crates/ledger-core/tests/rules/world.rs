@@ -1,9 +1,10 @@
 //! One team, one flex card, and short words to say what happens to them.
 
 use drawdown_ledger_core::{
-    Aggregation, Attribution, Balance, BalanceView, Batch, Charge, ContractKind, Grant, JournalRow, Kind,
-    Line, Lot, NewVersion, Payer, Periods, Plan, PoolKind, PriceBook, Purchase, Settings, Team, Terms,
-    Unattributable, Usage, UsageState, balance_at, fold_batch, grant, periods_wanted, purchase, roll_forward,
+    Aggregation, Attribution, Balance, BalanceView, Batch, Charge, ChargeJournal, ContractKind, Corrected,
+    Correction, CorrectionError, Grant, JournalRow, Kind, Line, Lot, NewVersion, Payer, PeriodShrink,
+    Periods, Plan, PoolKind, PriceBook, Purchase, Settings, StandingCharge, Team, Terms, Unattributable,
+    Usage, UsageState, balance_at, correct, fold_batch, grant, periods_wanted, purchase, roll_forward,
     usage_keys,
 };
 use drawdown_types::{
@@ -189,6 +190,59 @@ impl World {
     pub(crate) fn spend(&mut self, amount: i64, window: Timestamp, now: Timestamp) -> Charge {
         let line = self.line("token", amount, self.settings.window_size.floor(window));
         self.post(&[line], now).charges.remove(0)
+    }
+
+    /// Takes `quantity` of a charge back and charges `recharge` instead. `lines` are the team's charges so far.
+    pub(crate) fn correct(
+        &mut self,
+        lines: &[Charge],
+        corrected: usize,
+        quantity: i64,
+        recharge: Option<&Line>,
+        now: Timestamp,
+    ) -> Result<(Plan, Corrected), CorrectionError> {
+        self.correct_period(lines, corrected, quantity, None, recharge, now)
+    }
+
+    pub(crate) fn correct_period(
+        &mut self,
+        lines: &[Charge],
+        corrected: usize,
+        quantity: i64,
+        period: Option<PeriodShrink>,
+        recharge: Option<&Line>,
+        now: Timestamp,
+    ) -> Result<(Plan, Corrected), CorrectionError> {
+        let line = &lines[corrected];
+        let standing = StandingCharge {
+            charge_id: line.charge_id,
+            team_id: line.team_id,
+            meter: MeterSlug::new("token").unwrap(),
+            window: line.window,
+            rated: line.rated,
+            quantity: line.quantity,
+        };
+        let latest: Vec<ChargeId> = (lines.iter().rev())
+            .filter(|other| other.rated == line.rated && other.charge_id != line.charge_id)
+            .map(|other| other.charge_id)
+            .collect();
+        let journal = ChargeJournal { rows: self.journal.clone() };
+        let correction = Correction {
+            charge_id: id("chg", 900),
+            corrected: &standing,
+            quantity: Quantity::new(quantity).unwrap(),
+            period,
+            recharge,
+            latest: &latest,
+            journal: &journal,
+            states: &self.states.clone(),
+            periods: &self.periods.clone(),
+            prices: &self.prices.clone(),
+        };
+        let teams = std::slice::from_mut(&mut self.team);
+        let done = correct(teams, &correction, now, now, &self.settings, || id("chg", 901))?;
+        self.keep(&done.0);
+        Ok(done)
     }
 
     pub(crate) fn job(&mut self, now: Timestamp) -> Plan {

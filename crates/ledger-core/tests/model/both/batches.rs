@@ -74,20 +74,7 @@ impl Both {
             .iter()
             .zip(seeds)
             .enumerate()
-            .map(|(line, (content, seed))| naive::Usage {
-                line,
-                team: seed.team,
-                app: seed.app,
-                client: content.client_id.to_string(),
-                meter: content.meter.to_string(),
-                failed: seed.failed,
-                trial: seed.trial,
-                series: content.series.clone(),
-                window: content.window.as_micros(),
-                received: content.received_window.as_micros(),
-                quantity: content.quantity().unwrap().as_units(),
-                hold: self.hold_of(seed),
-            })
+            .map(|(line, (content, seed))| usage(line, content, seed, self.hold_of(seed)))
             .collect();
         let (now, settled) = (self.now, self.settled(self.now));
         let loaded: Vec<usize> =
@@ -148,6 +135,24 @@ impl Both {
         for charge in &plan.charges {
             self.charge_of.insert(charge.charge_id, (batch, part[charge.line]));
         }
-        self.store.apply(batch, plan);
+        self.store.apply(plan);
+    }
+}
+
+/// A line in the naive ledger's words.
+pub(super) fn usage(line: usize, content: &Line, seed: &LineSeed, hold: Option<u64>) -> naive::Usage {
+    naive::Usage {
+        line,
+        team: seed.team,
+        app: seed.app,
+        client: content.client_id.to_string(),
+        meter: content.meter.to_string(),
+        failed: seed.failed,
+        trial: seed.trial,
+        series: content.series.clone(),
+        window: content.window.as_micros(),
+        received: content.received_window.as_micros(),
+        quantity: content.quantity().unwrap().as_units(),
+        hold,
     }
 }

@@ -1,6 +1,7 @@
 //! What must be equal after each step and at the end.
 
 use super::*;
+use crate::store::StoredCharge;
 
 impl Both {
     /// A read ahead of any job equals what a job would have left, and the naive ledger's answer.
@@ -78,20 +79,18 @@ impl Both {
         assert_eq!(self.unattributed, self.naive.unattributed);
         for team in 0..TEAMS {
             let team_id = id::<TeamId>("team", team as u64 + 1);
-            let mine: Vec<&Charge> = (self.store.charges.iter().map(|(_, charge)| charge))
-                .filter(|charge| charge.team_id == team_id)
-                .collect();
+            let mine = self.store.charges.iter().filter(|charge| charge.team_id == team_id);
             let theirs = &self.naive.teams[team].charges;
-            let facts = |charge: &&Charge| {
+            let facts = |charge: &StoredCharge| {
                 let name = self.charge_of[&charge.charge_id];
-                (name, charge.quantity.as_units(), charge.amount.as_micros(), charge.uncharged.as_micros())
+                (name, charge.quantity, charge.amount, charge.uncharged)
             };
             assert_eq!(
-                mine.iter().map(facts).collect::<Vec<_>>(),
+                mine.map(facts).collect::<Vec<_>>(),
                 theirs.iter().map(|c| (c.name, c.quantity, c.amount, c.opened)).collect::<Vec<_>>()
             );
             let mut paid: BTreeMap<((usize, usize), LotId), i64> = BTreeMap::new();
-            for payment in &self.naive.teams[team].payments {
+            for payment in self.naive.teams[team].payments.iter().filter(|payment| payment.amount > 0) {
                 let name = theirs[payment.charge].name;
                 *paid.entry((name, id("lot", payment.lot))).or_default() += payment.amount;
             }
@@ -118,13 +117,13 @@ impl Both {
         let mut sums: BTreeMap<_, i64> = BTreeMap::new();
         for team in 0..TEAMS {
             let team_id = id::<TeamId>("team", team as u64 + 1);
-            let mine = self.store.charges.iter().filter(|(_, charge)| charge.team_id == team_id);
-            for ((_, charge), theirs) in mine.zip(&self.naive.teams[team].charges) {
+            let mine = self.store.charges.iter().filter(|charge| charge.team_id == team_id);
+            for (charge, theirs) in mine.zip(&self.naive.teams[team].charges) {
                 let Some(price_id) = charge.rated.price_id() else { continue };
                 let cycle = Cycle::of(instant(theirs.window));
                 assert_eq!(charge.window, instant(theirs.window));
                 let key = drawdown_ledger_core::UsageKey { team_id, price_id, cycle };
-                *sums.entry(key).or_default() += charge.amount.as_micros();
+                *sums.entry(key).or_default() += charge.amount;
             }
         }
         assert_eq!(sums.len(), self.store.states.len());

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 mod batches;
 mod checks;
+mod corrections;
 mod lots;
 mod moves;
 
 use drawdown_ledger_core::{
-    Attribution, Batch, Charge, ContractKind, Cycle, Grant, Line, LotView, NewVersion, Payer, Periods, Plan,
-    PoolKind, PoolOrder, PriceBook, Purchase, Reservation, Settings, Team, Terms, Unattributable, Usage,
-    adjust_lot, balance_at, charge_back, extend_hold, fold_batch, grant, lots_at, move_lot, next_due,
-    price_of, purchase, refund_lot, release_hold, replay, reserve, roll_forward, usage_keys,
+    Attribution, Batch, ContractKind, Correction, Cycle, Grant, Line, LotView, NewVersion, Payer, Periods,
+    Plan, PoolKind, PoolOrder, PriceBook, Purchase, Reservation, Settings, StandingCharge, Team, Terms,
+    Unattributable, Usage, adjust_lot, balance_at, charge_back, correct, extend_hold, fold_batch, grant,
+    lots_at, move_lot, next_due, price_of, purchase, refund_lot, release_hold, replay, reserve, roll_forward,
+    usage_keys,
 };
 use drawdown_ledger_model::{
     self as naive, Ledger,
@@ -128,6 +130,7 @@ impl Both {
             Op::Reserve { .. } => self.reserve(op),
             Op::Extend { team, hold, lasts, more } => self.extend(*team, *hold, *lasts, *more),
             Op::Release { team, hold } => self.release(*team, *hold),
+            Op::Correct { .. } => self.correct(op),
             Op::Read { team, at } => self.read(*team, self.resolve(*at)),
             Op::Settlement { stands } => self.settled = stands.then_some(self.now),
         }

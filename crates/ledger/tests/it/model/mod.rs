@@ -137,7 +137,7 @@ impl Both {
             Op::Reserve { .. } => self.reserve(op).await,
             Op::Extend { team, hold, lasts, more } => self.extend(*team, *hold, *lasts, *more).await,
             Op::Release { team, hold } => self.release(*team, *hold).await,
-            Op::Publish { .. } | Op::Settlement { .. } => {}
+            Op::Publish { .. } | Op::Settlement { .. } | Op::Correct { .. } => {}
         }
         self.compare().await;
     }
