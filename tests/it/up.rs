@@ -145,6 +145,27 @@ fn counted(up: &Up, team: &str) -> Result<i64> {
     Ok(charged + events(up.json(&["unattributed"])?, "usage"))
 }
 
+/// Files of the team's usage, saved and to the standard output, say what its charges say.
+fn exported(up: &Up, account: &str, team: &str, dir: &Path) -> Result<()> {
+    let charges = up.json(&["charges", team])?;
+    let charges = charges["charges"].as_array().context("no charges")?;
+    let events: i64 = charges.iter().filter_map(|charge| charge["events"].as_i64()).sum();
+    let focus =
+        ["--billing-currency", "EUR", "--token-price", "1.5", "--provider", "Acme", "--service", "Tiles"];
+    for (format, more) in [("csv", &[][..]), ("parquet", &[]), ("focus", &focus)] {
+        let days = ["--account", account, "--team", team, "--from", "2020-01-01", "--to", "2100-01-01"];
+        let asked = [&["usage", "export", "--format", format][..], &days, more].concat();
+        let saved = dir.join(format);
+        let summary = up.json(&[&asked[..], &["--out", &saved.to_string_lossy()]].concat())?;
+        ensure!(summary["sums"]["events"].as_i64() == Some(events), "{events} events, and {summary}");
+        let saved = std::fs::read(saved)?;
+        ensure!(summary["size_bytes"].as_i64() == i64::try_from(saved.len()).ok(), "{summary}");
+        let printed = up.cli(&asked)?;
+        ensure!(printed.status.success() && printed.stdout == saved, "{format} is another file");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart() -> Result<()> {
     let dir = TempDir::with_prefix("drawdown-up-")?;
@@ -169,6 +190,7 @@ async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart()
         let page = scrape::page(text(&addresses, &format!("/services/{service}/metrics"))?).await?;
         ensure!(scrape::sum(&page, metric).is_some(), "no {metric} in\n{page}");
     }
+    exported(&up, text(&before, "/balance/account_id")?, &team, dir.path())?;
     ensure!(up.cli(&["status"])?.status.success(), "status says that something is down");
     up.stop().await?;
     let up = Up::start(dir.path()).await?;

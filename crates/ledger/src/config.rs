@@ -99,6 +99,14 @@ pub struct ReportOptions {
     pub stream_rows: Count,
     /// The most messages of a stream that wait for a slow reader.
     pub stream_messages_max: Count,
+    /// The most exports at once; each holds a connection of the database.
+    pub exports_max: Count,
+    /// How long an export may take, however slow its reader, in ms.
+    pub export_timeout_ms: Millis,
+    /// The size of one part of a file, in bytes.
+    pub export_part_bytes: Count,
+    /// The lines of a group of a Parquet file, which is kept in memory until it is full.
+    pub export_group_rows: Count,
 }
 
 /// The section `[ledger.database]`.
@@ -223,6 +231,10 @@ impl Default for ReportOptions {
             statement_teams_max: Count::of(1_000),
             stream_rows: Count::of(1_000),
             stream_messages_max: Count::of(2),
+            exports_max: Count::of(4),
+            export_timeout_ms: Millis::from_millis(600_000),
+            export_part_bytes: Count::of(65_536),
+            export_group_rows: Count::of(20_000),
         }
     }
 }
@@ -331,6 +343,10 @@ impl ReportOptions {
             statement_teams_max: self.statement_teams_max.get_u32(),
             stream_rows: self.stream_rows.get_u32(),
             stream_messages_max: self.stream_messages_max.get(),
+            exports_max: self.exports_max.get(),
+            export_timeout: self.export_timeout_ms.duration(),
+            export_part_bytes: self.export_part_bytes.get(),
+            export_group_rows: self.export_group_rows.get(),
         }
     }
 }

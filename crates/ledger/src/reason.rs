@@ -118,3 +118,5 @@ pub const SUM_TOO_LARGE: &str = "SUM_TOO_LARGE";
 pub const PERIOD_NOT_OVER: &str = "PERIOD_NOT_OVER";
 /// There is no such statement.
 pub const STATEMENT_UNKNOWN: &str = "STATEMENT_UNKNOWN";
+/// As many exports are running as may run at once.
+pub const EXPORTS_EXHAUSTED: &str = "EXPORTS_EXHAUSTED";

@@ -8,7 +8,7 @@ use drawdown_service::{Code, Refusal};
 use drawdown_types::{AccountId, Clock, TeamId, Timestamp};
 use prost::Message;
 use sqlx::{PgConnection, Postgres, Transaction};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     catalogue::Remembered,
@@ -78,6 +78,8 @@ pub struct Ledger {
     pub(crate) fresh: Notify,
     /// Where the order of facts stands, as this process saw it last: what wakes the streams.
     pub(crate) head: watch::Sender<Option<Head>>,
+    /// Places of exports.
+    pub(crate) exports: Arc<Semaphore>,
     poster: Poster,
 }
 
@@ -117,6 +119,7 @@ impl Ledger {
             metrics: parts.metrics,
             fresh: Notify::new(),
             head: watch::Sender::new(None),
+            exports: Arc::new(Semaphore::new(parts.limits.reports.exports_max)),
             poster,
         }
     }

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use drawdown_client::{ledger::settlement, metering};
 use drawdown_proto::{ledger::v1::CreateProducerRequest, metering::v1::GetLiveUsageRequest};
 
-use super::{Change, Connection, Session, reports::ReportArguments};
+use super::{Change, Connection, Session, export::ExportArguments, reports::ReportArguments};
 use crate::output::{json_of, name, number, text};
 
 /// Producers: owners of a durable log of usage
@@ -56,6 +56,11 @@ enum UsageAction {
         after_help = "Example:\n  drawdown usage report --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --from 2026-03-01 --to 2026-04-01 --by team,day"
     )]
     Report(ReportArguments),
+    /// Writes a file of settled usage: one line for each UTC day and every key
+    #[command(
+        after_help = "Example:\n  drawdown usage export --format csv --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --from 2026-03-01 --to 2026-04-01 --out usage.csv\n  drawdown usage export --format focus --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --from 2026-03-01 --to 2026-04-01 --billing-currency EUR --token-price 3 --provider Acme --service 'Acme API' --out focus.csv"
+    )]
+    Export(ExportArguments),
 }
 
 impl ProducerCommand {
@@ -75,6 +80,7 @@ impl UsageCommand {
         match self.action {
             UsageAction::Live { client_ids, meter } => live(&session, client_ids, meter).await,
             UsageAction::Report(report) => report.run(&session).await,
+            UsageAction::Export(export) => export.run(&session).await,
         }
     }
 }

@@ -7,10 +7,11 @@ use drawdown_proto::ledger::v1;
 use drawdown_service::{Refusal, refusal::Violations};
 use drawdown_types::{AccountId, DimensionName, MicroTokens, StatementId, TeamId, Timestamp};
 
-use super::decode::{instant, optional_instant, parsed, request_id};
+use super::decode::{instant, optional_instant, parsed, request_id, text};
 use crate::{
+    export::{FocusSettings, Format},
     reason,
-    reports::{ChargeQuestion, JournalQuestion, Period, Scope},
+    reports::{ChargeQuestion, ExportQuestion, JournalQuestion, Period, Scope},
     store::charges::{ChargeFilter, GroupBy},
     tokens::Of,
 };
@@ -271,4 +272,54 @@ pub(super) fn forecast(
     };
     let asked = account.zip(team).zip(rate).map(|((account, team), rate)| (account, team, rate));
     v.finish(reason::REQUEST_INVALID, asked)
+}
+
+/// The longest name in a file, in bytes.
+const FILE_NAME_BYTES_MAX: usize = 200;
+
+pub(super) fn export(request: &v1::ExportUsageRequest) -> Result<ExportQuestion, Refusal> {
+    let mut v = Violations::new();
+    let whose = scope(&mut v, &request.account_id, &request.team_id);
+    let filter = filter(&mut v, request.filter.as_ref());
+    for (field, day) in [("filter.from", filter.from), ("filter.to", filter.to)] {
+        let given = request.filter.as_ref().is_some_and(|filter| match field {
+            "filter.from" => filter.from.is_some(),
+            _ => filter.to.is_some(),
+        });
+        if day.is_none() && !given {
+            v.push(field, "must be set");
+        }
+    }
+    let format = match v1::ExportFormat::try_from(request.format) {
+        Ok(v1::ExportFormat::Csv) => Some(Format::Csv),
+        Ok(v1::ExportFormat::Parquet) => Some(Format::Parquet),
+        Ok(v1::ExportFormat::Focus) => {
+            let focus = v.require("focus", request.focus.as_ref());
+            focus.and_then(|focus| v.within("focus", |v| focus_settings(v, focus))).map(Format::Focus)
+        }
+        Ok(v1::ExportFormat::Unspecified) | Err(_) => {
+            v.push("format", "must be csv, parquet or focus");
+            None
+        }
+    };
+    let asked = whose.zip(format).map(|(whose, format)| ExportQuestion { whose, filter, format });
+    v.finish(reason::REQUEST_INVALID, asked)
+}
+
+fn focus_settings(v: &mut Violations, focus: &v1::FocusSettings) -> Option<FocusSettings> {
+    let currency = &focus.billing_currency;
+    let is_code = currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_uppercase());
+    if !is_code {
+        v.push("billing_currency", "must be three capital letters of ISO 4217");
+    }
+    let token_price = parsed(v, "token_price", &focus.token_price);
+    let provider_name = text(v, "provider_name", &focus.provider_name, 1, FILE_NAME_BYTES_MAX);
+    let service_name = text(v, "service_name", &focus.service_name, 1, FILE_NAME_BYTES_MAX);
+    is_code.then_some(())?;
+    Some(FocusSettings {
+        billing_currency: currency.clone(),
+        token_price: token_price?,
+        provider_name: provider_name?,
+        service_name: service_name?,
+    })
 }

@@ -8,7 +8,7 @@ use drawdown_types::{AppId, ChargeId, PriceId, TeamId};
 use crate::{
     error::Error,
     reason,
-    reports::{Reach, Summary, TeamForecast},
+    reports::{ExportSums, Reach, Summary, TeamForecast},
     store::charges::{ChargeRead, GroupBy, UsageGroup},
 };
 
@@ -94,6 +94,11 @@ impl Sums {
             open_micros: fits("amount", self.open)?,
         })
     }
+}
+
+pub(super) fn export_sums(sums: &ExportSums) -> Result<v1::UsageSums, Error> {
+    let ExportSums { charges, events, quantity, amount, open, .. } = *sums;
+    Sums { charges, events, quantity, amount, open }.encode()
 }
 
 fn fits(what: &str, sum: i128) -> Result<i64, Error> {

@@ -11,6 +11,7 @@ mod decode_report;
 mod encode;
 mod encode_notice;
 mod encode_report;
+mod export;
 mod hold;
 mod lot;
 mod notice;

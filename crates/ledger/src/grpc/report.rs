@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use drawdown_proto::ledger::v1::{
-    GetForecastRequest, GetForecastResponse, GetStatementRequest, GetStatementResponse,
-    IssueStatementsRequest, IssueStatementsResponse, ListStatementsRequest, ListStatementsResponse,
-    StreamChargesRequest, StreamChargesResponse, StreamJournalRequest, StreamJournalResponse,
-    SummarizeUsageRequest, SummarizeUsageResponse, report_service_server::ReportService,
+    ExportUsageRequest, ExportUsageResponse, GetForecastRequest, GetForecastResponse, GetStatementRequest,
+    GetStatementResponse, IssueStatementsRequest, IssueStatementsResponse, ListStatementsRequest,
+    ListStatementsResponse, StreamChargesRequest, StreamChargesResponse, StreamJournalRequest,
+    StreamJournalResponse, SummarizeUsageRequest, SummarizeUsageResponse,
+    report_service_server::ReportService,
 };
 use drawdown_service::page;
 use futures::{FutureExt as _, future::BoxFuture};
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{decode_report, encode, encode_report, statement, status};
+use super::{decode_report, encode, encode_report, export, statement, status};
 use crate::{
     error::Error,
     reports::{ChargeCursor, ChargeQuestion, JournalCursor, JournalQuestion},
@@ -105,6 +106,7 @@ impl Reports {
 
 #[tonic::async_trait]
 impl ReportService for Reports {
+    type ExportUsageStream = ReceiverStream<Result<ExportUsageResponse, Status>>;
     type StreamChargesStream = ReceiverStream<Result<StreamChargesResponse, Status>>;
     type StreamJournalStream = ReceiverStream<Result<StreamJournalResponse, Status>>;
 
@@ -166,6 +168,24 @@ impl ReportService for Reports {
             async move { service.charges_message(&asked, at).await }.boxed()
         });
         Ok(Response::new(stream))
+    }
+
+    async fn export_usage(
+        &self,
+        request: Request<ExportUsageRequest>,
+    ) -> Result<Response<Self::ExportUsageStream>, Status> {
+        let begin = async {
+            let asked = decode_report::export(request.get_ref())?;
+            if let Some(team) = asked.whose.team_id {
+                self.0.check_team_of(team, asked.whose.account_id).await?;
+            }
+            Ok((asked, self.0.begin_export()?))
+        };
+        let (asked, place) = begin.await.map_err(self.failed())?;
+        let (parts, receiver) = mpsc::channel(self.0.limits.reports.stream_messages_max);
+        let ledger = Arc::clone(&self.0);
+        tokio::spawn(async move { export::send(&ledger, asked, parts, place).await });
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn stream_journal(

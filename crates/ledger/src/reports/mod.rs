@@ -9,11 +9,13 @@
 //! and the settled parts of the debt that the first part saw are carried along, so all parts show its state.
 
 mod charges;
+mod export;
 mod forecast;
 mod journal;
 mod statement;
 
 pub(crate) use charges::{ChargeCursor, ChargeQuestion};
+pub(crate) use export::{ExportQuestion, ExportSums, Exported, Taker};
 pub(crate) use forecast::TeamForecast;
 pub(crate) use journal::{JournalCursor, JournalQuestion};
 pub(crate) use statement::{Made, Period};
@@ -48,6 +50,14 @@ pub struct ReportLimits {
     pub statement_teams_max: u32,
     /// Rows of one message of a stream.
     pub stream_rows: u32,
+    /// Exports that run at once.
+    pub exports_max: usize,
+    /// How long an export may take, with a reader however slow.
+    pub export_timeout: std::time::Duration,
+    /// Bytes of one part of a file.
+    pub export_part_bytes: usize,
+    /// Lines of a group of a Parquet file, which is kept in memory until it is full.
+    pub export_group_rows: usize,
     /// Messages of a stream that wait for a slow reader.
     pub stream_messages_max: usize,
 }

@@ -9,12 +9,15 @@
 //! with what is settled of it (D7), which the caller takes from the team as rolled forward to the instant of
 //! the answer, so a lot that started a moment ago has paid in it.
 
+mod lines;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use drawdown_types::{AccountId, AppId, ClientId, MeterSlug, MicroTokens, TeamId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub use self::lines::{DayUsage, LineQuery};
 use super::Instant;
 use crate::error::Error;
 

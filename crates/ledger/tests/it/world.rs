@@ -7,7 +7,7 @@ use std::{
 };
 
 use drawdown_ledger::{
-    Options,
+    Config, Options,
     directory::{Directory, TeamFacts},
     error::Error,
     grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens},
@@ -107,25 +107,9 @@ impl World {
     }
 
     pub(crate) fn on(database: Database, change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options::default();
-        database.url().clone_into(&mut options.database.url);
-        // On a busy machine the last of many callers may wait for a while.
-        options.database.acquire_timeout_ms = Millis::from_millis(60_000);
-        // A missing grant shows in whatever test needs it.
-        SERVICE_ROLE.clone_into(&mut options.database.role);
-        change(&mut options);
-        let config = options.validate().unwrap();
         let clock = Arc::new(ManualClock::new(at(NOW)));
         let directory = Arc::new(FakeDirectory::default());
-        let ledger = Arc::new(Ledger::new(Parts {
-            pool: drawdown_ledger::store::pool::pool(&config.database),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            settings: config.settings,
-            notice_rules: config.notices.rules,
-            limits: config.limits,
-            directory: Arc::clone(&directory) as Arc<dyn Directory>,
-            metrics: Metrics::new(&opentelemetry::global::meter("test")),
-        }));
+        let (ledger, config) = Self::open(&database, &clock, &directory, change);
         Self {
             database,
             clock,
@@ -141,6 +125,37 @@ impl World {
             ledger,
             directory,
         }
+    }
+
+    fn open(
+        database: &Database,
+        clock: &Arc<ManualClock>,
+        directory: &Arc<FakeDirectory>,
+        change: impl FnOnce(&mut Options),
+    ) -> (Arc<Ledger>, Config) {
+        let mut options = Options::default();
+        database.url().clone_into(&mut options.database.url);
+        // On a busy machine the last of many callers may wait for a while.
+        options.database.acquire_timeout_ms = Millis::from_millis(60_000);
+        // A missing grant shows in whatever test needs it.
+        SERVICE_ROLE.clone_into(&mut options.database.role);
+        change(&mut options);
+        let config = options.validate().unwrap();
+        let ledger = Arc::new(Ledger::new(Parts {
+            pool: drawdown_ledger::store::pool::pool(&config.database),
+            clock: Arc::clone(clock) as Arc<dyn Clock>,
+            settings: config.settings.clone(),
+            notice_rules: config.notices.rules.clone(),
+            limits: config.limits,
+            directory: Arc::clone(directory) as Arc<dyn Directory>,
+            metrics: Metrics::new(&opentelemetry::global::meter("test")),
+        }));
+        (ledger, config)
+    }
+
+    /// Reports of another process on the same database.
+    pub(crate) fn other_reports(&self, change: impl FnOnce(&mut Options)) -> Reports {
+        Reports::new(Self::open(&self.database, &self.clock, &self.directory, change).0)
     }
 
     pub(crate) fn buyer(&self) -> Buyer {
