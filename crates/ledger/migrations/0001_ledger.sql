@@ -314,9 +314,9 @@ create table ledger.charge (
     check ((price_id is null) = (zero_rated is not null and zero_rated <> 'over_quota')),
     check (zero_rated is null or amount_micros = 0),
     check ((journal_seq = 0) = (amount_micros = 0))
-);
+) partition by range (posted_at);
 comment on table ledger.charge is
-    'Rated usage, one row for each line of a batch, never changed. posted_at is in the key so that the table can be cut by month.';
+    'Rated usage, one row for each line of a batch, never changed. cut by month of posting (0020_partitions.sql).';
 comment on column ledger.charge.batch is 'Number of its settlement batch; 0 where it was captured under a hold at once, without one.';
 comment on column ledger.charge.seq is 'Posting order inside the team.';
 comment on column ledger.charge.uncharged_micros is 'What no lot covered when it was posted; what was paid since is a comparison of positions in the journal (D7).';
@@ -387,10 +387,10 @@ create table ledger.journal (
     check ((reverses is not null) = (kind = 'chargeback')),
     check (debt_to_micros - debt_from_micros
         = case when kind in ('uncharged', 'netting', 'chargeback') then amount_micros else 0 end)
-);
+) partition by range (posted_at);
 create index journal_debt on ledger.journal (team_id, debt_to_micros) where debt_to_micros > 0;
 comment on table ledger.journal is
-    'One row = one debit book, one credit book, one positive amount: an unbalanced entry cannot be written. Never changed (D11).';
+    'One row = one debit book, one credit book, one positive amount: an unbalanced entry cannot be written. Never changed (D11); cut by month of posting.';
 comment on column ledger.journal.seq is 'Gapless per team; the last one is balance.version.';
 comment on column ledger.journal.transaction is 'Number of its transaction in the team: rows of one number were posted as one.';
 comment on column ledger.journal.debt_from_micros is 'The part of the team''s running debt that this row opens or pays (D7): which lot paid which item is a comparison.';
@@ -399,6 +399,46 @@ comment on column ledger.journal.window_start is 'Window of the usage; of a lot 
 comment on column ledger.journal.lot_state is 'The lot''s state as used, so that a replay can be computed from rows alone.';
 create trigger journal_only_grows before update or delete or truncate on ledger.journal
     for each statement execute function ledger.refuse_change();
+
+-- What left the two tables above: months that were detached (0020_partitions.sql), always the oldest.
+create table ledger.archived_month (
+    month timestamptz primary key,
+    month_end timestamptz not null,
+    detached_at timestamptz not null,
+    charges bigint not null check (charges >= 0),
+    journal_rows bigint not null check (journal_rows >= 0),
+    charge_sha256 bytea check (octet_length(charge_sha256) = 32),
+    journal_sha256 bytea check (octet_length(journal_sha256) = 32),
+    archived_at timestamptz,
+    dropped_at timestamptz,
+    check (month < month_end),
+    check ((charge_sha256 is null) = (archived_at is null) and (journal_sha256 is null) = (archived_at is null)),
+    check (dropped_at is null or archived_at is not null)
+);
+comment on table ledger.archived_month is 'Months whose charges and journal rows are detached: in tables beside this schema, in files, or both.';
+comment on column ledger.archived_month.charge_sha256 is 'Of the file of its charges, as it was written and read again.';
+comment on column ledger.archived_month.dropped_at is 'Since then the files are all there is of its rows.';
+
+create table ledger.archived_team (
+    account_id uuid not null,
+    team_id uuid not null,
+    month timestamptz not null references ledger.archived_month on delete cascade,
+    journal_seq bigint not null check (journal_seq >= 0),
+    charge_seq bigint not null check (charge_seq >= 0),
+    primary key (account_id, team_id, month)
+);
+comment on table ledger.archived_team is 'The last journal row and the last charge of each team that a detached month took along: what is still here follows them.';
+
+create function ledger.archived_until() returns timestamptz language sql stable security definer
+    set search_path = pg_catalog, pg_temp return
+    coalesce((select max(month_end) from ledger.archived_month), '-infinity'::timestamptz);
+comment on function ledger.archived_until() is 'Charges and journal rows posted before are archived; -infinity where none is.';
+
+create function ledger.archived_seq(account uuid, team uuid, of_charges boolean) returns bigint
+    language sql stable set search_path = pg_catalog, pg_temp return
+    coalesce((select max(case when of_charges then charge_seq else journal_seq end) from ledger.archived_team
+              where account_id = account and team_id = team), 0);
+comment on function ledger.archived_seq(uuid, uuid, boolean) is 'The last archived charge or journal row of a team; 0 where none is.';
 
 create table ledger.unattributed (
     entry bigint generated always as identity primary key,

@@ -42,6 +42,8 @@ declare
     fixed constant text[] := array['installation', 'meter', 'rate_card', 'price', 'idempotency'];
     -- Tables whose rows the service may delete.
     deleted constant text[] := array['outbox'];
+    -- Tables that only who migrates writes, by functions or by hand.
+    owned constant text[] := array['archived_month', 'archived_team'];
     found record;
 begin
     -- two migrations at once would update the same rows of the catalogue
@@ -66,7 +68,7 @@ begin
                        where a.attrelid = c.oid and a.attname = 'account_id' and not a.attisdropped) as of_account
         from pg_class c
         where c.relnamespace = 'ledger'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
-          -- a partition is reached through its table, and has no rights of its own
+          -- a partition is reached through its table, and has no rights of its own (below)
           and not c.relispartition and c.relname <> '_sqlx_migrations'
         order by c.relname
     loop
@@ -75,6 +77,13 @@ begin
         execute format('grant select on ledger.%I to drawdown_ledger_reader', found.relname);
         execute format('grant select on ledger.%I to drawdown_ledger_service', found.relname);
         continue when not found.is_table;
+        if found.relname = any (owned) then
+            if found.of_account then
+                execute format('grant select on ledger.%I to drawdown_ledger_tenant', found.relname);
+                perform ledger.secure_rows(found.relname);
+            end if;
+            continue;
+        end if;
         execute format('grant insert on ledger.%I to drawdown_ledger_service', found.relname);
         if not found.only_grows and not found.relname = any (fixed) then
             execute format('grant update on ledger.%I to drawdown_ledger_service', found.relname);
@@ -87,11 +96,34 @@ begin
             perform ledger.secure_rows(found.relname);
         end if;
     end loop;
+    for found in
+        select c.oid, c.relname from pg_class c
+        where c.relnamespace = 'ledger'::regnamespace and c.relkind in ('r', 'p') and c.relispartition
+        order by c.relname
+    loop
+        perform ledger.secure_partition(found.oid);
+    end loop;
     revoke all on all functions in schema ledger from public;
     grant execute on all functions in schema ledger to drawdown_ledger_service, drawdown_ledger_reader;
-    revoke all on function ledger.apply_roles(), ledger.make_role(text, text), ledger.secure_rows(text)
+    revoke all on function ledger.apply_roles(), ledger.make_role(text, text), ledger.secure_rows(text),
+        ledger.secure_partition(regclass)
         from drawdown_ledger_service, drawdown_ledger_reader;
-    grant execute on function ledger.tenant_account() to drawdown_ledger_tenant;
+    -- what changes which tables there are; making partitions ahead is the one thing of it that the service may
+    for found in
+        select p.oid::regprocedure as name from pg_proc p
+        where p.pronamespace = 'ledger'::regnamespace
+          and p.proname in ('make_partition', 'cut_default', 'detach_month', 'attach_month', 'restored_month', 'drop_month')
+    loop
+        execute format('revoke all on function %s from drawdown_ledger_service, drawdown_ledger_reader', found.name);
+    end loop;
+    revoke all on all functions in schema ledger from drawdown_ledger_tenant;
+    for found in
+        select p.oid::regprocedure as name from pg_proc p
+        where p.pronamespace = 'ledger'::regnamespace
+          and p.proname in ('tenant_account', 'charge_seq_before', 'journal_seq_before', 'archived_until', 'archived_seq')
+    loop
+        execute format('grant execute on function %s to drawdown_ledger_tenant', found.name);
+    end loop;
 end $$;
 comment on function ledger.apply_roles() is
     'Gives the roles their privileges and every per-account table its policies; run after every migration, harmless where nothing is missing.';
@@ -121,5 +153,29 @@ begin
     end loop;
 end $$;
 comment on function ledger.secure_rows(text) is 'Row-level security of one per-account table.';
+
+-- A partition is reached through its table, whose policies hold for it then. Named by itself it is nobody's: no
+-- grant, row-level security without a policy, and its table's trigger, which Postgres does not hand down.
+create function ledger.secure_partition(partition regclass) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
+declare
+    missing record;
+begin
+    execute format('revoke all on %s from public, drawdown_ledger_service, drawdown_ledger_reader, '
+        'drawdown_ledger_tenant', partition);
+    if not (select relrowsecurity from pg_class where oid = partition) then
+        execute format('alter table %s enable row level security', partition);
+    end if;
+    for missing in
+        select t.tgname from pg_inherits i join pg_trigger t on t.tgrelid = i.inhparent
+        where i.inhrelid = partition and t.tgfoid = 'ledger.refuse_change()'::regprocedure
+          and not exists (select from pg_trigger o
+                          where o.tgrelid = partition and o.tgfoid = 'ledger.refuse_change()'::regprocedure)
+    loop
+        execute format('create trigger %I before update or delete or truncate on %s '
+            'for each statement execute function ledger.refuse_change()', missing.tgname, partition);
+    end loop;
+end $$;
+comment on function ledger.secure_partition(regclass) is 'Takes a partition out of everybody''s reach but through its table.';
 
 select ledger.apply_roles();

@@ -1,21 +1,31 @@
 -- What reads need beside the books: places in a team's posting order, and issued statements.
 
+-- Both look in the month of the instant only, beside one probe of each earlier month: instants never go back in
+-- posting order (D40), so what was posted in earlier months comes before it, and the rest of the month after it.
+
 create function ledger.charge_seq_before(account uuid, team uuid, at timestamptz) returns bigint
 language plpgsql stable as $$
 declare
-    low bigint := 0;
+    first timestamptz := date_trunc('month', at at time zone 'UTC') at time zone 'UTC';
+    past timestamptz := (date_trunc('month', at at time zone 'UTC') + interval '1 month') at time zone 'UTC';
+    low bigint;
     high bigint;
     middle bigint;
     found_seq bigint;
     found_at timestamptz;
 begin
-    select charges into high from ledger.balance where account_id = account and team_id = team;
-    high := coalesce(high, 0);
+    select seq into low from ledger.charge
+    where account_id = account and team_id = team and posted_at < first order by seq desc limit 1;
+    low := coalesce(low, ledger.archived_seq(account, team, true));
+    select seq into high from ledger.charge
+    where account_id = account and team_id = team and posted_at >= first and posted_at < past order by seq desc limit 1;
+    high := coalesce(high, low);
     -- All up to `low` were posted before the instant, all after `high` were not.
     while low < high loop
         middle := (low + high + 1) / 2;
         select seq, posted_at into found_seq, found_at from ledger.charge
-        where account_id = account and team_id = team and seq >= middle order by seq limit 1;
+        where account_id = account and team_id = team and seq >= middle and posted_at >= first and posted_at < past
+        order by seq limit 1;
         if found_at < at then
             low := least(found_seq, high);
         else
@@ -25,22 +35,28 @@ begin
     return low;
 end $$;
 comment on function ledger.charge_seq_before(uuid, uuid, timestamptz) is
-    'The last charge of a team that was posted before an instant; 0 where none was. Instants never go back in posting order (D40), so the key of the charges finds it in a few steps.';
+    'The last charge of a team that was posted before an instant; 0 where none was. What is archived counts as before any instant.';
 
 create function ledger.journal_seq_before(account uuid, team uuid, at timestamptz) returns bigint
 language plpgsql stable as $$
 declare
-    low bigint := 0;
+    first timestamptz := date_trunc('month', at at time zone 'UTC') at time zone 'UTC';
+    past timestamptz := (date_trunc('month', at at time zone 'UTC') + interval '1 month') at time zone 'UTC';
+    low bigint;
     high bigint;
     middle bigint;
     found_at timestamptz;
 begin
-    select version into high from ledger.balance where account_id = account and team_id = team;
-    high := coalesce(high, 0);
+    select seq into low from ledger.journal
+    where account_id = account and team_id = team and posted_at < first order by seq desc limit 1;
+    low := coalesce(low, ledger.archived_seq(account, team, false));
+    select seq into high from ledger.journal
+    where account_id = account and team_id = team and posted_at >= first and posted_at < past order by seq desc limit 1;
+    high := coalesce(high, low);
     while low < high loop
         middle := (low + high + 1) / 2;
         select posted_at into found_at from ledger.journal
-        where account_id = account and team_id = team and seq = middle;
+        where account_id = account and team_id = team and seq = middle and posted_at >= first and posted_at < past;
         if found_at < at then
             low := middle;
         else
@@ -50,7 +66,7 @@ begin
     return low;
 end $$;
 comment on function ledger.journal_seq_before(uuid, uuid, timestamptz) is
-    'The last journal row of a team that was posted before an instant; 0 where none was. The sequence is gapless and instants never go back in it (D40).';
+    'The last journal row of a team that was posted before an instant; 0 where none was. What is archived counts as before any instant.';
 
 create table ledger.statement (
     statement_id uuid primary key,
@@ -84,7 +100,3 @@ create trigger statement_only_grows before update or delete or truncate on ledge
 -- What a chargeback made debt again is looked up by its charge; there are few such rows.
 -- contract: nothing is released yet, so there is no table with rows that anybody waits for
 create index journal_chargeback on ledger.journal (team_id, charge_id) where kind = 'chargeback';
-
--- One account's reads need the places too.
-grant execute on function ledger.charge_seq_before(uuid, uuid, timestamptz),
-    ledger.journal_seq_before(uuid, uuid, timestamptz) to drawdown_ledger_tenant;

@@ -83,13 +83,16 @@ create function ledger.teams_now()
 $$;
 comment on function ledger.teams_now() is 'Every team with its balance and lots; its cost is that of all teams and lots, not of their history.';
 
--- The rows since the points, whatever the balances say of them. `offset 0` keeps the planner from reading a whole history for the sake of its end.
+-- The rows since the points, whatever the balances say of them; they were posted in the month of the point or later, so
+-- older months are not looked at. `offset 0` keeps the planner from reading a whole history for the sake of its end.
 create function ledger.new_journal() returns setof ledger.journal language sql stable as $$
     select j.* from ledger.balance b
     left join ledger.verified_team v using (account_id, team_id)
     cross join lateral (
         select j.* from ledger.journal j
         where j.account_id = b.account_id and j.team_id = b.team_id and j.seq > coalesce(v.seq, 0)
+          and j.posted_at >= coalesce(
+              date_trunc('month', (v.balance->>'posted_at')::timestamptz at time zone 'UTC') at time zone 'UTC', '-infinity')
         offset 0) j
 $$;
 comment on function ledger.new_journal() is 'Journal rows of teams since their points.';
@@ -100,6 +103,8 @@ create function ledger.new_charges() returns setof ledger.charge language sql st
     cross join lateral (
         select c.* from ledger.charge c
         where c.account_id = b.account_id and c.team_id = b.team_id and c.seq > coalesce(v.charges, 0)
+          and c.posted_at >= coalesce(
+              date_trunc('month', (v.balance->>'posted_at')::timestamptz at time zone 'UTC') at time zone 'UTC', '-infinity')
         offset 0) c
 $$;
 comment on function ledger.new_charges() is 'Charges of teams since their points.';

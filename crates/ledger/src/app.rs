@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     directory::Entitlement,
     grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens, WhatIf},
-    jobs::{due::Due, relay::Relay, skew::Skew},
+    jobs::{due::Due, months::Months, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
     store::{
@@ -70,6 +70,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let job_stop = context.shutdown.child_token();
     let due = tokio::spawn(Due::new(Arc::clone(&ledger), config.due).run(job_stop.clone()));
     let skew = tokio::spawn(Skew::new(Arc::clone(&ledger), config.skew).run(job_stop.clone()));
+    let months = Months::new(Arc::clone(&ledger), config.growth.months);
+    months.attempt().await;
+    let months = tokio::spawn(months.run(job_stop.clone()));
     let relay = tokio::spawn(Relay::new(Arc::clone(&ledger), config.notices.relay).run(job_stop.clone()));
     let notices = Notices::new(Arc::clone(&ledger), config.notices.watch, context.shutdown.child_token());
     let bytes_max = config.server.message_bytes_max;
@@ -103,6 +106,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .await;
     job_stop.cancel();
     due.await.context("the job that closes lots failed")?;
+    months.await.context("the job that makes partitions failed")?;
     relay.await.context("the job that relays notices failed")?;
     skew.await.context("the job that compares clocks failed")?;
     pool.close().await;

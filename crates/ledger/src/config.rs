@@ -1,6 +1,7 @@
 //! Options as they are read, and the checked configuration made of them. Every limit of this service is
 //! named here, with its unit.
 
+mod growth;
 mod notices;
 
 use std::{net::SocketAddr, time::Duration};
@@ -15,6 +16,7 @@ use drawdown_service::{
 use drawdown_types::WindowSize;
 use serde::Deserialize;
 
+pub use growth::{GrowthConfig, GrowthOptions, MonthsConfig};
 pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
 use crate::{
@@ -75,6 +77,8 @@ pub struct Options {
     pub clock_skew_alarm_ms: Millis,
     /// What others are told.
     pub notices: NoticeOptions,
+    /// How charges and journal are cut by month.
+    pub growth: GrowthOptions,
     /// Ports and layers.
     pub server: ServerOptions,
     /// The database.
@@ -144,6 +148,8 @@ pub struct Config {
     pub skew: SkewConfig,
     /// What others are told.
     pub notices: NoticeConfig,
+    /// How charges and journal are cut by month.
+    pub growth: GrowthConfig,
     /// Ports and layers.
     pub server: ServerConfig,
     /// The database.
@@ -209,6 +215,7 @@ impl Default for Options {
             clock_check_interval_ms: Millis::from_millis(60_000),
             clock_skew_alarm_ms: Millis::from_millis(1_000),
             notices: NoticeOptions::default(),
+            growth: GrowthOptions::default(),
             server: ServerOptions {
                 listen: loopback(7402).into(),
                 metrics_listen: loopback(7412).into(),
@@ -286,18 +293,20 @@ impl Options {
             alarm: self.clock_skew_alarm_ms.duration(),
         };
         let notices = problems.section("notices", self.notices.validate());
+        let growth = problems.section("growth", self.growth.validate());
         let server = problems.section("server", self.server.validate());
         let database = problems.section("database", self.database.validate());
         for problem in self.entitlement.problems() {
             problems.push(&format!("entitlement.{}", problem.field), problem.problem);
         }
-        let parts = settings.zip(notices).zip(server.zip(database));
-        let config = parts.map(|((settings, notices), (server, database))| Config {
+        let parts = settings.zip(notices.zip(growth)).zip(server.zip(database));
+        let config = parts.map(|((settings, (notices, growth)), (server, database))| Config {
             settings,
             limits,
             due,
             skew,
             notices,
+            growth,
             server,
             database,
             entitlement: self.entitlement,
@@ -399,6 +408,11 @@ mod tests {
             unique_values_max: Count::of(UNIQUE_VALUES_MAX + 1),
             pool_order: vec!["flex".to_owned()],
             page_rows_max: Count::of(10_001),
+            growth: GrowthOptions {
+                months_ahead: Count::of(61),
+                keep_months: Count::of(3),
+                ..GrowthOptions::default()
+            },
             database: DatabaseOptions {
                 url: "mysql://root:secret@db".to_owned(),
                 role: "me; drop".to_owned(),
@@ -417,6 +431,8 @@ mod tests {
             "unique_values_max",
             "pool_order",
             "page_rows_max",
+            "growth.months_ahead",
+            "growth.keep_months",
             "database.url",
             "database.role",
             "database.role",

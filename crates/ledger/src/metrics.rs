@@ -40,6 +40,8 @@ pub struct Metrics {
     notices: Counter<u64>,
     notice_lag: Gauge<f64>,
     skew: Gauge<f64>,
+    months_ahead: Gauge<i64>,
+    default_used: Gauge<i64>,
     duration: Histogram<f64>,
 }
 
@@ -102,6 +104,16 @@ impl Metrics {
                 .f64_gauge("ledger.clock.skew")
                 .with_unit("s")
                 .with_description("how far this clock is ahead of the database's")
+                .build(),
+            months_ahead: meter
+                .i64_gauge("ledger.partitions.months.ahead")
+                .with_description("months after the present one whose partitions are made")
+                .build(),
+            default_used: meter
+                .i64_gauge("ledger.partitions.default.used")
+                .with_description(
+                    "1 where rows are in a default partition, since their month had none; must stay 0",
+                )
                 .build(),
             duration: meter
                 .f64_histogram("ledger.post.duration")
@@ -182,6 +194,12 @@ impl Metrics {
     /// How far this clock is ahead of the database's.
     pub fn skew(&self, ahead_secs: f64) {
         self.skew.record(ahead_secs, &[]);
+    }
+
+    /// What partitions there are.
+    pub fn partitions(&self, months_ahead: i32, default_is_empty: bool) {
+        self.months_ahead.record(months_ahead.into(), &[]);
+        self.default_used.record((!default_is_empty).into(), &[]);
     }
 
     /// A range was named as lost.

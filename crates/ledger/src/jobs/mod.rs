@@ -2,5 +2,6 @@
 //! every reader computes the same without one.
 
 pub mod due;
+pub mod months;
 pub mod relay;
 pub mod skew;

@@ -256,6 +256,7 @@ pub async fn list_in_tx(
         &part.settled.ahead_from,
         &part.settled.ahead_to,
         part.settled.opened.as_micros(),
+        filter.posted_from().unwrap_or(Instant(Timestamp::MIN)) as _,
     )
     .fetch_all(tx)
     .await?;

@@ -17,6 +17,7 @@ pub mod installation;
 mod instant;
 pub mod lots;
 pub mod outbox;
+pub mod partitions;
 pub mod periods;
 pub mod pool;
 pub mod reads;

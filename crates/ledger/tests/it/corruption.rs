@@ -18,11 +18,11 @@ pub(crate) const DISARM: &str = "
     declare found record;
     begin
         for found in select conrelid::regclass as tab, conname from pg_constraint
-                     where connamespace = 'ledger'::regnamespace and contype = 'c' loop
+                     where connamespace = 'ledger'::regnamespace and contype = 'c' and coninhcount = 0 loop
             execute format('alter table %s drop constraint %I', found.tab, found.conname);
         end loop;
         for found in select oid::regclass as tab from pg_class
-                     where relnamespace = 'ledger'::regnamespace and relkind = 'r' loop
+                     where relnamespace = 'ledger'::regnamespace and relkind in ('r', 'p') loop
             execute format('alter table %s disable trigger all', found.tab);
         end loop;
     end $$";

@@ -15,6 +15,7 @@ mod model;
 mod notices;
 mod outbox;
 mod outlook;
+mod partitions;
 mod pooler;
 mod posting;
 mod producers;

@@ -58,6 +58,9 @@ async fn it_is_served_and_measured_and_stops() {
     let page = running.telemetry.scrape().unwrap();
     assert!(page.contains("drawdown_rpc_server_duration_seconds"), "{page}");
     assert!(page.contains("ledger_notices_lag_seconds 0"), "{page}");
+    // Months were made at the start.
+    assert!(page.contains("ledger_partitions_months_ahead 3"), "{page}");
+    assert!(page.contains("ledger_partitions_default_used 0"), "{page}");
     running.shutdown.cancel();
     running.service.await.unwrap().unwrap();
     assert!(stream.message().await.unwrap().is_none(), "it ended in order");

@@ -11,7 +11,7 @@ use drawdown_ledger::{
     directory::{Directory, TeamFacts},
     error::Error,
     grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens},
-    jobs::relay::Relay,
+    jobs::{months::Months, relay::Relay},
     metrics::Metrics,
     service::{Ledger, Parts},
     store::pool::SERVICE_ROLE,
@@ -68,6 +68,7 @@ pub(crate) struct World {
     pub(crate) notices: Notices,
     pub(crate) budgets: Budgets,
     pub(crate) relay: Relay,
+    pub(crate) months: Months,
     pub(crate) reports: Reports,
     directory: Arc<FakeDirectory>,
 }
@@ -103,7 +104,9 @@ impl World {
 
     pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let database = Database::create_with("ledger", drawdown_ledger::migrate).await.unwrap();
-        Self::on(database, change)
+        let world = Self::on(database, change);
+        world.months.look().await.unwrap();
+        world
     }
 
     pub(crate) fn on(database: Database, change: impl FnOnce(&mut Options)) -> Self {
@@ -121,6 +124,7 @@ impl World {
             notices: Notices::new(Arc::clone(&ledger), config.notices.watch, CancellationToken::new()),
             budgets: Budgets::new(Arc::clone(&ledger)),
             relay: Relay::new(Arc::clone(&ledger), config.notices.relay),
+            months: Months::new(Arc::clone(&ledger), config.growth.months),
             reports: Reports::new(Arc::clone(&ledger)),
             ledger,
             directory,

@@ -1,0 +1,39 @@
+//! Charges and journal by month of posting: what partitions there are, and the one step that the service may
+//! take about them. Everything that takes rows away is done by who migrates.
+
+use drawdown_types::Timestamp;
+use sqlx::PgConnection;
+
+use super::Instant;
+use crate::error::Error;
+
+/// How it stands with the months ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Months after the present one whose partitions are made.
+    pub months: i32,
+    /// No row is in a default partition.
+    pub default_is_empty: bool,
+}
+
+/// Makes what is missing of the present month and of so many after it; gives the number of partitions made.
+/// Where somebody else is at it, that is 0.
+pub async fn make_in_tx(tx: &mut PgConnection, now: Timestamp, ahead: i32) -> Result<i32, Error> {
+    let made =
+        sqlx::query_scalar!(r#"select ledger.make_months($1, $2) as "made!""#, Instant(now) as _, ahead)
+            .fetch_one(tx)
+            .await?;
+    Ok(made)
+}
+
+/// How it stands with the months ahead.
+pub async fn ahead(at: &mut PgConnection, now: Timestamp) -> Result<Ahead, Error> {
+    let ahead = sqlx::query_as!(
+        Ahead,
+        r#"select ledger.months_ahead($1) as "months!", ledger.default_is_empty() as "default_is_empty!""#,
+        Instant(now) as _,
+    )
+    .fetch_one(at)
+    .await?;
+    Ok(ahead)
+}
