@@ -7,6 +7,7 @@ const FILES: &[&str] = &[
     "drawdown/entitlement/v1/resolution.proto",
     "drawdown/ledger/v1/budget.proto",
     "drawdown/ledger/v1/catalog.proto",
+    "drawdown/ledger/v1/explain.proto",
     "drawdown/ledger/v1/filter.proto",
     "drawdown/ledger/v1/hold.proto",
     "drawdown/ledger/v1/lot.proto",

@@ -7,10 +7,10 @@
 pub mod ledger {
     use drawdown_proto::ledger::v1::{
         budget_service_client::BudgetServiceClient, catalog_service_client::CatalogServiceClient,
-        hold_service_client::HoldServiceClient, lot_service_client::LotServiceClient,
-        notice_service_client::NoticeServiceClient, report_service_client::ReportServiceClient,
-        settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
-        what_if_service_client::WhatIfServiceClient,
+        explain_service_client::ExplainServiceClient, hold_service_client::HoldServiceClient,
+        lot_service_client::LotServiceClient, notice_service_client::NoticeServiceClient,
+        report_service_client::ReportServiceClient, settlement_service_client::SettlementServiceClient,
+        token_service_client::TokenServiceClient, what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -31,6 +31,14 @@ pub mod ledger {
     #[must_use]
     pub fn token(channel: &Channel) -> TokenServiceClient<Transport> {
         TokenServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Why something in the books is as it is.
+    #[must_use]
+    pub fn explain(channel: &Channel) -> ExplainServiceClient<Transport> {
+        ExplainServiceClient::new(channel.unary())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

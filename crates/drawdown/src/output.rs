@@ -63,6 +63,11 @@ impl Output {
         Self { json }
     }
 
+    /// An answer in words, or as JSON.
+    pub(crate) fn story(self, answer: &Value, words: &str) -> Result<()> {
+        if self.json { Self::print_json(answer) } else { print(words) }
+    }
+
     /// Words beside a table; nothing beside JSON.
     pub(crate) fn beside(self, words: &str) -> Result<()> {
         if self.json { Ok(()) } else { print(words) }

@@ -24,6 +24,7 @@ mod calendar;
 mod command;
 mod correction;
 mod crossing;
+mod explain;
 mod hold;
 mod journal;
 mod lot;
@@ -57,6 +58,10 @@ pub use budget::{
 pub use command::{Grant, GrantError, LOT_MAX_TOKENS, Purchase, PurchaseError, grant, purchase};
 pub use correction::{Corrected, Correction, CorrectionError, PeriodShrink, StandingCharge, correct};
 pub use crossing::{Told, notices};
+pub use explain::{
+    Considered, ExplainError, Explanation, Netted, OwedPart, RatingStory, TakenBack, TierPart, Verdict,
+    explain, explain_rating,
+};
 pub use hold::{Hold, HoldEnd, HoldPart};
 pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};
 pub use lot::{Lot, LotState, PoolKind, draw_order};

@@ -113,6 +113,33 @@ pub fn replay_from(
     Ok(team)
 }
 
+/// The team as it was before the row `seq`, the first of a charge; of a charge that a correction made, as it was
+/// before the correction.
+///
+/// # Errors
+/// The first [`Violation`] before that row.
+pub(crate) fn replay_before(
+    stored: &Team,
+    journal: &[JournalRow],
+    seq: i64,
+    settings: &Settings,
+) -> Result<Team, Violation> {
+    let mut team = Team::new(stored.balance.account_id, stored.balance.team_id);
+    let before = journal.partition_point(|row| row.seq < seq);
+    let (mut before, rest) = journal.split_at_checked(before).unwrap_or_default();
+    let transaction = rest.first().map(|row| row.transaction);
+    let charges = |row: &&JournalRow| row.credit == Book::Consumed || row.kind == Kind::Netting;
+    let own = before.iter().rev().take_while(|row| Some(row.transaction) == transaction);
+    // Charges of one transaction follow one another, so what stands before one of them is a transaction too.
+    if !own.clone().all(|row| charges(&row)) {
+        before = before.get(..before.len().saturating_sub(own.count())).unwrap_or_default();
+    }
+    for rows in before.chunk_by(|a, b| a.transaction == b.transaction) {
+        self::transaction(&mut team, stored, rows, settings)?;
+    }
+    Ok(team)
+}
+
 fn transaction(
     team: &mut Team,
     stored: &Team,

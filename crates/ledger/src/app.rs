@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
     budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
-    hold_service_server::HoldServiceServer, lot_service_server::LotServiceServer,
-    notice_service_server::NoticeServiceServer, report_service_server::ReportServiceServer,
-    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
-    what_if_service_server::WhatIfServiceServer,
+    explain_service_server::ExplainServiceServer, hold_service_server::HoldServiceServer,
+    lot_service_server::LotServiceServer, notice_service_server::NoticeServiceServer,
+    report_service_server::ReportServiceServer, settlement_service_server::SettlementServiceServer,
+    token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -18,7 +18,7 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens, WhatIf},
+    grpc::{Budgets, Catalog, Explain, Holds, Lots, Notices, Reports, Settlement, Tokens, WhatIf},
     jobs::{due::Due, months::Months, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -88,6 +88,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         )
         .add_service(
             TokenServiceServer::new(Tokens::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            ExplainServiceServer::new(Explain::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
         .add_service(NoticeServiceServer::new(notices).max_decoding_message_size(bytes_max))
         .add_service(

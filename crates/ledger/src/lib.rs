@@ -9,6 +9,7 @@ pub mod config;
 mod cursor;
 pub mod directory;
 pub mod error;
+mod explain;
 pub mod export;
 pub mod grpc;
 mod holds;

@@ -87,6 +87,8 @@ pub const INSTANT_IN_FUTURE: &str = "INSTANT_IN_FUTURE";
 pub const INSTANT_BEFORE_POSTING: &str = "INSTANT_BEFORE_POSTING";
 /// The account is in its trial: end it before buying.
 pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";
+/// The team has no such charge.
+pub const CHARGE_UNKNOWN: &str = "CHARGE_UNKNOWN";
 /// There is no such team.
 pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 /// The team belongs to another account.

@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use drawdown_client::ledger::{settlement, token};
-use drawdown_proto::ledger::v1::{ResetAllShardsRequest, VerifyLedgerRequest, VerifyLedgerResponse};
+use drawdown_client::ledger::{explain, settlement, token};
+use drawdown_proto::ledger::v1::{
+    ExplainChargeRequest, ResetAllShardsRequest, VerifyLedgerRequest, VerifyLedgerResponse,
+};
 
-use super::{Connection, Session};
+use super::{Connection, Session, explain::story};
 use crate::{
     failure::Found,
     output::{json_of, number, text},
@@ -34,6 +36,20 @@ pub(crate) enum LedgerAction {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Tells in words why a charge costs what it costs and which lots paid it
+    #[command(
+        after_help = "Example:\n  drawdown ledger explain chg_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv"
+    )]
+    Explain {
+        /// The charge
+        #[arg(value_name = "CHARGE")]
+        charge_id: String,
+        /// The team that bears it
+        #[arg(long, value_name = "TEAM")]
+        team: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Gives every shard a new generation: after a restore of Postgres, before anything connects
     #[command(
         after_help = "Example:\n  drawdown ledger reset-shards --cause 'restored the backup of Monday'"
@@ -51,6 +67,13 @@ impl LedgerAction {
     pub(crate) async fn run(self) -> Result<()> {
         match self {
             Self::Verify { incremental, connection } => verify(&connection.open()?, incremental).await,
+            Self::Explain { charge_id, team, connection } => {
+                let session = connection.open()?;
+                let request = ExplainChargeRequest { team_id: team, charge_id, account_id: String::new() };
+                let answer = explain(&session.ledger).explain_charge(request).await?.into_inner();
+                let json = json_of("drawdown.ledger.v1.ExplainChargeResponse", &answer)?;
+                session.output.story(&json, &story(&answer))
+            }
             Self::ResetShards { cause, connection } => {
                 let session = connection.open()?;
                 let request = ResetAllShardsRequest { cause };

@@ -6,6 +6,7 @@ mod aggregations;
 mod budgets;
 mod cases;
 mod corrections;
+mod explain;
 mod holds;
 mod lots;
 mod notices;

@@ -9,7 +9,7 @@ use drawdown_ledger_core::{
 use drawdown_proto::{ledger::v1, scalar::timestamp_from_proto};
 use drawdown_service::{Refusal, Violations};
 use drawdown_types::{
-    DimensionName, LotId, MeterSlug, MicroTokens, ProducerId, RateCardId, Slug, TeamId, Timestamp,
+    ChargeId, DimensionName, LotId, MeterSlug, MicroTokens, ProducerId, RateCardId, Slug, TeamId, Timestamp,
 };
 
 use crate::{
@@ -347,6 +347,14 @@ pub(super) fn of_at(
     let of = of(&mut v, account_id, team_id);
     let at = optional_instant(&mut v, "at", at);
     v.finish(reason::REQUEST_INVALID, of.zip(at))
+}
+
+/// A charge of a team.
+pub(super) fn of_charge(account_id: &str, team_id: &str, charge_id: &str) -> Result<(Of, ChargeId), Refusal> {
+    let mut v = Violations::new();
+    let of = of(&mut v, account_id, team_id);
+    let charge = parsed(&mut v, "charge_id", charge_id);
+    v.finish(reason::REQUEST_INVALID, of.zip(charge))
 }
 
 // === lanes and producers ===

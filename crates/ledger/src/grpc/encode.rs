@@ -25,18 +25,23 @@ fn small(value: i32) -> u32 {
     u32::try_from(value).unwrap_or_default()
 }
 
-pub(super) fn meter(meter: &Meter) -> v1::Meter {
-    let aggregation = match meter.aggregation {
-        Aggregation::Sum => v1::Aggregation::Sum,
-        Aggregation::Count => v1::Aggregation::Count,
-        Aggregation::Max(_) => v1::Aggregation::Max,
-        Aggregation::Unique(_) => v1::Aggregation::Unique,
-    };
-    let period = match meter.aggregation.period() {
+/// How a meter adds up, and by which period.
+pub(super) const fn aggregation(aggregation: Aggregation) -> (v1::Aggregation, v1::AggregationPeriod) {
+    let period = match aggregation.period() {
         Some(Period::Day) => v1::AggregationPeriod::Day,
         Some(Period::Month) => v1::AggregationPeriod::Month,
         None => v1::AggregationPeriod::Unspecified,
     };
+    match aggregation {
+        Aggregation::Sum => (v1::Aggregation::Sum, period),
+        Aggregation::Count => (v1::Aggregation::Count, period),
+        Aggregation::Max(_) => (v1::Aggregation::Max, period),
+        Aggregation::Unique(_) => (v1::Aggregation::Unique, period),
+    }
+}
+
+pub(super) fn meter(meter: &Meter) -> v1::Meter {
+    let (aggregation, period) = self::aggregation(meter.aggregation);
     let limit = if meter.hard { v1::LimitKind::Hard } else { v1::LimitKind::Soft };
     v1::Meter {
         slug: meter.slug.to_string(),

@@ -11,6 +11,7 @@ mod decode_report;
 mod encode;
 mod encode_notice;
 mod encode_report;
+mod explain;
 mod export;
 mod hold;
 mod lot;
@@ -24,6 +25,7 @@ mod what_if;
 
 pub use budget::Budgets;
 pub use catalog::Catalog;
+pub use explain::Explain;
 pub use hold::Holds;
 pub use lot::Lots;
 pub use notice::Notices;

@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod charges;
 pub mod clock;
 pub mod due;
+pub mod explain;
 pub mod holds;
 pub mod idempotency;
 pub mod installation;

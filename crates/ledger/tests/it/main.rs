@@ -5,6 +5,7 @@ mod budgets;
 mod catalog;
 mod chain;
 mod corruption;
+mod explain;
 mod export;
 mod gate;
 mod holds;
