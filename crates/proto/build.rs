@@ -13,6 +13,7 @@ const FILES: &[&str] = &[
     "drawdown/ledger/v1/lot.proto",
     "drawdown/ledger/v1/notice.proto",
     "drawdown/ledger/v1/report.proto",
+    "drawdown/ledger/v1/review.proto",
     "drawdown/ledger/v1/settlement.proto",
     "drawdown/ledger/v1/token.proto",
     "drawdown/ledger/v1/what_if.proto",

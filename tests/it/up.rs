@@ -142,7 +142,7 @@ fn counted(up: &Up, team: &str) -> Result<i64> {
         lines.iter().filter_map(|line| line["events"].as_i64()).sum()
     };
     let charged = events(up.json(&["charges", team])?, "charges");
-    Ok(charged + events(up.json(&["unattributed"])?, "usage"))
+    Ok(charged + events(up.json(&["unattributed", "list"])?, "usage"))
 }
 
 /// Files of the team's usage, saved and to the standard output, say what its charges say.

@@ -136,7 +136,11 @@ pub async fn unattributed_events(channels: &Channels) -> Result<i64> {
     let mut tokens = ledger::token(&channels.ledger);
     let (mut events, mut page_token) = (0, String::new());
     loop {
-        let request = led::ListUnattributedRequest { page_size: PAGE, page_token };
+        let request = led::ListUnattributedRequest {
+            page_size: PAGE,
+            page_token,
+            ..led::ListUnattributedRequest::default()
+        };
         let page = tokens.list_unattributed(request).await.context("unattributed")?.into_inner();
         events += page.usage.iter().map(|usage| usage.events).sum::<i64>();
         page_token = page.next_page_token;

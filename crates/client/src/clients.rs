@@ -9,8 +9,9 @@ pub mod ledger {
         budget_service_client::BudgetServiceClient, catalog_service_client::CatalogServiceClient,
         explain_service_client::ExplainServiceClient, hold_service_client::HoldServiceClient,
         lot_service_client::LotServiceClient, notice_service_client::NoticeServiceClient,
-        report_service_client::ReportServiceClient, settlement_service_client::SettlementServiceClient,
-        token_service_client::TokenServiceClient, what_if_service_client::WhatIfServiceClient,
+        report_service_client::ReportServiceClient, review_service_client::ReviewServiceClient,
+        settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
+        what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -55,6 +56,14 @@ pub mod ledger {
     #[must_use]
     pub fn report_streams(channel: &Channel) -> ReportServiceClient<Transport> {
         ReportServiceClient::new(channel.streaming())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Decisions about usage that no team could be charged for.
+    #[must_use]
+    pub fn review(channel: &Channel) -> ReviewServiceClient<Transport> {
+        ReviewServiceClient::new(channel.unary())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

@@ -13,9 +13,8 @@ use crate::{
         lots::{HoldCommand, LotCommand},
         notice::NoticeCommand,
         statement::{ForecastCommand, StatementCommand},
-        tokens::{
-            BalanceCommand, ChargesCommand, JournalCommand, LotsCommand, TokensCommand, UnattributedCommand,
-        },
+        tokens::{BalanceCommand, ChargesCommand, JournalCommand, LotsCommand, TokensCommand},
+        unattributed::UnattributedCommand,
         usage::{ProducerCommand, UsageCommand},
     },
     replay::ReplayCommand,

@@ -16,6 +16,7 @@ mod pages;
 pub(crate) mod reports;
 pub(crate) mod statement;
 pub(crate) mod tokens;
+pub(crate) mod unattributed;
 pub(crate) mod usage;
 
 use clap::Args;

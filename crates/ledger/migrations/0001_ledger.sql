@@ -460,6 +460,7 @@ create table ledger.unattributed (
     app_id uuid
 );
 create index unattributed_batch on ledger.unattributed (shard, batch);
+create index unattributed_client on ledger.unattributed (client_id, window_start, entry);
 comment on table ledger.unattributed is 'Usage that happened and could not be charged: kept with its reason, never dropped (D25).';
 comment on column ledger.unattributed.distinct_values is 'The values of a line of a unique meter (D19): it could not be charged later without them.';
 comment on column ledger.unattributed.team_id is 'Who would have paid, where that was known: for the operator who decides.';

@@ -9,8 +9,9 @@ use drawdown_proto::ledger::v1::{
     budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
     explain_service_server::ExplainServiceServer, hold_service_server::HoldServiceServer,
     lot_service_server::LotServiceServer, notice_service_server::NoticeServiceServer,
-    report_service_server::ReportServiceServer, settlement_service_server::SettlementServiceServer,
-    token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
+    report_service_server::ReportServiceServer, review_service_server::ReviewServiceServer,
+    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
+    what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -18,7 +19,7 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Budgets, Catalog, Explain, Holds, Lots, Notices, Reports, Settlement, Tokens, WhatIf},
+    grpc::{Budgets, Catalog, Explain, Holds, Lots, Notices, Reports, Review, Settlement, Tokens, WhatIf},
     jobs::{due::Due, months::Months, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -98,6 +99,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         )
         .add_service(
             ReportServiceServer::new(Reports::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            ReviewServiceServer::new(Review::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
         .add_service(
             WhatIfServiceServer::new(WhatIf::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),

@@ -61,6 +61,8 @@ pub struct Options {
     pub known_clients_max: Count,
     /// The most rows of one page of a list.
     pub page_rows_max: Count,
+    /// The most entries of unattributed usage that one call decides about (D25).
+    pub review_entries_max: Count,
     /// How often lots that are due are looked for, in ms.
     pub due_interval_ms: Millis,
     /// How many teams one transaction of that job rolls forward.
@@ -207,6 +209,7 @@ impl Default for Options {
             sub_batch_lines: Count::of(5_000),
             known_clients_max: Count::of(200_000),
             page_rows_max: Count::of(10_000),
+            review_entries_max: Count::of(1_000),
             due_interval_ms: Millis::from_millis(10_000),
             due_teams_max: Count::of(200),
             due_rounds_max: Count::of(50),
@@ -278,6 +281,7 @@ impl Options {
             batch_lines_max: self.batch_lines_max.get(),
             sub_batch_lines: self.sub_batch_lines.get(),
             known_clients_max: self.known_clients_max.get(),
+            review_entries_max: self.review_entries_max.get(),
             change_lead: self.change_lead_ms.duration(),
             settle_allowance: self.settle_allowance_ms.duration(),
             verify_timeout: self.verify_statement_timeout_ms.duration(),

@@ -21,6 +21,7 @@ mod noting;
 pub mod posting;
 pub mod reason;
 pub mod reports;
+mod review;
 pub mod service;
 pub mod store;
 mod tokens;

@@ -21,6 +21,7 @@
 mod batch;
 mod capture;
 mod clients;
+mod direct;
 mod gate;
 mod ids;
 mod rows;
@@ -36,6 +37,7 @@ use drawdown_types::{Clock, HoldId, TeamId, Timestamp};
 pub use batch::{LineDetail, MeterTotal, SealedBatch};
 pub(crate) use capture::{Capture, Captured};
 pub use clients::SettledClients;
+pub(crate) use direct::{Content, Direct};
 pub use gate::{Fault, Gate, check};
 pub(crate) use rows::closed;
 
@@ -215,7 +217,9 @@ impl Poster {
         let by_period = periods_wanted(&catalogue.prices, &lines, &holds);
         let known = periods::load_in_tx(&mut tx, &by_period).await?;
         batch::set_apart_foreign(&mut lines, &stored);
-        let (plan, noted) = self.fold(&lines, &[], &mut stored, (&states, &known), &catalogue, now)?;
+        let until = self.settled_until(&lines, now);
+        let (plan, noted) =
+            self.fold(&lines, (&[], until), &mut stored, (&states, &known), &catalogue, now)?;
         let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?.without_known(&self.clients);
         let usage = rows.usage(&stored);
         let plan_rows = write::PlanRows {
@@ -244,11 +248,11 @@ impl Poster {
     }
 
     /// Folds on copies of the teams inside `stored`, which are afterwards as the plan leaves them; gives what
-    /// others are told too.
+    /// others are told too. No lot closes that waits for usage received before `settled_until`.
     fn fold(
         &self,
         lines: &[Line],
-        last_of_holds: &[HoldId],
+        (last_of_holds, settled_until): (&[HoldId], Timestamp),
         stored: &mut [StoredTeam],
         (states, periods): (&[UsageState], &Periods),
         catalogue: &Catalogue,
@@ -262,7 +266,7 @@ impl Poster {
             prices: &catalogue.prices,
             settings: &self.settings,
             now,
-            settled_until: self.settled_until(lines, now),
+            settled_until,
             last_of_holds,
         };
         let plan = fold_batch(&mut teams, &batch, ids::charge_ids())

@@ -94,6 +94,13 @@ pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 /// The team belongs to another account.
 pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";
 
+// === review ===
+
+/// There is no such entry of unattributed usage.
+pub const ENTRY_UNKNOWN: &str = "ENTRY_UNKNOWN";
+/// An entry of unattributed usage is decided already.
+pub const ENTRY_DECIDED: &str = "ENTRY_DECIDED";
+
 // === budgets ===
 
 /// There is no such budget, or not yet in the month asked for.

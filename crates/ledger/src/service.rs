@@ -37,6 +37,8 @@ pub struct Limits {
     pub sub_batch_lines: usize,
     /// Most client ids whose newest window is remembered.
     pub known_clients_max: usize,
+    /// Most entries of unattributed usage that one call decides about (D25).
+    pub review_entries_max: usize,
     /// How far ahead a published version begins at least (D51).
     pub change_lead: Duration,
     /// How long after its close date a lot still waits for usage that is on its way (D55).

@@ -96,6 +96,7 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant!("closed_lots_are_empty"),
     invariant!("debt_means_no_usable_lot"),
     invariant!("debts_are_a_queue", replayed),
+    invariant!("decisions_are_their_charges"),
     invariant!("holds_are_their_journal"),
     invariant!("journal_is_gapless", replayed),
     invariant!("lanes_are_their_ranges", since),

@@ -1,11 +1,11 @@
-//! Lots of tokens, balances, charges, the journal and what nobody pays for.
+//! Lots of tokens, balances, charges and the journal.
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use drawdown_client::ledger::token;
 use drawdown_proto::ledger::v1::{
     self as pb, GetBalanceRequest, GrantTokensRequest, ListChargesRequest, ListJournalRequest,
-    ListLotsRequest, ListUnattributedRequest, PurchaseTokensRequest,
+    ListLotsRequest, PurchaseTokensRequest,
 };
 use drawdown_types::{MicroTokens, Timestamp};
 
@@ -173,16 +173,6 @@ pub(crate) struct JournalCommand {
     connection: Connection,
 }
 
-/// Lists usage that no team could be charged for
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  drawdown unattributed")]
-pub(crate) struct UnattributedCommand {
-    #[command(flatten)]
-    pages: Pages,
-    #[command(flatten)]
-    connection: Connection,
-}
-
 const LOT: [Column; 10] = [
     text("lot", "lot_id"),
     name("pool", "pool_kind", "POOL_KIND_"),
@@ -232,15 +222,6 @@ const JOURNAL: [Column; 8] = [
     text("lot", "lot_id"),
     text("charge", "charge_id"),
     text("effective", "effective_at"),
-];
-const UNATTRIBUTED: [Column; 7] = [
-    text("window", "window_start"),
-    text("client id", "client_id"),
-    text("meter", "meter"),
-    text("reason", "reason"),
-    number("events", "events"),
-    number("quantity", "quantity"),
-    text("posted", "posted_at"),
 ];
 
 impl From<Pool> for pb::PoolKind {
@@ -363,22 +344,5 @@ impl JournalCommand {
             })
             .await?;
         session.output.table(&answer, "rows", &JOURNAL)
-    }
-}
-
-impl UnattributedCommand {
-    pub(crate) async fn run(self) -> Result<()> {
-        let session = self.connection.open()?;
-        let client = token(&session.ledger);
-        let answer =
-            self.pages
-                .collect("drawdown.ledger.v1.ListUnattributedResponse", "usage", |page_size, page_token| {
-                    let mut client = client.clone();
-                    async move {
-                        client.list_unattributed(ListUnattributedRequest { page_size, page_token }).await
-                    }
-                })
-                .await?;
-        session.output.table(&answer, "usage", &UNATTRIBUTED)
     }
 }

@@ -25,7 +25,7 @@ const DIMENSION_VALUE_BYTES_MAX: usize = 256;
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Values that are parsed from their texts, each with its place.
-fn list<T>(v: &mut Violations, field: &str, texts: &[String]) -> Vec<T>
+pub(super) fn list<T>(v: &mut Violations, field: &str, texts: &[String]) -> Vec<T>
 where
     T: FromStr,
     T::Err: Display,

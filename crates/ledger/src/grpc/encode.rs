@@ -8,11 +8,7 @@ use drawdown_types::{ChargeId, HoldId, LotId, MeterSlug, TeamId};
 
 use crate::{
     lanes::ShardState,
-    store::{
-        catalog::Meter,
-        reads::{JournalRead, UnattributedRead},
-        shards::Lane,
-    },
+    store::{catalog::Meter, reads::JournalRead, shards::Lane},
     tokens::NotedLot,
 };
 
@@ -171,18 +167,6 @@ pub(super) fn journal_row(team: TeamId, read: JournalRead) -> v1::JournalRow {
         effective_at: Some(timestamp_to_proto(read.effective_at.0)),
         hold_id: read.hold_id.map(|id| HoldId::from_uuid(id).to_string()).unwrap_or_default(),
         reverses: read.reverses.unwrap_or_default(),
-    }
-}
-
-pub(super) fn unattributed(read: UnattributedRead) -> v1::UnattributedUsage {
-    v1::UnattributedUsage {
-        client_id: read.client_id,
-        meter: read.meter,
-        window_start: Some(timestamp_to_proto(read.window_start.0)),
-        reason: read.reason,
-        events: read.events,
-        quantity: read.quantity,
-        posted_at: Some(timestamp_to_proto(read.posted_at.0)),
     }
 }
 

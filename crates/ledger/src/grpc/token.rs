@@ -16,11 +16,11 @@ use drawdown_service::page;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{decode, decode_report, encode, encode_report, status};
+use super::{decode, decode_report, decode_review, encode, encode_report, status};
 use crate::{
     error::Error,
     service::{Ledger, Once},
-    store::{idempotency::RequestKey, reads},
+    store::{idempotency::RequestKey, review},
     verify::{Scope, UNSEEN},
 };
 
@@ -127,15 +127,15 @@ impl Tokens {
         &self,
         request: &ListUnattributedRequest,
     ) -> Result<ListUnattributedResponse, Error> {
-        let after: Option<i64> = page::decode("unattributed", &request.page_token)?;
+        let filter = decode_review::filter(request)?;
+        let list = format!("unattributed/{}", serde_json::json!(filter));
+        let after: Option<i64> = page::decode(&list, &request.page_token)?;
         let rows = self.rows(request.page_size);
-        let read =
-            reads::unattributed(&mut *self.0.pool.read().await?, after.unwrap_or_default(), rows).await?;
-        let next_page_token = read
-            .last()
-            .filter(|_| is_full(read.len(), rows))
-            .map(|last| page::encode("unattributed", &last.entry));
-        let usage = read.into_iter().map(encode::unattributed).collect();
+        let mut reader = self.0.pool.read().await?;
+        let read = review::list(&mut reader, &filter, after.unwrap_or_default(), rows).await?;
+        let next_page_token =
+            read.last().filter(|_| is_full(read.len(), rows)).map(|last| page::encode(&list, &last.entry));
+        let usage = read.into_iter().map(super::review::unattributed).collect::<Result<_, _>>()?;
         Ok(ListUnattributedResponse { usage, next_page_token: next_page_token.unwrap_or_default() })
     }
 

@@ -1,21 +1,16 @@
 //! Charging usage of a hold at once, without a batch: for callers that do not stream their usage (D45).
 //!
-//! The same fold and the same statements as a batch of one line, under the same locks in the same order
-//! (catalogue, balance); only the cursor and the lanes are not concerned. The charge names batch 0.
+//! A line that is charged directly ([`super::direct`]).
 
-use drawdown_ledger_core::{
-    Aggregation, Attribution, Book, Hold, HoldEnd, Line, Payer, Periods, Usage, usage_keys,
-};
+use drawdown_ledger_core::{Aggregation, Attribution, Book, Hold, HoldEnd, Line, Payer, Usage};
 use drawdown_types::{ChargeId, ClientId, HoldId, MeterSlug, Quantity, Timestamp};
 use sqlx::{Postgres, Transaction};
 
-use super::{LineDetail, Poster, SealedBatch, rows};
-use crate::{
-    catalogue::Catalogue,
-    error::Error,
-    noting,
-    store::{catalog, settlement, teams, teams::Wanted, write},
+use super::{
+    LineDetail, Poster,
+    direct::{Content, Written},
 };
+use crate::{catalogue::Catalogue, error::Error, store::teams};
 
 /// Usage to charge.
 #[derive(Clone, Debug)]
@@ -69,42 +64,24 @@ impl Poster {
     /// Charges usage of a hold. After a time-out the same usage is ordinary usage; after a release or the
     /// last capture it is refused.
     pub(crate) async fn capture(&self, capture: &Capture) -> Result<Captured, Error> {
-        let mut tx = self.pool.begin().await?;
-        let version = catalog::share_in_tx(&mut tx).await?;
-        let catalogue = self.catalogue.of_version(&mut tx, version).await?;
         let payer = capture.payer;
-        teams::lock_in_tx(&mut tx, vec![(payer.account_id, payer.team_id)]).await?;
-        let now = self.clock.now();
-        let holds = teams::holds_in_tx(&mut tx, &[capture.hold_id]).await?;
+        let mut direct = self.begin_direct(payer.account_id, payer.team_id).await?;
+        let holds = teams::holds_in_tx(&mut direct.tx, &[capture.hold_id]).await?;
         if let Some(refused) = refuse(capture, &holds) {
             return Ok(refused);
         }
-        let Some(line) = line(capture, &catalogue, self.settings.window_size.floor(now)) else {
+        let window = self.settings.window_size.floor(direct.now);
+        let Some(line) = line(capture, &direct.catalogue, window) else {
             return Ok(Captured::MeterUnfit);
         };
-        let lines = [line];
-        let keys = usage_keys(&catalogue.prices, &lines, &holds);
-        let months = noting::months(&lines, &holds);
-        let wanted = Wanted { keys: &keys, months: &months, lot: None };
-        let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &[payer.team_id], &wanted).await?;
-        let last: &[HoldId] = if capture.last { &[capture.hold_id] } else { &[] };
-        let (plan, noted) =
-            self.fold(&lines, last, &mut stored, (&states, &Periods::default()), &catalogue, now)?;
-        let Some(charge) = plan.charges.first() else { return Ok(Captured::Overflow) };
-        let batch = single(&lines);
-        let rows = rows::Rows::new(&batch, &lines, &plan, &stored, now)?;
-        let usage = rows.usage(&stored);
-        let plan_rows = write::PlanRows {
-            batch: (batch.shard, batch.number),
-            charges: rows.charges(),
-            plan: &plan,
-            balances: &usage,
-            noted: &noted,
-            note: &write::LotNote::default(),
-            sub_batch: self.sub_batch_lines,
+        let content = Content {
+            lines: &[line],
+            details: &[LineDetail { dimensions: "{}".to_owned() }],
+            holds: &holds,
+            last_of_holds: if capture.last { &[capture.hold_id] } else { &[] },
         };
-        write::write_in_tx(&mut tx, &plan_rows).await?;
-        settlement::note_client_in_tx(&mut tx, capture.client_id.as_str(), charge.window).await?;
+        let Written { plan, .. } = self.charge_direct(&mut direct, &content).await?;
+        let Some(charge) = plan.charges.first() else { return Ok(Captured::Overflow) };
         let paid = plan.journal.iter().filter(|row| {
             row.debit == Book::Held && row.credit == Book::Consumed && row.charge_id == Some(charge.charge_id)
         });
@@ -114,7 +91,7 @@ impl Poster {
             from_hold: paid.fold(0, |sum, row| sum.saturating_add(row.amount.as_micros())),
             uncharged: charge.uncharged.as_micros(),
             at: charge.posted_at,
-            tx,
+            tx: direct.tx,
         })
     }
 }
@@ -152,20 +129,4 @@ fn line(capture: &Capture, catalogue: &Catalogue, window: Timestamp) -> Option<L
         hold_id: Some(capture.hold_id),
         attribution: Attribution::Payer(capture.payer),
     })
-}
-
-/// The line as a batch of no shard.
-fn single(lines: &[Line]) -> SealedBatch {
-    SealedBatch {
-        shard: 0,
-        generation: 0,
-        number: 0,
-        digest: Vec::new(),
-        lanes: Vec::new(),
-        events: 0,
-        refused: Vec::new(),
-        totals: Vec::new(),
-        lines: lines.to_vec(),
-        details: vec![LineDetail { dimensions: "{}".to_owned() }],
-    }
 }

@@ -22,6 +22,7 @@ pub mod partitions;
 pub mod periods;
 pub mod pool;
 pub mod reads;
+pub mod review;
 pub mod scope;
 pub mod settlement;
 pub mod shards;

@@ -251,18 +251,15 @@ pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Resu
     Ok(())
 }
 
-/// Notes the newest window of one client id, as a settled batch does for all of its own.
-pub async fn note_client_in_tx(
-    tx: &mut PgConnection,
-    client_id: &str,
-    window: Timestamp,
-) -> Result<(), Error> {
+/// Notes the newest windows of client ids, sorted by client id, as a settled batch does for all of its own.
+pub async fn note_clients_in_tx(tx: &mut PgConnection, clients: &[(&str, Timestamp)]) -> Result<(), Error> {
     sqlx::query!(
-        "insert into ledger.client_usage (client_id, last_window) values ($1, $2)
+        "insert into ledger.client_usage (client_id, last_window)
+         select * from unnest($1::text[], $2::timestamptz[]) as c (client_id, last_window) order by c.client_id
          on conflict (client_id) do update set last_window = excluded.last_window
              where ledger.client_usage.last_window < excluded.last_window",
-        client_id,
-        Instant(window) as _,
+        col(clients, |(client, _)| *client) as _,
+        col(clients, |(_, window)| Instant(*window)) as _,
     )
     .execute(tx)
     .await?;

@@ -212,7 +212,8 @@ fn col<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 
-const fn zero_rated(rated: Rated) -> Option<&'static str> {
+/// Why a charge costs nothing by rule, as it is stored.
+pub(crate) const fn zero_rated(rated: Rated) -> Option<&'static str> {
     match rated {
         Rated::Priced(_) => None,
         Rated::Trial => Some("trial"),

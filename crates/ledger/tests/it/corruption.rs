@@ -155,7 +155,15 @@ const CORRUPTIONS: &[Corruption] = &[
     },
     Corruption {
         sql: "delete from ledger.unattributed",
-        seen_by: &["batch_is_its_lines", "batch_is_its_receipt"],
+        seen_by: &["batch_is_its_lines", "batch_is_its_receipt", "decisions_are_their_charges"],
+    },
+    Corruption {
+        sql: "update ledger.review_decision set charge_seq = charge_seq - 1",
+        seen_by: &["decisions_are_their_charges"],
+    },
+    Corruption {
+        sql: "update ledger.charge set dimensions = '{}' where (team_id, seq) in (select team_id, charge_seq from ledger.review_decision)",
+        seen_by: &["decisions_are_their_charges"],
     },
     Corruption {
         sql: "update ledger.settlement_batch set refused = refused + 1 where number = 1",
@@ -235,6 +243,8 @@ pub(crate) async fn rich() -> (World, Buyer, ProducerId) {
         let lines = shapes.iter().map(|(meter, state)| usage_at(buyer, meter, state.clone(), window));
         world.settle(producer, lines.collect()).await;
     }
+    let left = world.unattributed().await.iter().map(|usage| usage.entry).collect::<Vec<_>>();
+    world.decide(crate::review::charge(buyer, &left)).await.unwrap();
     world.relay.look().await.unwrap();
     (world, buyer, producer)
 }

@@ -149,6 +149,7 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("update ledger.batch_lane set chain_after = chain_after + 1 where number = {b} + 1", "lanes_are_their_ranges"),
     ("delete from ledger.client_usage", "usage_is_noted"),
     ("update ledger.balance set last_window = '2020-01-01'", "usage_is_noted"),
+    ("update ledger.review_decision set charge_seq = charge_seq - 1", "decisions_are_their_charges"),
     ("update ledger.budget_month set used_micros = used_micros + 1", "budget_is_its_charges"),
     ("delete from ledger.outbox where position = 2", "notices_have_their_places"),
     ("update ledger.journal set reverses = 1 where kind = 'netting' and seq > {j}", "rows_are_taken_back_once"),
@@ -217,7 +218,7 @@ async fn what_was_verified_and_then_changed_is_seen_by_a_full_run_only() {
     sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
     for sql in [
         "update ledger.journal set window_start = '2020-01-01' where seq = 2",
-        "update ledger.unattributed set quantity = quantity + 1",
+        "update ledger.charge set events = events + 1 where seq = 2",
         "update ledger.settlement_batch set digest = decode(repeat('ff', 16), 'hex') where number = 1",
     ] {
         sqlx::raw_sql(sql).execute(world.database.pool()).await.unwrap();

@@ -23,6 +23,7 @@ mod producers;
 mod race;
 mod rating;
 mod reports;
+mod review;
 mod rights;
 mod served;
 mod statements;

@@ -3,15 +3,11 @@
 use drawdown_proto::ledger::v1::{Line, PostBatchResponse, SumState, line};
 use drawdown_types::{AccountId, AppId};
 
-use crate::world::{Buyer, World, at, calls, calls_at, payer, price, proto, reason};
+use crate::world::{Buyer, World, at, calls, calls_at, nobody, payer, price, proto, reason};
 
 fn bytes(buyer: Buyer, quantity: i64) -> Line {
     let state = Some(line::State::Sum(SumState { quantity }));
     Line { meter: "byte".to_owned(), state, ..calls(buyer, 1) }
-}
-
-fn nobody(line: Line, reason: &str) -> Line {
-    Line { attribution: Some(line::Attribution::UnattributedReason(reason.to_owned())), ..line }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ const ONLY_GROW: &[&str] = &[
     "charge_values",
     "journal",
     "lost_range",
+    "review_decision",
     "settlement_batch",
     "unattributed",
 ];

@@ -10,7 +10,7 @@ use drawdown_ledger::{
     Config, Options,
     directory::{Directory, TeamFacts},
     error::Error,
-    grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Review, Settlement, Tokens},
     jobs::{months::Months, relay::Relay},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -70,6 +70,7 @@ pub(crate) struct World {
     pub(crate) relay: Relay,
     pub(crate) months: Months,
     pub(crate) reports: Reports,
+    pub(crate) review: Review,
     directory: Arc<FakeDirectory>,
 }
 
@@ -126,6 +127,7 @@ impl World {
             relay: Relay::new(Arc::clone(&ledger), config.notices.relay),
             months: Months::new(Arc::clone(&ledger), config.growth.months),
             reports: Reports::new(Arc::clone(&ledger)),
+            review: Review::new(Arc::clone(&ledger)),
             ledger,
             directory,
         }
@@ -309,7 +311,7 @@ impl World {
     }
 
     pub(crate) async fn unattributed(&self) -> Vec<UnattributedUsage> {
-        let request = ListUnattributedRequest { page_size: 0, page_token: String::new() };
+        let request = ListUnattributedRequest::default();
         self.tokens.list_unattributed(Request::new(request)).await.unwrap().into_inner().usage
     }
 
@@ -477,6 +479,11 @@ pub(crate) fn calls_at(buyer: Buyer, events: u64, window: &str) -> Line {
 /// Usage of another meter in that window.
 pub(crate) fn usage_at(buyer: Buyer, meter: &str, state: line::State, window: &str) -> Line {
     Line { meter: meter.to_owned(), state: Some(state), ..calls_at(buyer, 1, window) }
+}
+
+/// Usage that nobody pays for, for this reason.
+pub(crate) fn nobody(line: Line, reason: &str) -> Line {
+    Line { attribution: Some(line::Attribution::UnattributedReason(reason.to_owned())), ..line }
 }
 
 pub(crate) fn sum(quantity: i64) -> line::State {
