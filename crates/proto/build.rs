@@ -9,6 +9,7 @@ const FILES: &[&str] = &[
     "drawdown/ledger/v1/catalog.proto",
     "drawdown/ledger/v1/explain.proto",
     "drawdown/ledger/v1/filter.proto",
+    "drawdown/ledger/v1/correction.proto",
     "drawdown/ledger/v1/hold.proto",
     "drawdown/ledger/v1/lot.proto",
     "drawdown/ledger/v1/notice.proto",

@@ -128,6 +128,10 @@ fn touch_lots(up: &Up, account: &str, team: &str) -> Result<()> {
     up.json(&["hold", "show", hold, "--team", team])?;
     up.json(&there)?;
     up.json(&["lot", "move", lot, "--account", account, "--from", spare, "--to", team, "--reason", why])?;
+    let charge = ["ledger", "correct", "chg_01j2gv5gymfsfrn6rc3mq3yjjv", "--instead", "1", "--reason", why];
+    let refused = up.cli(&[&charge[..], &owner].concat())?;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && told.contains("CHARGE_UNKNOWN"), "{told}");
     for by in ["--by=2.5", "--by=-2.5"] {
         up.json(&[&["lot", "adjust", lot, by, "--reason", why][..], &owner].concat())?;
     }

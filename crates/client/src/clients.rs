@@ -7,14 +7,20 @@
 pub mod ledger {
     use drawdown_proto::ledger::v1::{
         budget_service_client::BudgetServiceClient, catalog_service_client::CatalogServiceClient,
-        explain_service_client::ExplainServiceClient, hold_service_client::HoldServiceClient,
-        lot_service_client::LotServiceClient, notice_service_client::NoticeServiceClient,
-        report_service_client::ReportServiceClient, review_service_client::ReviewServiceClient,
-        settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
-        what_if_service_client::WhatIfServiceClient,
+        correction_service_client::CorrectionServiceClient, explain_service_client::ExplainServiceClient,
+        hold_service_client::HoldServiceClient, lot_service_client::LotServiceClient,
+        notice_service_client::NoticeServiceClient, report_service_client::ReportServiceClient,
+        review_service_client::ReviewServiceClient, settlement_service_client::SettlementServiceClient,
+        token_service_client::TokenServiceClient, what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
+
+    /// Charges that are taken back.
+    #[must_use]
+    pub fn corrections(channel: &Channel) -> CorrectionServiceClient<Transport> {
+        CorrectionServiceClient::new(channel.unary())
+    }
 
     /// Tokens set aside ahead of use.
     #[must_use]

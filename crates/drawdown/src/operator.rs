@@ -6,6 +6,7 @@ pub(crate) mod app;
 pub(crate) mod budget;
 pub(crate) mod catalog;
 mod connection;
+mod correction;
 mod explain;
 mod export;
 pub(crate) mod hierarchy;

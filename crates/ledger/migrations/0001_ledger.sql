@@ -303,18 +303,25 @@ create table ledger.charge (
     hold_id uuid,
     shard integer not null,
     batch bigint not null,
-    events bigint not null check (events >= 0),
-    quantity bigint not null check (quantity >= 0),
-    amount_micros bigint not null check (amount_micros >= 0),
-    uncharged_micros bigint not null check (uncharged_micros between 0 and amount_micros),
+    events bigint not null,
+    quantity bigint not null,
+    amount_micros bigint not null,
+    uncharged_micros bigint not null,
     price_id uuid,
     zero_rated text check (zero_rated in ('trial', 'failed', 'unpriced', 'over_quota')),
     journal_seq bigint not null check (journal_seq >= 0),
+    corrects uuid,
     primary key (account_id, team_id, seq, posted_at),
+    check (case when quantity < 0 then corrects is not null and batch = 0 and events <= 0 and amount_micros <= uncharged_micros and uncharged_micros <= 0
+           else events >= 0 and uncharged_micros between 0 and amount_micros end),
     check ((price_id is null) = (zero_rated is not null and zero_rated <> 'over_quota')),
     check (zero_rated is null or amount_micros = 0),
     check ((journal_seq = 0) = (amount_micros = 0))
 ) partition by range (posted_at);
+create index charge_correction on ledger.charge (team_id, corrects) where corrects is not null;
+create index charge_name on ledger.charge using brin (charge_id) with (autosummarize = on);
+comment on column ledger.charge.corrects is
+    'The charge that this one takes back a part of (everything in it is below zero then) or is made instead of (D43).';
 comment on table ledger.charge is
     'Rated usage, one row for each line of a batch, never changed. cut by month of posting (0020_partitions.sql).';
 comment on column ledger.charge.batch is 'Number of its settlement batch; 0 where it was captured under a hold at once, without one.';
@@ -349,7 +356,7 @@ create table ledger.journal (
     transaction bigint not null check (transaction >= 1),
     kind text not null check (kind in (
         'purchase', 'grant', 'adjustment', 'move_out', 'move_in', 'void', 'void_expired', 'chargeback', 'hold',
-        'release', 'charge', 'capture', 'uncharged', 'netting', 'expiry')),
+        'release', 'charge', 'capture', 'uncharged', 'netting', 'expiry', 'reversal', 'cancellation')),
     debit_book text not null,
     credit_book text not null,
     amount_micros bigint not null check (amount_micros > 0),
@@ -380,20 +387,24 @@ create table ledger.journal (
         when 'uncharged' then debit_book = 'uncharged' and credit_book = 'consumed'
         when 'netting' then debit_book = 'lot' and credit_book = 'uncharged'
         when 'expiry' then debit_book = 'lot' and credit_book = 'expired'
+        when 'reversal' then debit_book = 'consumed' and credit_book = 'lot'
+        when 'cancellation' then debit_book = 'consumed' and credit_book = 'uncharged'
     end),
-    check ((lot_id is null) = (kind = 'uncharged')),
-    check ((charge_id is not null) = (kind in ('charge', 'capture', 'uncharged', 'chargeback'))),
+    check ((lot_id is null) = (kind in ('uncharged', 'cancellation'))),
+    check ((charge_id is not null) = (kind in ('charge', 'capture', 'uncharged', 'chargeback', 'reversal', 'cancellation'))),
     check ((hold_id is not null) = (kind in ('hold', 'release', 'capture'))),
-    check ((reverses is not null) = (kind = 'chargeback')),
-    check (debt_to_micros - debt_from_micros
-        = case when kind in ('uncharged', 'netting', 'chargeback') then amount_micros else 0 end)
+    check ((reverses is not null) = (kind in ('chargeback', 'reversal'))),
+    check (debt_to_micros - debt_from_micros = case
+        when kind in ('uncharged', 'netting', 'chargeback', 'cancellation') or (kind = 'reversal' and debt_to_micros > 0)
+        then amount_micros else 0 end)
 ) partition by range (posted_at);
+create index journal_reverses on ledger.journal (team_id, reverses) where reverses is not null;
 create index journal_debt on ledger.journal (team_id, debt_to_micros) where debt_to_micros > 0;
 comment on table ledger.journal is
     'One row = one debit book, one credit book, one positive amount: an unbalanced entry cannot be written. Never changed (D11); cut by month of posting.';
 comment on column ledger.journal.seq is 'Gapless per team; the last one is balance.version.';
 comment on column ledger.journal.transaction is 'Number of its transaction in the team: rows of one number were posted as one.';
-comment on column ledger.journal.debt_from_micros is 'The part of the team''s running debt that this row opens or pays (D7): which lot paid which item is a comparison.';
+comment on column ledger.journal.debt_from_micros is 'The part of the team''s running debt that this row opens or settles, or whose payment it takes back (D7): which lot paid which item is a comparison.';
 comment on column ledger.journal.reverses is 'The row of this team that this one takes back, by its seq.';
 comment on column ledger.journal.window_start is 'Window of the usage; of a lot that is made or arrives, the first one it may pay.';
 comment on column ledger.journal.lot_state is 'The lot''s state as used, so that a replay can be computed from rows alone.';

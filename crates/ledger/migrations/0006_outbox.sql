@@ -82,10 +82,10 @@ create table ledger.budget_month (
     team_id uuid not null,
     budget_id uuid not null,
     month timestamptz not null,
-    used_micros bigint not null check (used_micros >= 0),
+    used_micros bigint not null,
     primary key (account_id, team_id, budget_id, month),
     foreign key (account_id, team_id, budget_id) references ledger.budget
 ) with (fillfactor = 50);
 comment on table ledger.budget_month is
     'What was used in the windows of a month, kept by the transaction that posts it, under the lock of the team.';
-comment on column ledger.budget_month.used_micros is 'Price of the charges of those windows, paid or not.';
+comment on column ledger.budget_month.used_micros is 'Price of the charges of those windows, paid or not, less what was taken back; below zero where a correction gives back what another window had cost (D43).';

@@ -20,7 +20,7 @@ with lots as (
            array_agg(closed_at) as closed_at,
            array_agg(moved_to) as moved_to
     from ledger.lot
-    where team_id = any($1) and ((closed_at is null and moved_to is null) or lot_id = $6)
+    where team_id = any($1) and ((closed_at is null and moved_to is null) or lot_id = any($6))
     group by team_id
 ), holds as (
     select h.team_id,
@@ -151,11 +151,11 @@ left join lateral (
            array_agg(j.debt_to_micros order by j.debt_from_micros) as tos,
            array_agg(j.window_start order by j.debt_from_micros) as windows
     from ledger.journal j
-    where b.held_micros > 0 and j.account_id = b.account_id and j.team_id = b.team_id
+    where (b.held_micros > 0 or cardinality($6::uuid[]) > 0) and j.account_id = b.account_id and j.team_id = b.team_id
       and j.debt_to_micros > b.debt_paid_micros and j.debit_book = 'uncharged'
       and exists (
           select 1 from ledger.lot o
-          where o.account_id = b.account_id and o.team_id = b.team_id and o.held_micros > 0
+          where o.account_id = b.account_id and o.team_id = b.team_id and (o.held_micros > 0 or o.lot_id = any($6))
             and o.valid_from <= j.window_start and j.window_start < o.expires_at)
-) i on b.held_micros > 0 and b.debt_opened_micros > b.debt_paid_micros
+) i on (b.held_micros > 0 or cardinality($6::uuid[]) > 0) and b.debt_opened_micros > b.debt_paid_micros
 where b.team_id = any($1)

@@ -7,7 +7,12 @@ with spans as (
     select c.account_id, c.team_id, c.seq, c.posted_at, c.meter, c.failed, c.quantity, c.amount_micros,
            coalesce(s.from_at, $3) as span,
            coalesce(m.aggregation, 'sum') as aggregation,
-           date_trunc(m.period, c.window_start at time zone 'UTC') as period
+           date_trunc(m.period, c.window_start at time zone 'UTC') as period,
+           -- A line of max or unique is taken back whole (D43): its cost is given back, and its values do not count.
+           m.period is null or (c.quantity >= 0 and not exists (
+               select 1 from ledger.charge x
+               where x.account_id = c.account_id and x.team_id = c.team_id and x.corrects = c.charge_id
+                 and x.quantity < 0)) as stands
     from ledger.charge c
     left join ledger.meter m on m.slug = c.meter
     left join spans s on s.meter = c.meter and s.from_at <= c.window_start and c.window_start < s.to_at
@@ -19,7 +24,7 @@ with spans as (
 ), peaks as (
     select team_id, meter, span, max(quantity) as everything, max(quantity) filter (where not failed) as succeeded
     from lines
-    where aggregation = 'max'
+    where aggregation = 'max' and stands
     group by team_id, meter, span, period
 ), quantities as (
     select team_id, meter, span, sum(quantity) as everything, sum(quantity) filter (where not failed) as succeeded
@@ -36,7 +41,7 @@ with spans as (
     from lines l
     join ledger.charge_values v using (account_id, team_id, seq, posted_at)
     cross join lateral unnest(v.distinct_values) as value
-    where l.aggregation = 'unique'
+    where l.aggregation = 'unique' and l.stands
     group by 1, 2, 3
 ), costs as (
     select team_id, meter, span, sum(amount_micros) as cost

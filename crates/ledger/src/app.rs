@@ -7,11 +7,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
     budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
-    explain_service_server::ExplainServiceServer, hold_service_server::HoldServiceServer,
-    lot_service_server::LotServiceServer, notice_service_server::NoticeServiceServer,
-    report_service_server::ReportServiceServer, review_service_server::ReviewServiceServer,
-    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
-    what_if_service_server::WhatIfServiceServer,
+    correction_service_server::CorrectionServiceServer, explain_service_server::ExplainServiceServer,
+    hold_service_server::HoldServiceServer, lot_service_server::LotServiceServer,
+    notice_service_server::NoticeServiceServer, report_service_server::ReportServiceServer,
+    review_service_server::ReviewServiceServer, settlement_service_server::SettlementServiceServer,
+    token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -19,7 +19,10 @@ use sqlx::PgPool;
 use crate::{
     config::Config,
     directory::Entitlement,
-    grpc::{Budgets, Catalog, Explain, Holds, Lots, Notices, Reports, Review, Settlement, Tokens, WhatIf},
+    grpc::{
+        Budgets, Catalog, Corrections, Explain, Holds, Lots, Notices, Reports, Review, Settlement, Tokens,
+        WhatIf,
+    },
     jobs::{due::Due, months::Months, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -83,6 +86,10 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         )
         .add_service(
             HoldServiceServer::new(Holds::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            CorrectionServiceServer::new(Corrections::new(Arc::clone(&ledger)))
+                .max_decoding_message_size(bytes_max),
         )
         .add_service(
             LotServiceServer::new(Lots::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),

@@ -35,18 +35,18 @@ pub(crate) struct Act {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Locks and loads `teams` of an account, with `lot` whatever its state.
+    /// Locks and loads `teams` of an account, with `lots` whatever their state.
     pub(crate) async fn begin_command(
         &self,
         account: AccountId,
         teams: &[TeamId],
-        lot: Option<LotId>,
+        lots: &[LotId],
     ) -> Result<Command, Error> {
         let mut tx = self.begin().await?;
         teams::lock_in_tx(connection(&mut tx), teams.iter().map(|team| (account, *team)).collect()).await?;
         let now = self.clock.now();
         let (loaded, _) = {
-            let wanted = Wanted { lot, ..Wanted::default() };
+            let wanted = Wanted { lots, ..Wanted::default() };
             teams::load_wanted_in_tx(connection(&mut tx), teams, &wanted).await?
         };
         let mut stored = Vec::with_capacity(teams.len());

@@ -57,6 +57,8 @@ pub struct Options {
     pub batch_lines_max: Count,
     /// The most charges that one statement writes.
     pub sub_batch_lines: Count,
+    /// The most of the latest lines of a key that one correction takes its refund from (D43).
+    pub correction_lines_max: Count,
     /// The most client ids whose newest window is remembered.
     pub known_clients_max: Count,
     /// The most rows of one page of a list.
@@ -207,6 +209,7 @@ impl Default for Options {
             settle_allowance_ms: Millis::from_millis(300_000),
             batch_lines_max: Count::of(200_000),
             sub_batch_lines: Count::of(5_000),
+            correction_lines_max: Count::of(10_000),
             known_clients_max: Count::of(200_000),
             page_rows_max: Count::of(10_000),
             review_entries_max: Count::of(1_000),
@@ -280,6 +283,7 @@ impl Options {
             page_rows_max: rows,
             batch_lines_max: self.batch_lines_max.get(),
             sub_batch_lines: self.sub_batch_lines.get(),
+            correction_lines_max: self.correction_lines_max.get(),
             known_clients_max: self.known_clients_max.get(),
             review_entries_max: self.review_entries_max.get(),
             change_lead: self.change_lead_ms.duration(),

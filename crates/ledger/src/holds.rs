@@ -60,7 +60,7 @@ impl Ledger {
     /// Sets tokens aside.
     pub(crate) async fn reserve(&self, order: &ReserveOrder) -> Result<Held, Error> {
         check_account(self.team_facts(order.team_id).await?.account_id, order.account_id)?;
-        let command = self.begin_command(order.account_id, &[order.team_id], None).await?;
+        let command = self.begin_command(order.account_id, &[order.team_id], &[]).await?;
         let hold_id = HoldId::generate();
         let wish = Reservation {
             hold_id,
@@ -83,7 +83,7 @@ impl Ledger {
         more: MicroTokens,
     ) -> Result<Held, Error> {
         let account = self.team_facts(team).await?.account_id;
-        let command = self.begin_command(account, &[team], None).await?;
+        let command = self.begin_command(account, &[team], &[]).await?;
         let expires_at = command.now.checked_add(lasts).unwrap_or(Timestamp::MAX);
         self.act(command, hold_id, &LotNote::default(), |team, now, until| {
             extend_hold(team, hold_id, expires_at, more, now, until, &self.settings)
@@ -94,7 +94,7 @@ impl Ledger {
     /// Ends a hold.
     pub(crate) async fn release(&self, team: TeamId, hold_id: HoldId) -> Result<Held, Error> {
         let account = self.team_facts(team).await?.account_id;
-        let command = self.begin_command(account, &[team], None).await?;
+        let command = self.begin_command(account, &[team], &[]).await?;
         self.act(command, hold_id, &LotNote::default(), |team, now, until| {
             release_hold(team, hold_id, now, until, &self.settings)
         })

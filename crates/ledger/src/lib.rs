@@ -6,6 +6,7 @@ mod cards;
 mod catalogue;
 mod commands;
 pub mod config;
+mod corrections;
 mod cursor;
 pub mod directory;
 pub mod error;

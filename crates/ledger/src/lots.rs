@@ -52,7 +52,7 @@ impl Ledger {
         if from == to {
             return Err(move_refusal(MoveError::SameTeam(to)));
         }
-        let mut command = self.begin_command(order.account_id, &[from, to], Some(order.lot_id)).await?;
+        let mut command = self.begin_command(order.account_id, &[from, to], &[order.lot_id]).await?;
         let (note, until) = (self.note_of(&mut command, order).await?, self.settled_until(command.now));
         let mut after: Vec<Team> = command.stored.iter().map(|stored| stored.team.clone()).collect();
         let [left, right] = after.as_mut_slice() else {
@@ -104,7 +104,7 @@ impl Ledger {
         plan: impl FnOnce(&mut Team, Timestamp, Timestamp) -> Result<Plan, LotChangeError>,
     ) -> Result<Done, Error> {
         check_account(self.team_facts(team).await?.account_id, order.account_id)?;
-        let mut command = self.begin_command(order.account_id, &[team], Some(order.lot_id)).await?;
+        let mut command = self.begin_command(order.account_id, &[team], &[order.lot_id]).await?;
         let (note, until) = (self.note_of(&mut command, order).await?, self.settled_until(command.now));
         let (now, mut team) = (command.now, only(&mut command)?.team.clone());
         let plan = plan(&mut team, now, until).map_err(|error| change_refusal(&error))?;
@@ -122,7 +122,7 @@ impl Ledger {
         if teams.is_empty() {
             return Err(change_refusal(&LotChangeError::LotUnknown(order.lot_id)));
         }
-        let mut command = self.begin_command(order.account_id, &teams, Some(order.lot_id)).await?;
+        let mut command = self.begin_command(order.account_id, &teams, &[order.lot_id]).await?;
         // A lot moves only under the locks of both teams, so what is read now is where it lived.
         if lots::teams_in_tx(connection(&mut command.tx), order.account_id, order.lot_id).await? != teams {
             let why = "the lot moved meanwhile: try again";

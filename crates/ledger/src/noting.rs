@@ -36,9 +36,15 @@ pub(crate) fn advance(
     Noted { notices: found, ..Noted::at(to) }
 }
 
-/// Counts the charges of `plan` in the budgets of their teams and finds what was reached (D59). A correction
-/// counts here too, as usage below zero.
-pub(crate) fn count(noted: &mut Noted, stored: &mut [StoredTeam], lines: &[Line], plan: &Plan) {
+/// Counts the charges of `plan` in the budgets of their teams and finds what was reached (D59), after `taken_back`:
+/// what a correction takes back counts as usage below zero.
+pub(crate) fn count(
+    noted: &mut Noted,
+    stored: &mut [StoredTeam],
+    lines: &[Line],
+    plan: &Plan,
+    taken_back: Option<Spent>,
+) {
     let mut budgets: Vec<_> = stored.iter_mut().flat_map(|stored| stored.budgets.drain(..)).collect();
     let spent = plan.charges.iter().filter_map(|charge| {
         let line = lines.get(charge.line)?;
@@ -46,6 +52,7 @@ pub(crate) fn count(noted: &mut Noted, stored: &mut [StoredTeam], lines: &[Line]
         let (team_id, app_id, window) = (charge.team_id, payer.app_id, charge.window);
         Some(Spent { team_id, app_id, window, amount: charge.amount.as_micros() })
     });
+    let spent = taken_back.into_iter().chain(spent);
     let (changed, reached) = spend(&mut budgets, spent, noted.at);
     noted.notices.extend(reached);
     noted.budgets.extend(changed.into_iter().filter_map(|index| budgets.get(index).cloned()));

@@ -212,7 +212,7 @@ impl Poster {
         let holds = if holds.is_empty() { Vec::new() } else { teams::holds_in_tx(&mut tx, &holds).await? };
         let keys = usage_keys(&catalogue.prices, &lines, &holds);
         let months = noting::months(&lines, &holds);
-        let wanted = Wanted { keys: &keys, months: &months, lot: None };
+        let wanted = Wanted { keys: &keys, months: &months, lots: &[] };
         let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &team_ids, &wanted).await?;
         let by_period = periods_wanted(&catalogue.prices, &lines, &holds);
         let known = periods::load_in_tx(&mut tx, &by_period).await?;
@@ -273,7 +273,7 @@ impl Poster {
             .map_err(|error: FoldError| Error::Broken(error.to_string()))?;
         let at = plan.instant.unwrap_or(now);
         let mut noted = noting::advance(stored, teams, &plan, at, &self.notice_rules, &self.settings);
-        noting::count(&mut noted, stored, lines, &plan);
+        noting::count(&mut noted, stored, lines, &plan, None);
         Ok((plan, noted))
     }
 

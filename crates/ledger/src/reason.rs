@@ -87,12 +87,23 @@ pub const INSTANT_IN_FUTURE: &str = "INSTANT_IN_FUTURE";
 pub const INSTANT_BEFORE_POSTING: &str = "INSTANT_BEFORE_POSTING";
 /// The account is in its trial: end it before buying.
 pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";
-/// The team has no such charge.
-pub const CHARGE_UNKNOWN: &str = "CHARGE_UNKNOWN";
 /// There is no such team.
 pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 /// The team belongs to another account.
 pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";
+
+// === corrections ===
+
+/// The team has no such charge; of what can not be corrected itself, it is a correction.
+pub const CHARGE_UNKNOWN: &str = "CHARGE_UNKNOWN";
+/// Less stands of the charge than is to be taken back.
+pub const CHARGE_STANDS_LESS: &str = "CHARGE_STANDS_LESS";
+/// Charges of `max` and `unique` meters are taken back whole.
+pub const CHARGE_WHOLE_ONLY: &str = "CHARGE_WHOLE_ONLY";
+/// More of the latest lines are concerned than one correction may touch.
+pub const CORRECTION_TOO_WIDE: &str = "CORRECTION_TOO_WIDE";
+/// The usage that is to be charged instead can not be charged.
+pub const RECHARGE_UNFIT: &str = "RECHARGE_UNFIT";
 
 // === review ===
 

@@ -35,6 +35,8 @@ pub struct Limits {
     pub batch_lines_max: usize,
     /// Most charges that one statement writes.
     pub sub_batch_lines: usize,
+    /// Most of the latest lines of a key that one correction takes its refund from (D43).
+    pub correction_lines_max: usize,
     /// Most client ids whose newest window is remembered.
     pub known_clients_max: usize,
     /// Most entries of unattributed usage that one call decides about (D25).

@@ -99,7 +99,7 @@ impl Ledger {
             let why = "the account is in its trial: end it before buying";
             return Err(refuse(Code::FailedPrecondition, reason::TRIAL_ACTIVE, "account_id", why));
         }
-        let mut command = self.begin_command(order.account_id, &[order.team_id], None).await?;
+        let mut command = self.begin_command(order.account_id, &[order.team_id], &[]).await?;
         if let Some(original) = order.purchased_at {
             self.check_unsettled(&command, original, "purchased_at")?;
         }
@@ -122,7 +122,7 @@ impl Ledger {
     ) -> Result<(Transaction<'static, Postgres>, NotedLot), Error> {
         let facts = self.team_facts(order.team_id).await?;
         check_account(facts.account_id, order.account_id)?;
-        let mut command = self.begin_command(order.account_id, &[order.team_id], None).await?;
+        let mut command = self.begin_command(order.account_id, &[order.team_id], &[]).await?;
         let past = order.grant.starts_at.filter(|starts_at| *starts_at < command.now);
         if let Some(original) = past {
             self.check_unsettled(&command, original, "starts_at")?;

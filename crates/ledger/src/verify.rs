@@ -94,6 +94,7 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant!("charges_are_gapless", since),
     invariant!("charges_are_price_of_state"),
     invariant!("closed_lots_are_empty"),
+    invariant!("corrections_stand"),
     invariant!("debt_means_no_usable_lot"),
     invariant!("debts_are_a_queue", replayed),
     invariant!("decisions_are_their_charges"),

@@ -7,7 +7,7 @@ use drawdown_proto::ledger::v1::{
     ExplainChargeRequest, ResetAllShardsRequest, VerifyLedgerRequest, VerifyLedgerResponse,
 };
 
-use super::{Connection, Session, explain::story};
+use super::{Connection, Session, correction::Correction, explain::story};
 use crate::{
     failure::Found,
     output::{json_of, number, text},
@@ -36,6 +36,11 @@ pub(crate) enum LedgerAction {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Takes a charge or a part of it back, and charges other usage instead
+    #[command(
+        after_help = "Example:\n  drawdown ledger correct chg_01j2gv5gymfsfrn6rc3mq3yjjv --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv --quantity 40 --reason 'the gateway counted twice'\n  drawdown ledger correct chg_01j2gv5gymfsfrn6rc3mq3yjjv --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv --instead 40 --to-team team_01j2gv5gymfsfrn6rc3mq3yjjw --reason 'the app had moved' --dry-run"
+    )]
+    Correct(Box<Correction>),
     /// Tells in words why a charge costs what it costs and which lots paid it
     #[command(
         after_help = "Example:\n  drawdown ledger explain chg_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv"
@@ -67,6 +72,7 @@ impl LedgerAction {
     pub(crate) async fn run(self) -> Result<()> {
         match self {
             Self::Verify { incremental, connection } => verify(&connection.open()?, incremental).await,
+            Self::Correct(correction) => correction.run().await,
             Self::Explain { charge_id, team, connection } => {
                 let session = connection.open()?;
                 let request = ExplainChargeRequest { team_id: team, charge_id, account_id: String::new() };

@@ -54,7 +54,8 @@ fn d16_what_a_free_quota_covered_gives_back_what_the_excess_cost() {
     assert_eq!(lines[0].amount, MicroTokens::ZERO);
     let (_, corrected) = world.correct(&lines, 0, 2, None, on("02:00:00")).unwrap();
     assert_eq!((corrected.amount, world.left(1)), (tokens("2"), "99".to_owned()));
-    assert_eq!(corrected.journal_seq.map(|seq| world.journal[seq as usize - 1].kind), Some(Kind::Reversal));
+    let first = corrected.journal_seq.map(|seq| world.rows_since(seq - 1)[0].0);
+    assert_eq!(first, Some(Kind::Reversal));
 }
 
 #[test]

@@ -19,7 +19,8 @@ select c.seq,
        c.price_id,
        c.zero_rated,
        c.posted_at as "posted_at: Instant",
-       c.journal_seq
+       c.journal_seq,
+       c.corrects
 from ledger.charge c
 left join lateral (
     select sum(i.debt_to - i.debt_from - coalesce(

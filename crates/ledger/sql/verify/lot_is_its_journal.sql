@@ -5,7 +5,7 @@ with rows as (
            coalesce(sum(case credit_book when 'held' then amount_micros end), 0)
                - coalesce(sum(case debit_book when 'held' then amount_micros end), 0) as held,
            coalesce(sum(amount_micros) filter (where kind in ('charge', 'capture', 'netting')), 0)
-               - coalesce(sum(amount_micros) filter (where kind = 'chargeback'), 0) as consumed,
+               - coalesce(sum(amount_micros) filter (where kind in ('chargeback', 'reversal')), 0) as consumed,
            coalesce(sum(amount_micros) filter (where kind = 'expiry'), 0)
                - coalesce(sum(amount_micros) filter (where kind = 'void_expired'), 0) as expired,
            coalesce(sum(amount_micros) filter (where credit_book = 'void'), 0) as void,

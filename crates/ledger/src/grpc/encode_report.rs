@@ -41,6 +41,7 @@ pub(super) fn charge(team: TeamId, read: ChargeRead) -> Result<v1::Charge, Error
         dimensions: dimensions.map_err(|e| Error::stored("dimensions of a charge")(e.into()))?,
         open_micros: read.open_micros,
         zero_rated: read.zero_rated.unwrap_or_default(),
+        corrects: read.corrects.map(|id| ChargeId::from_uuid(id).to_string()).unwrap_or_default(),
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod budget;
 mod catalog;
+mod correction;
 mod decode;
 mod decode_batch;
 mod decode_hold;
@@ -27,6 +28,7 @@ mod what_if;
 
 pub use budget::Budgets;
 pub use catalog::Catalog;
+pub use correction::Corrections;
 pub use explain::Explain;
 pub use hold::Holds;
 pub use lot::Lots;

@@ -98,6 +98,8 @@ impl<'a> Rows<'a> {
             self.uncharged_micros = sum(self.uncharged_micros, charge.uncharged);
             self.charges.push(ChargeRow {
                 charge,
+                taken_back: false,
+                corrects: None,
                 account_id,
                 seq: usage.charges,
                 app_id,

@@ -169,7 +169,7 @@ impl Ledger {
     }
 
     /// A team with its debts as the core rolls it forward to `at`, which lies at or after its last posting.
-    fn seen_team(&self, stored: &StoredTeam, at: Timestamp) -> SeenTeam {
+    pub(crate) fn seen_team(&self, stored: &StoredTeam, at: Timestamp) -> SeenTeam {
         let mut teams = [stored.team.clone()];
         roll_forward(&mut teams, at, self.settled_until(at), &self.settings);
         let [team] = teams;

@@ -157,7 +157,7 @@ impl Ledger {
         team: TeamId,
         to: Timestamp,
     ) -> Result<(Timestamp, Vec<(i32, i64)>), Error> {
-        let mut command = self.begin_command(account, &[team], None).await?;
+        let mut command = self.begin_command(account, &[team], &[]).await?;
         let now = command.now;
         if to > now {
             return Err(not_over(to, now));

@@ -120,6 +120,8 @@ pub struct ChargeRead {
     pub posted_at: Instant,
     /// The first of its journal rows; 0 where it has none.
     pub journal_seq: i64,
+    /// The charge that it corrects or is made instead of.
+    pub corrects: Option<Uuid>,
 }
 
 /// Keys of sums.

@@ -4,7 +4,7 @@ use drawdown_ledger_core::LotJournal;
 use drawdown_types::{AccountId, LotId, OrderId, TeamId};
 use sqlx::PgConnection;
 
-use super::{verification::journal_rows, write::LotNote};
+use super::{journal, write::LotNote};
 use crate::error::Error;
 
 /// The teams of an account in which a lot has a row, by id.
@@ -45,13 +45,13 @@ pub async fn journal_in_tx(
     team: TeamId,
     lot: LotId,
 ) -> Result<LotJournal, Error> {
-    let rows = journal_rows(tx, account, team, Some(lot), 0).await?;
+    let rows = journal::journal_rows(tx, account, team, Some(lot), 0).await?;
     let netted = rows.iter().filter_map(|row| row.debt).collect::<Vec<_>>();
     let from = netted.iter().map(|debt| debt.from).min();
     let to = netted.iter().map(|debt| debt.to).max();
     let items = match from.zip(to) {
         None => Vec::new(),
-        Some((from, to)) => super::verification::debt_rows(tx, account, team, from, to).await?,
+        Some((from, to)) => journal::debt_rows(tx, account, team, from, to).await?,
     };
     Ok(LotJournal { rows, items })
 }

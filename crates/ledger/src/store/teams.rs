@@ -98,8 +98,9 @@ pub struct Wanted<'a> {
     pub keys: &'a [UsageKey],
     /// Months of budgets, each named by its first instant.
     pub months: &'a [Timestamp],
-    /// A lot whatever its state: it moved away or closed.
-    pub lot: Option<LotId>,
+    /// Lots whatever their state, which may have moved away or closed, and with them the items of the debt that
+    /// they could pay out of turn.
+    pub lots: &'a [LotId],
 }
 
 /// Loads teams with what is wanted beside them.
@@ -108,7 +109,8 @@ pub async fn load_wanted_in_tx(
     teams: &[TeamId],
     wanted: &Wanted<'_>,
 ) -> Result<(Vec<StoredTeam>, Vec<UsageState>), Error> {
-    let Wanted { keys, months, lot } = *wanted;
+    let Wanted { keys, months, lots } = *wanted;
+    let lots: Vec<Uuid> = lots.iter().map(|lot| lot.as_uuid()).collect();
     let months: Vec<Instant> = months.iter().copied().map(Instant).collect();
     let ids: Vec<Uuid> = teams.iter().map(|team| team.as_uuid()).collect();
     let key_teams: Vec<Uuid> = keys.iter().map(|key| key.team_id.as_uuid()).collect();
@@ -122,7 +124,7 @@ pub async fn load_wanted_in_tx(
         &key_prices,
         &key_cycles[..] as _,
         &months[..] as _,
-        lot.map(LotId::as_uuid),
+        &lots,
     )
     .fetch_all(tx)
     .await?;

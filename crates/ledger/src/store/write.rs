@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use drawdown_ledger_core::{Balance, BudgetMonth, Charge, JournalRow, Lot, Notice, Plan, Rated, Watch};
-use drawdown_types::{AccountId, AppId, HoldId, NoticeId, OrderId, TeamId, Timestamp};
+use drawdown_types::{AccountId, AppId, ChargeId, HoldId, NoticeId, OrderId, TeamId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -15,8 +15,12 @@ use crate::error::Error;
 /// A charge with what the plan does not repeat from its line.
 #[derive(Clone, Copy, Debug)]
 pub struct ChargeRow<'a> {
-    /// The charge.
+    /// The charge; of a correction, what is taken back.
     pub charge: &'a Charge,
+    /// It is taken back: its amounts are stored below zero.
+    pub taken_back: bool,
+    /// The charge that it corrects or replaces (D43).
+    pub corrects: Option<ChargeId>,
     /// The billed account.
     pub account_id: AccountId,
     /// Posting order in the team.
@@ -35,6 +39,12 @@ pub struct ChargeRow<'a> {
     pub hold_id: Option<HoldId>,
     /// Events.
     pub events: i64,
+}
+
+impl ChargeRow<'_> {
+    const fn signed(&self, value: i64) -> i64 {
+        if self.taken_back { -value } else { value }
+    }
 }
 
 /// What a balance row says beside its books.
@@ -248,10 +258,10 @@ async fn write_chunk(
         col(charges, |c| Instant(c.charge.window)) as _,
         col(charges, |c| c.dimensions) as _,
         col(charges, |c| c.hold_id.map(HoldId::as_uuid)) as _,
-        &col(charges, |c| c.events),
-        &col(charges, |c| c.charge.quantity.as_units()),
-        &col(charges, |c| c.charge.amount.as_micros()),
-        &col(charges, |c| c.charge.uncharged.as_micros()),
+        &col(charges, |c| c.signed(c.events)),
+        &col(charges, |c| c.signed(c.charge.quantity.as_units())),
+        &col(charges, |c| c.signed(c.charge.amount.as_micros())),
+        &col(charges, |c| c.signed(c.charge.uncharged.as_micros())),
         col(charges, |c| c.charge.rated.price_id().map(|id| id.as_uuid())) as _,
         col(charges, |c| zero_rated(c.charge.rated)) as _,
         &col(charges, |c| c.charge.journal_seq.unwrap_or_default()),
@@ -334,6 +344,7 @@ async fn write_chunk(
         &col(end.budgets, |b| b.budget_id.as_uuid()),
         col(end.budgets, |b| Instant(b.month)) as _,
         &col(end.budgets, |b| b.used.as_micros()),
+        col(charges, |c| c.corrects.map(ChargeId::as_uuid)) as _,
     )
     .execute(tx)
     .await?;

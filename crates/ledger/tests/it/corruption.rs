@@ -4,7 +4,7 @@
 use drawdown_ledger::verify::{INVARIANTS, REPLAY};
 use drawdown_types::ProducerId;
 
-use crate::world::{Buyer, DAY, World, at, calls, calls_at, usage_at};
+use crate::world::{Buyer, DAY, World, at, calls, calls_at, instead, usage_at};
 
 struct Corruption {
     sql: &'static str,
@@ -213,10 +213,18 @@ const CORRUPTIONS: &[Corruption] = &[
         sql: "update ledger.journal set reverses = 1 where kind = 'netting'",
         seen_by: &["rows_are_taken_back_once", REPLAY],
     },
+    Corruption {
+        sql: "update ledger.charge set corrects = (select charge_id from ledger.charge where seq = 1) where quantity < 0",
+        seen_by: &["corrections_stand"],
+    },
+    Corruption {
+        sql: "update ledger.charge set corrects = gen_random_uuid() where corrects is not null and quantity > 0",
+        seen_by: &["corrections_stand"],
+    },
 ];
 
 /// A ledger with something of everything: lots that are open, closing and closed, debts opened and paid,
-/// several batches, unattributed usage.
+/// several batches, unattributed usage, a correction.
 pub(crate) async fn rich() -> (World, Buyer, ProducerId) {
     let world = World::new().await;
     world.priced().await;
@@ -243,6 +251,8 @@ pub(crate) async fn rich() -> (World, Buyer, ProducerId) {
         let lines = shapes.iter().map(|(meter, state)| usage_at(buyer, meter, state.clone(), window));
         world.settle(producer, lines.collect()).await;
     }
+    let owed = world.charges(buyer).await.remove(2);
+    world.correct(buyer, &owed.charge_id, 3, Some(instead(2))).await.unwrap();
     let left = world.unattributed().await.iter().map(|usage| usage.entry).collect::<Vec<_>>();
     world.decide(crate::review::charge(buyer, &left)).await.unwrap();
     world.relay.look().await.unwrap();

@@ -154,6 +154,7 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("delete from ledger.outbox where position = 2", "notices_have_their_places"),
     ("update ledger.journal set reverses = 1 where kind = 'netting' and seq > {j}", "rows_are_taken_back_once"),
     ("update ledger.lot set moved_to = gen_random_uuid() where closed_at is not null", "moves_sum_to_zero"),
+    ("update ledger.charge set corrects = gen_random_uuid() where corrects is not null", "corrections_stand"),
     (
         "with h as (insert into ledger.hold (account_id, team_id, hold_id, window_start, made_at, expires_at, note)
              select account_id, team_id, gen_random_uuid(), now(), now(), now(), '' from ledger.balance limit 1

@@ -4,6 +4,7 @@
 mod budgets;
 mod catalog;
 mod chain;
+mod corrections;
 mod corruption;
 mod explain;
 mod export;

@@ -10,7 +10,7 @@ use drawdown_ledger::{
     Config, Options,
     directory::{Directory, TeamFacts},
     error::Error,
-    grpc::{Budgets, Catalog, Holds, Lots, Notices, Reports, Review, Settlement, Tokens},
+    grpc::{Budgets, Catalog, Corrections, Holds, Lots, Notices, Reports, Review, Settlement, Tokens},
     jobs::{months::Months, relay::Relay},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -19,9 +19,9 @@ use drawdown_ledger::{
 };
 use drawdown_proto::{
     ledger::v1::{
-        budget_service_server::BudgetService, catalog_service_server::CatalogService, line,
-        notice_service_server::NoticeService, settlement_service_server::SettlementService,
-        token_service_server::TokenService, *,
+        budget_service_server::BudgetService, catalog_service_server::CatalogService,
+        correction_service_server::CorrectionService, line, notice_service_server::NoticeService,
+        settlement_service_server::SettlementService, token_service_server::TokenService, *,
     },
     scalar::timestamp_to_proto,
 };
@@ -62,6 +62,7 @@ pub(crate) struct World {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) tokens: Tokens,
     pub(crate) lot_service: Lots,
+    pub(crate) corrections: Corrections,
     pub(crate) hold_service: Holds,
     pub(crate) catalog: Catalog,
     pub(crate) settlement: Settlement,
@@ -119,6 +120,7 @@ impl World {
             clock,
             tokens: Tokens::new(Arc::clone(&ledger)),
             lot_service: Lots::new(Arc::clone(&ledger)),
+            corrections: Corrections::new(Arc::clone(&ledger)),
             hold_service: Holds::new(Arc::clone(&ledger)),
             catalog: Catalog::new(Arc::clone(&ledger)),
             settlement: Settlement::new(Arc::clone(&ledger)),
@@ -179,13 +181,14 @@ impl World {
     }
 
     pub(crate) fn know(&self, buyer: Buyer, trial_from: Option<Timestamp>, trial_to: Option<Timestamp>) {
-        let facts = TeamFacts {
-            account_id: buyer.account,
-            trial_from,
-            trial_to,
-            contract_kind: drawdown_ledger_core::ContractKind::Flex,
-        };
+        let contract_kind = drawdown_ledger_core::ContractKind::Flex;
+        let facts = TeamFacts { account_id: buyer.account, trial_from, trial_to, contract_kind };
         self.directory.0.lock().unwrap().insert(buyer.team, facts);
+    }
+
+    /// The account of a team has this kind of contract.
+    pub(crate) fn contract(&self, buyer: Buyer, kind: drawdown_ledger_core::ContractKind) {
+        self.directory.0.lock().unwrap().get_mut(&buyer.team).unwrap().contract_kind = kind;
     }
 
     /// The meters `call` (count, 0.5 tokens) and `byte` (sum, 1 token per 1000), priced for ever.
@@ -287,6 +290,27 @@ impl World {
         };
         let answer = self.tokens.grant_tokens(Request::new(request)).await?;
         Ok(answer.into_inner().lot.unwrap())
+    }
+
+    /// Takes a charge back, all that stands where the quantity is 0, and charges something instead.
+    pub(crate) async fn correct(
+        &self,
+        buyer: Buyer,
+        charge_id: &str,
+        quantity: i64,
+        instead: Option<InsteadUsage>,
+    ) -> Result<CorrectChargeResponse, Status> {
+        let request = CorrectChargeRequest {
+            account_id: buyer.account.to_string(),
+            team_id: buyer.team.to_string(),
+            charge_id: charge_id.to_owned(),
+            quantity,
+            instead,
+            reason: "the gateway counted twice".to_owned(),
+            request_id: request_id(),
+            validate_only: false,
+        };
+        Ok(self.corrections.correct_charge(Request::new(request)).await?.into_inner())
     }
 
     pub(crate) async fn balance(&self, buyer: Buyer) -> Balance {
@@ -479,6 +503,11 @@ pub(crate) fn calls_at(buyer: Buyer, events: u64, window: &str) -> Line {
 /// Usage of another meter in that window.
 pub(crate) fn usage_at(buyer: Buyer, meter: &str, state: line::State, window: &str) -> Line {
     Line { meter: meter.to_owned(), state: Some(state), ..calls_at(buyer, 1, window) }
+}
+
+/// So much of the same instead.
+pub(crate) fn instead(quantity: i64) -> InsteadUsage {
+    InsteadUsage { quantity, ..InsteadUsage::default() }
 }
 
 /// Usage that nobody pays for, for this reason.

@@ -1,8 +1,9 @@
 -- The price of a new charge is what its journal rows moved, paid or not; both were written together.
 with rows as (
     select account_id, team_id, charge_id,
-           sum(amount_micros) as amount,
-           coalesce(sum(amount_micros) filter (where kind = 'uncharged'), 0) as uncharged,
+           sum(case debit_book when 'consumed' then -amount_micros else amount_micros end) as amount,
+           coalesce(sum(amount_micros) filter (where kind = 'uncharged'), 0)
+               - coalesce(sum(amount_micros) filter (where kind = 'cancellation'), 0) as uncharged,
            min(seq) as first
     from ledger.new_journal()
     where charge_id is not null and kind <> 'chargeback'

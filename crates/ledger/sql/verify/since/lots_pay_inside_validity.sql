@@ -1,8 +1,15 @@
--- Since the point a lot paid usage only of windows inside its validity (D9); debts are apart.
+-- Since the point a lot paid usage only of windows inside its validity (D9); debts are apart,
+-- and what a correction gave back and charged again (D43).
 select format('team %s row %s: window %s, lot %s is valid from %s to %s', team_id, j.seq, j.window_start, lot_id, l.valid_from, l.expires_at)
 from ledger.new_journal() j
 join ledger.lot l using (account_id, team_id, lot_id)
 where j.kind in ('charge', 'capture')
+  and not exists (
+      select 1
+      from ledger.journal r
+      where r.account_id = j.account_id and r.team_id = j.team_id and r.lot_id = j.lot_id
+        and r.transaction = j.transaction and r.kind in ('reversal', 'move_in')
+        and r.seq < j.seq and r.posted_at = j.posted_at)
   and (j.window_start is null
        or j.window_start >= l.expires_at
        or (j.window_start < l.valid_from and j.window_start < coalesce((

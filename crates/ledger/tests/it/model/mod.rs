@@ -6,6 +6,7 @@
 
 mod batches;
 mod compare;
+mod corrections;
 mod holds;
 mod lots;
 
@@ -54,6 +55,9 @@ impl Both {
         world.clock.set(instant(setup.start));
         let flex = world.buyer();
         let teams = vec![flex, world.sibling(flex)];
+        for (buyer, kind) in teams.iter().zip(KINDS) {
+            world.contract(*buyer, kind.parse().unwrap());
+        }
         let window = i64::from(setup.window_secs) * naive::SECOND;
         let naive = Ledger {
             window,
@@ -137,7 +141,8 @@ impl Both {
             Op::Reserve { .. } => self.reserve(op).await,
             Op::Extend { team, hold, lasts, more } => self.extend(*team, *hold, *lasts, *more).await,
             Op::Release { team, hold } => self.release(*team, *hold).await,
-            Op::Publish { .. } | Op::Settlement { .. } | Op::Correct { .. } => {}
+            Op::Correct { .. } => self.correct(op).await,
+            Op::Publish { .. } | Op::Settlement { .. } => {}
         }
         self.compare().await;
     }

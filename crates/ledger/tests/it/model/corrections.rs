@@ -1,0 +1,51 @@
+//! Usage that is taken back and charged again, put to both.
+
+use drawdown_ledger_model::{
+    self as naive,
+    history::{LineSeed, METERS, Op, When},
+};
+use drawdown_proto::ledger::v1::InsteadUsage;
+
+use super::{Both, instant};
+use crate::world::proto;
+
+impl Both {
+    pub(super) async fn correct(&mut self, op: &Op) {
+        let Op::Correct { team, charge, percent, again, same_window } = op else { return };
+        let Some(place) = self.naive.some_charge(*team, *charge) else { return };
+        let standing = self.naive.standing(*team, place);
+        let quantity: i64 =
+            (i128::from(standing) * i128::from(*percent) + 99).div_euclid(100).try_into().unwrap();
+        if quantity == 0 {
+            // On the wire nothing means all that stands.
+            return;
+        }
+        let window = self.naive.teams[*team].charges[place].window;
+        // A meter without a price has no row in the catalogue, and the trial is the directory's to know.
+        let again = again.as_ref().filter(|again| again.team.is_some() && METERS[again.meter] != "unknown");
+        let usage = again.map(|seed| {
+            let at = if *same_window { When::FromNow(window - self.now) } else { seed.window };
+            let seed = LineSeed { window: at, hold: None, trial: false, ..seed.clone() };
+            self.line(0, &seed).1
+        });
+        let instead = usage.as_ref().map(|usage| self.instead(usage));
+        self.batches += 1;
+        let (now, settled) = (self.now, self.settled());
+        let taken = self.naive.correct(*team, place, quantity, usage.as_ref(), self.batches, now, settled);
+        let charge_id = self.world.charges(self.teams[*team]).await.swap_remove(place).charge_id;
+        let answer = self.world.correct(self.teams[*team], &charge_id, quantity, instead).await;
+        assert_eq!(taken, answer.is_ok(), "{answer:?}");
+    }
+
+    fn instead(&self, usage: &naive::Usage) -> InsteadUsage {
+        InsteadUsage {
+            team_id: self.teams[usage.team.unwrap()].team.to_string(),
+            app_id: self.apps[usize::try_from(usage.app).unwrap()].to_string(),
+            client_id: usage.client.clone(),
+            meter: usage.meter.clone(),
+            window_start: proto(instant(usage.window)),
+            quantity: usage.quantity,
+            failed: Some(usage.failed),
+        }
+    }
+}
