@@ -79,45 +79,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let months = tokio::spawn(months.run(job_stop.clone()));
     let relay = tokio::spawn(Relay::new(Arc::clone(&ledger), config.notices.relay).run(job_stop.clone()));
     let notices = Notices::new(Arc::clone(&ledger), config.notices.watch, context.shutdown.child_token());
-    let bytes_max = config.server.message_bytes_max;
-    let served = server
-        .add_service(
-            CatalogServiceServer::new(Catalog::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            HoldServiceServer::new(Holds::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            CorrectionServiceServer::new(Corrections::new(Arc::clone(&ledger)))
-                .max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            LotServiceServer::new(Lots::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            TokenServiceServer::new(Tokens::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            ExplainServiceServer::new(Explain::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(NoticeServiceServer::new(notices).max_decoding_message_size(bytes_max))
-        .add_service(
-            BudgetServiceServer::new(Budgets::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            ReportServiceServer::new(Reports::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            ReviewServiceServer::new(Review::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            WhatIfServiceServer::new(WhatIf::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            SettlementServiceServer::new(Settlement::new(ledger)).max_decoding_message_size(bytes_max),
-        )
-        .serve()
-        .await;
+    let served = with_services(server, ledger, notices, config.server.message_bytes_max).serve().await;
     job_stop.cancel();
     due.await.context("the job that closes lots failed")?;
     months.await.context("the job that makes partitions failed")?;
@@ -125,4 +87,26 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     skew.await.context("the job that compares clocks failed")?;
     pool.close().await;
     Ok(served?)
+}
+
+/// Every service, with one limit on what a message may weigh.
+fn with_services(server: Server, ledger: Arc<Ledger>, notices: Notices, bytes_max: usize) -> Server {
+    macro_rules! limited {
+        ($server:ident, $handler:ident) => {
+            $server::new($handler::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max)
+        };
+    }
+    server
+        .add_service(limited!(BudgetServiceServer, Budgets))
+        .add_service(limited!(CatalogServiceServer, Catalog))
+        .add_service(limited!(CorrectionServiceServer, Corrections))
+        .add_service(limited!(ExplainServiceServer, Explain))
+        .add_service(limited!(HoldServiceServer, Holds))
+        .add_service(limited!(LotServiceServer, Lots))
+        .add_service(NoticeServiceServer::new(notices).max_decoding_message_size(bytes_max))
+        .add_service(limited!(ReportServiceServer, Reports))
+        .add_service(limited!(ReviewServiceServer, Review))
+        .add_service(limited!(SettlementServiceServer, Settlement))
+        .add_service(limited!(TokenServiceServer, Tokens))
+        .add_service(limited!(WhatIfServiceServer, WhatIf))
 }

@@ -61,6 +61,7 @@ enum Name {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    ledger::log_failures();
     match args.name {
         Name::Ingest => ingest(&args).await,
         Name::Ledger => {

@@ -50,6 +50,7 @@ const LAST_FAULT: usize = 1500;
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    ledger::log_failures();
     match args.name {
         Name::Kill => kill(&args).await,
         Name::Ledger => {

@@ -13,3 +13,12 @@ pub mod history;
 pub mod wire;
 pub mod world;
 pub mod writer;
+
+/// Handlers of this process log the causes of what they answer with INTERNAL or UNAVAILABLE; nobody else would see
+/// them.
+pub fn log_failures() {
+    use tracing_subscriber::filter::LevelFilter;
+    let to_stderr = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(LevelFilter::WARN);
+    // Where a subscriber is set already, it is that one that sees them.
+    let _ = to_stderr.try_init();
+}
