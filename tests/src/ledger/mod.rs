@@ -17,8 +17,9 @@ pub mod writer;
 /// Handlers of this process log the causes of what they answer with INTERNAL or UNAVAILABLE; nobody else would see
 /// them.
 pub fn log_failures() {
-    use tracing_subscriber::filter::LevelFilter;
-    let to_stderr = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(LevelFilter::WARN);
+    use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+    let ours = Targets::new().with_target("drawdown", tracing_subscriber::filter::LevelFilter::WARN);
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // Where a subscriber is set already, it is that one that sees them.
-    let _ = to_stderr.try_init();
+    let _ = tracing_subscriber::registry().with(to_stderr).with(ours).try_init();
 }
