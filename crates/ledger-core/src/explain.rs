@@ -250,6 +250,21 @@ fn taken_back(journal: &[JournalRow], rows: &[&JournalRow], debts: &[OwedPart]) 
     journal.iter().filter_map(part).collect()
 }
 
+/// What a correction took back itself, by sequence, whichever charges had cost it.
+#[must_use]
+pub fn explain_correction(journal: &[JournalRow], correction_id: ChargeId) -> Vec<TakenBack> {
+    let own = journal.iter().filter(|row| row.charge_id == Some(correction_id));
+    let own = own.filter(|row| matches!(row.kind, Kind::Reversal | Kind::Cancellation));
+    own.map(|row| TakenBack {
+        seq: row.seq,
+        posted_at: row.posted_at,
+        correction_id: row.charge_id,
+        lot_id: row.lot_id,
+        amount: row.amount,
+    })
+    .collect()
+}
+
 /// Parts of one checked amount: their sum fits.
 fn sum(amounts: impl Iterator<Item = MicroTokens>) -> MicroTokens {
     amounts.fold(MicroTokens::ZERO, |sum, amount| sum.checked_add(amount).unwrap_or(sum))

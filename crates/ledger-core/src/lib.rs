@@ -60,7 +60,7 @@ pub use correction::{Corrected, Correction, CorrectionError, PeriodShrink, Stand
 pub use crossing::{Told, notices};
 pub use explain::{
     Considered, ExplainError, Explanation, Netted, OwedPart, RatingStory, TakenBack, TierPart, Verdict,
-    explain, explain_rating,
+    explain, explain_correction, explain_rating,
 };
 pub use hold::{Hold, HoldEnd, HoldPart};
 pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};

@@ -7,7 +7,7 @@
 
 mod usage;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use drawdown_ledger_core::{
     Attribution, Charge, ContractKind, Corrected, Correction, CorrectionError, Cycle, Line, Payer,
@@ -18,6 +18,7 @@ use drawdown_types::{AccountId, AppId, ChargeId, ClientId, LotId, MeterSlug, Qua
 use sqlx::{Postgres, Transaction};
 
 use crate::{
+    catalogue::Catalogue,
     error::Error,
     noting, reason,
     service::{Ledger, connection},
@@ -75,6 +76,7 @@ pub(crate) struct Done {
 struct Case {
     tx: Transaction<'static, Postgres>,
     now: Timestamp,
+    catalogue: Arc<Catalogue>,
     found: StoredCharge,
     standing: StandingCharge,
     quantity: Quantity,
@@ -154,7 +156,7 @@ impl Ledger {
         teams.sort_unstable();
         teams.dedup();
         let quantity = order.quantity.unwrap_or(standing.quantity);
-        Ok(Case { tx, now, found, standing, quantity, key, period, line, periods, teams })
+        Ok(Case { tx, now, catalogue, found, standing, quantity, key, period, line, periods, teams })
     }
 
     /// Who is to pay instead, as known today.
@@ -173,8 +175,7 @@ impl Ledger {
     }
 
     async fn plan_correction(&self, order: &CorrectionOrder, case: &mut Case) -> Result<Planned, Error> {
-        let version = catalog::share_in_tx(connection(&mut case.tx)).await?;
-        let catalogue = self.poster().catalogue.of_version(connection(&mut case.tx), version).await?;
+        let catalogue = Arc::clone(&case.catalogue);
         let mut keys = usage_keys(&catalogue.prices, case.line.as_slice(), &[]);
         keys.extend(case.key.iter().flat_map(|key| [*key, UsageKey { cycle: Cycle::ENDLESS, ..*key }]));
         keys.sort_unstable();

@@ -5,7 +5,8 @@
 //! rolled forward to now, so a lot that started a moment ago has paid in the answer (D40).
 
 use drawdown_ledger_core::{
-    Aggregation, Cycle, Explanation, Period, RatingStory, Team, Terms, explain_rating, roll_forward,
+    Aggregation, Cycle, Explanation, Period, RatingStory, TakenBack, Team, Terms, explain_correction,
+    explain_rating, roll_forward,
 };
 use drawdown_service::{Code, Refusal};
 use drawdown_types::{ChargeId, MeterSlug, MicroTokens, PriceId, Quantity, Timestamp};
@@ -34,6 +35,8 @@ pub(crate) struct Explained {
     pub(crate) rating: Option<Rated>,
     /// Its payment, where it moved anything.
     pub(crate) payment: Option<Explanation>,
+    /// Of a correction, what it took back.
+    pub(crate) taken_back: Vec<TakenBack>,
     /// The instant of the answer.
     pub(crate) at: Timestamp,
 }
@@ -79,10 +82,16 @@ impl Ledger {
         let mut tx = self.pool.snapshot_of(of.account).await?;
         verification::limit_in_tx(connection(&mut tx), self.limits.reports.statement_timeout).await?;
         let rating = self.rating_in_tx(connection(&mut tx), of, &charge, &catalogue).await?;
-        let (payment, at) = self.payment_in_tx(connection(&mut tx), of, &charge).await?;
+        let (payment, taken_back, at) = if charge.quantity < 0 {
+            let journal = verification::journal_in_tx(connection(&mut tx), of.team, 0).await?;
+            (None, explain_correction(&journal, charge_id), self.clock.now())
+        } else {
+            let (payment, at) = self.payment_in_tx(connection(&mut tx), of, &charge).await?;
+            (payment, Vec::new(), at)
+        };
         tx.rollback().await?;
         charge.open_micros = payment.as_ref().map_or(0, |payment| payment.open.as_micros());
-        Ok(Explained { charge, rating, payment, at })
+        Ok(Explained { charge, rating, payment, taken_back, at })
     }
 
     async fn rating_in_tx(

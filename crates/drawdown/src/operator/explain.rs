@@ -39,6 +39,13 @@ fn lines(answer: &ExplainChargeResponse) -> Vec<String> {
     ];
     lines.extend(free(charge));
     lines.extend(answer.rating.iter().flat_map(rating));
+    if charge.quantity < 0 {
+        lines.extend([String::new(), format!("It corrects {} (D43)", charge.corrects)]);
+        lines.extend(answer.taken_back.iter().map(taken_back));
+        if answer.taken_back.is_empty() {
+            lines.push("  nothing had been paid or owed for what it takes back".to_owned());
+        }
+    }
     if charge.amount_micros > 0 {
         lines.extend([String::new(), "Lots, in the order of the draw (D4)".to_owned()]);
         if !answer.hold_id.is_empty() {

@@ -50,12 +50,13 @@ impl ExplainService for Explain {
 }
 
 fn response(team: TeamId, explained: Explained) -> Result<ExplainChargeResponse, Error> {
-    let Explained { charge, rating, payment, at } = explained;
+    let Explained { charge, rating, payment, taken_back, at } = explained;
     let charge = encode_report::charge(team, charge)?;
     let rating = rating.map(|rating| self::rating(charge.price_id.clone(), &rating));
     let mut answer = ExplainChargeResponse {
         charge: Some(charge),
         rating,
+        taken_back: taken_back.iter().map(self::taken_back).collect(),
         at: Some(timestamp_to_proto(at)),
         ..ExplainChargeResponse::default()
     };
@@ -64,7 +65,7 @@ fn response(team: TeamId, explained: Explained) -> Result<ExplainChargeResponse,
         answer.hold_id = paid.hold_id.map(|hold| hold.to_string()).unwrap_or_default();
         answer.lots = paid.lots.into_iter().map(|lot| considered(lot, paid.posted_at)).collect();
         answer.charged_again = paid.charged_again;
-        answer.taken_back = paid.taken_back.iter().map(taken_back).collect();
+        answer.taken_back = paid.taken_back.iter().map(self::taken_back).collect();
         answer.debts = paid.debts.iter().map(owed).collect();
     }
     Ok(answer)

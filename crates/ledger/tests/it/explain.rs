@@ -2,8 +2,8 @@
 
 use drawdown_ledger::grpc::Explain;
 use drawdown_proto::ledger::v1::{
-    AggregationPeriod, ChargeRating, ChargedTier, ExplainChargeRequest, ExplainChargeResponse, Line,
-    LotVerdict, OwedPart, ReserveTokensRequest, explain_service_server::ExplainService,
+    Aggregation, AggregationPeriod, ChargeRating, ChargedTier, ExplainChargeRequest, ExplainChargeResponse,
+    Line, LotVerdict, OwedPart, ReserveTokensRequest, explain_service_server::ExplainService,
     hold_service_server::HoldService, line,
 };
 use drawdown_types::{AccountId, ChargeId};
@@ -11,7 +11,10 @@ use tonic::{Request, Status};
 
 use crate::{
     lots::charge_back,
-    world::{Buyer, World, at, calls, calls_at, distinct, largest, payer, reason, request_id, sum, usage_at},
+    world::{
+        Buyer, World, at, calls, calls_at, distinct, instead, largest, payer, price, reason, request_id, sum,
+        usage_at,
+    },
 };
 
 const NOON: &str = "2026-03-10T12:00:00Z";
@@ -225,4 +228,36 @@ async fn charges_that_are_not_there_or_not_yours_are_refused() {
         assert_eq!(reason(explain(&world, buyer, &charge_id, account.to_string()).await), "TEAM_UNKNOWN");
     }
     assert_eq!(reason(explain(&world, buyer, "nonsense", String::new()).await), "REQUEST_INVALID");
+}
+
+#[tokio::test]
+async fn d43_a_corrected_charge_its_correction_and_what_came_instead_are_explained() {
+    let world = World::new().await;
+    let day = AggregationPeriod::Day;
+    world.priced().await;
+    world.meter_by("seats", Aggregation::Max, day, "").await.unwrap();
+    world.publish("seats", "2020-01-01T00:00:00Z", vec![price("seats", 1_000_000, 1)], true).await.unwrap();
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    let lot = world.grant(buyer, 2_000_000, None, "2026-04-10T13:00:00Z").await.unwrap();
+    world.settle(producer, vec![calls(buyer, 6)]).await;
+    for value in [4, 9] {
+        world.settle(producer, vec![usage_at(buyer, "seats", largest(value), NOON)]).await;
+    }
+    let charges = world.charges(buyer).await;
+    world.correct(buyer, &charges[0].charge_id, 4, Some(instead(3))).await.unwrap();
+    world.correct(buyer, &charges[2].charge_id, 0, None).await.unwrap();
+    world.settle(producer, vec![usage_at(buyer, "seats", largest(6), NOON)]).await;
+    let told = explain_all(&world, buyer).await;
+    let back = |told: &ExplainChargeResponse| -> Vec<(String, i64)> {
+        told.taken_back.iter().map(|part| (part.lot_id.clone(), part.amount_micros)).collect()
+    };
+    // Six calls cost three tokens: two of the lot, one owed. Four are taken back, and three charged instead.
+    let gone = [(String::new(), 1_000_000), (lot.lot_id.clone(), 1_000_000)];
+    assert_eq!((back(&told[0]), back(&told[3])), (gone.to_vec(), gone.to_vec()));
+    assert_eq!((told[3].lots.len(), told[3].rating.as_ref().unwrap().month_after), (0, 2));
+    assert!(told[4].charged_again && !told[0].charged_again);
+    // 9 seats went: 4 are the largest that is left, and 6 after them cost 2.
+    let seats =
+        |which: usize| told[which].rating.as_ref().map(|rating| (rating.period_before, rating.period_after));
+    assert_eq!((seats(2), seats(5), seats(6)), (Some((4, 9)), Some((9, 4)), Some((4, 6))));
 }
