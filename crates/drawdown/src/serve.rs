@@ -7,6 +7,7 @@
 mod config;
 mod migrate;
 mod part;
+mod partitions;
 mod run;
 mod up;
 
@@ -19,6 +20,7 @@ use drawdown_service::config::Sources;
 pub(crate) use config::{ConfigCommand, telemetry_config};
 pub(crate) use migrate::MigrateCommand;
 pub(crate) use part::Service;
+pub(crate) use partitions::PartitionsCommand;
 pub(crate) use run::Signals;
 pub(crate) use up::UpCommand;
 

@@ -411,46 +411,6 @@ comment on column ledger.journal.lot_state is 'The lot''s state as used, so that
 create trigger journal_only_grows before update or delete or truncate on ledger.journal
     for each statement execute function ledger.refuse_change();
 
--- What left the two tables above: months that were detached (0020_partitions.sql), always the oldest.
-create table ledger.archived_month (
-    month timestamptz primary key,
-    month_end timestamptz not null,
-    detached_at timestamptz not null,
-    charges bigint not null check (charges >= 0),
-    journal_rows bigint not null check (journal_rows >= 0),
-    charge_sha256 bytea check (octet_length(charge_sha256) = 32),
-    journal_sha256 bytea check (octet_length(journal_sha256) = 32),
-    archived_at timestamptz,
-    dropped_at timestamptz,
-    check (month < month_end),
-    check ((charge_sha256 is null) = (archived_at is null) and (journal_sha256 is null) = (archived_at is null)),
-    check (dropped_at is null or archived_at is not null)
-);
-comment on table ledger.archived_month is 'Months whose charges and journal rows are detached: in tables beside this schema, in files, or both.';
-comment on column ledger.archived_month.charge_sha256 is 'Of the file of its charges, as it was written and read again.';
-comment on column ledger.archived_month.dropped_at is 'Since then the files are all there is of its rows.';
-
-create table ledger.archived_team (
-    account_id uuid not null,
-    team_id uuid not null,
-    month timestamptz not null references ledger.archived_month on delete cascade,
-    journal_seq bigint not null check (journal_seq >= 0),
-    charge_seq bigint not null check (charge_seq >= 0),
-    primary key (account_id, team_id, month)
-);
-comment on table ledger.archived_team is 'The last journal row and the last charge of each team that a detached month took along: what is still here follows them.';
-
-create function ledger.archived_until() returns timestamptz language sql stable security definer
-    set search_path = pg_catalog, pg_temp return
-    coalesce((select max(month_end) from ledger.archived_month), '-infinity'::timestamptz);
-comment on function ledger.archived_until() is 'Charges and journal rows posted before are archived; -infinity where none is.';
-
-create function ledger.archived_seq(account uuid, team uuid, of_charges boolean) returns bigint
-    language sql stable set search_path = pg_catalog, pg_temp return
-    coalesce((select max(case when of_charges then charge_seq else journal_seq end) from ledger.archived_team
-              where account_id = account and team_id = team), 0);
-comment on function ledger.archived_seq(uuid, uuid, boolean) is 'The last archived charge or journal row of a team; 0 where none is.';
-
 create table ledger.unattributed (
     entry bigint generated always as identity primary key,
     posted_at timestamptz not null,

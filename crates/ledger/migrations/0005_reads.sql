@@ -1,5 +1,45 @@
 -- What reads need beside the books: places in a team's posting order, and issued statements.
 
+-- What left charges and journal: months that were detached (0020_partitions.sql), always the oldest.
+create table ledger.archived_month (
+    month timestamptz primary key,
+    month_end timestamptz not null,
+    detached_at timestamptz not null,
+    charges bigint not null check (charges >= 0),
+    journal_rows bigint not null check (journal_rows >= 0),
+    charge_sha256 bytea check (octet_length(charge_sha256) = 32),
+    journal_sha256 bytea check (octet_length(journal_sha256) = 32),
+    archived_at timestamptz,
+    dropped_at timestamptz,
+    check (month < month_end),
+    check ((charge_sha256 is null) = (archived_at is null) and (journal_sha256 is null) = (archived_at is null)),
+    check (dropped_at is null or archived_at is not null)
+);
+comment on table ledger.archived_month is 'Months whose charges and journal rows are detached: in tables beside this schema, in files, or both.';
+comment on column ledger.archived_month.charge_sha256 is 'Of the file of its charges, as it was written and read again.';
+comment on column ledger.archived_month.dropped_at is 'Since then the files are all there is of its rows.';
+
+create table ledger.archived_team (
+    account_id uuid not null,
+    team_id uuid not null,
+    month timestamptz not null references ledger.archived_month on delete cascade,
+    journal_seq bigint not null check (journal_seq >= 0),
+    charge_seq bigint not null check (charge_seq >= 0),
+    primary key (account_id, team_id, month)
+);
+comment on table ledger.archived_team is 'The last journal row and the last charge of each team that a detached month took along: what is still here follows them.';
+
+create function ledger.archived_until() returns timestamptz language sql stable security definer
+    set search_path = pg_catalog, pg_temp return
+    coalesce((select max(month_end) from ledger.archived_month), '-infinity'::timestamptz);
+comment on function ledger.archived_until() is 'Charges and journal rows posted before are archived; -infinity where none is.';
+
+create function ledger.archived_seq(account uuid, team uuid, of_charges boolean) returns bigint
+    language sql stable set search_path = pg_catalog, pg_temp return
+    coalesce((select max(case when of_charges then charge_seq else journal_seq end) from ledger.archived_team
+              where account_id = account and team_id = team), 0);
+comment on function ledger.archived_seq(uuid, uuid, boolean) is 'The last archived charge or journal row of a team; 0 where none is.';
+
 -- Both look in the month of the instant only, beside one probe of each earlier month: instants never go back in
 -- posting order (D40), so what was posted in earlier months comes before it, and the rest of the month after it.
 

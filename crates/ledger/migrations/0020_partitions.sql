@@ -167,7 +167,7 @@ comment on function ledger.cut_default() is
     'Gives the rows of the default partitions the months they belong to, and gives the number of partitions made. Rows are copied as they are; postings wait meanwhile.';
 
 -- Why a month can not be detached; no rows where it can. Rows of it have to be of no use to any posting or report that
--- goes by rows: everything about them is closed, stated and verified.
+-- goes by rows: everything about them is closed, rolled up, stated and verified.
 create function ledger.month_needs(first timestamptz, at timestamptz, keep_months integer) returns setof text language plpgsql stable
     set search_path = pg_catalog, pg_temp as $$
 declare
@@ -211,6 +211,11 @@ begin
     return query execute format(
         'select format(''the month of usage of team %%s is not over'', team_id) from %s
          where window_start >= ledger.month_start(%L, -1) group by team_id limit 3', charges, at);
+    return query execute format(
+        'select format(''charges of team %%s are not rolled up'', c.team_id)
+         from (select account_id, team_id, max(seq) as seq from %s group by 1, 2) c
+         left join ledger.usage_rolled r using (account_id, team_id)
+         where coalesce(r.seq, 0) < c.seq limit 3', charges);
     return query execute format(
         'select format(''no clean verification has read team %%s so far'', j.team_id)
          from (select account_id, team_id, max(seq) as seq from %s group by 1, 2) j
@@ -266,18 +271,45 @@ create function ledger.attach_month(first timestamptz) returns void language plp
 declare
     parent text;
     name text := ledger.month_name(first);
+    wanted record;
+    here bigint;
 begin
     perform pg_advisory_xact_lock(hashtextextended('ledger.make_months', 0));
     if (select max(month) from ledger.archived_month) is distinct from first then
         raise exception 'month % is not the one that was detached last', name using errcode = 'invalid_parameter_value';
     end if;
+    select m.charges, m.journal_rows into wanted from ledger.archived_month m where month = first;
     foreach parent in array array['charge', 'journal'] loop
+        execute format('select count(*) from ledger_archive.%I', parent || '_' || name) into here;
+        if here <> (case parent when 'charge' then wanted.charges else wanted.journal_rows end) then
+            raise exception 'table % has % rows, which is not what was detached', parent || '_' || name, here;
+        end if;
+    end loop;
+    foreach parent in array array['journal', 'charge'] loop
         execute format('alter table ledger_archive.%I set schema ledger', parent || '_' || name);
         perform ledger.attach_partition(parent, first);
     end loop;
     delete from ledger.archived_month where month = first;
 end $$;
 comment on function ledger.attach_month(timestamptz) is 'Puts the month that was detached last back where it was; its tables have to be there.';
+
+create function ledger.restored_month(first timestamptz) returns void language plpgsql
+    set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
+declare
+    parent text;
+    name text := ledger.month_name(first);
+begin
+    if not exists (select from ledger.archived_month where month = first and dropped_at is not null) then
+        raise exception 'month % was not dropped', name using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    foreach parent in array array['charge', 'journal'] loop
+        perform ledger.make_partition(parent, first);
+        execute format('alter table ledger.%I set schema ledger_archive', parent || '_' || name);
+    end loop;
+    update ledger.archived_month set dropped_at = null where month = first;
+end $$;
+comment on function ledger.restored_month(timestamptz) is
+    'Makes the tables of a dropped month again, empty: they are filled from its files in the same transaction.';
 
 create function ledger.drop_month(first timestamptz, at timestamptz) returns void language plpgsql
     set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$

@@ -16,6 +16,13 @@ with teams as (
     left join ledger.verified_state v using (account_id, team_id, price_id, cycle)
     where v.quantity is distinct from s.quantity
     on conflict (account_id, team_id, price_id, cycle) do update set quantity = excluded.quantity
+), usage as (
+    insert into ledger.verified_usage (account_id, team_id, seq, posted_at)
+    select r.account_id, r.team_id, r.seq, r.posted_at
+    from ledger.usage_rolled r
+    left join ledger.verified_usage v using (account_id, team_id)
+    where v.seq is distinct from r.seq
+    on conflict (account_id, team_id) do update set seq = excluded.seq, posted_at = excluded.posted_at
 ), shards as (
     insert into ledger.verified_shard (shard, number, chain)
     select shard, last_batch, chain from ledger.shard_cursor

@@ -23,7 +23,7 @@ use crate::{
         Budgets, Catalog, Corrections, Explain, Holds, Lots, Notices, Reports, Review, Settlement, Tokens,
         WhatIf,
     },
-    jobs::{due::Due, months::Months, relay::Relay, skew::Skew},
+    jobs::{compact::Compact, due::Due, months::Months, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
     store::{
@@ -77,12 +77,15 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let months = Months::new(Arc::clone(&ledger), config.growth.months);
     months.attempt().await;
     let months = tokio::spawn(months.run(job_stop.clone()));
+    let compact =
+        tokio::spawn(Compact::new(Arc::clone(&ledger), config.growth.compact).run(job_stop.clone()));
     let relay = tokio::spawn(Relay::new(Arc::clone(&ledger), config.notices.relay).run(job_stop.clone()));
     let notices = Notices::new(Arc::clone(&ledger), config.notices.watch, context.shutdown.child_token());
     let served = with_services(server, ledger, notices, config.server.message_bytes_max).serve().await;
     job_stop.cancel();
     due.await.context("the job that closes lots failed")?;
     months.await.context("the job that makes partitions failed")?;
+    compact.await.context("the job that rolls usage up failed")?;
     relay.await.context("the job that relays notices failed")?;
     skew.await.context("the job that compares clocks failed")?;
     pool.close().await;

@@ -16,7 +16,7 @@ use drawdown_service::{
 use drawdown_types::WindowSize;
 use serde::Deserialize;
 
-pub use growth::{GrowthConfig, GrowthOptions, MonthsConfig};
+pub use growth::{CompactConfig, GrowthConfig, GrowthOptions, MonthsConfig};
 pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
 use crate::{
@@ -419,6 +419,7 @@ mod tests {
             growth: GrowthOptions {
                 months_ahead: Count::of(61),
                 keep_months: Count::of(3),
+                roll_up_slack_secs: 86_400,
                 ..GrowthOptions::default()
             },
             database: DatabaseOptions {
@@ -441,6 +442,7 @@ mod tests {
             "page_rows_max",
             "growth.months_ahead",
             "growth.keep_months",
+            "growth.roll_up_slack_secs",
             "database.url",
             "database.role",
             "database.role",

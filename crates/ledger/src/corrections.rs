@@ -21,6 +21,7 @@ use crate::{
     catalogue::Catalogue,
     error::Error,
     noting, reason,
+    reports::{Scope, check_rows_in_tx},
     service::{Ledger, connection},
     store::{
         audit, catalog,
@@ -136,6 +137,10 @@ impl Ledger {
         }
         let found = corrections::charge_in_tx(connection(&mut tx), account, team, order.charge_id).await?;
         let found = found.ok_or_else(unknown)?;
+        // A refund may reach any line of the month, so all of them have to be here.
+        let month = Cycle::of(found.window_start.0).start();
+        let whose = Scope { account_id: account, team_id: Some(team) };
+        check_rows_in_tx(connection(&mut tx), whose, Some(month)).await?;
         let catalogue = self.poster().catalogue.of_version(connection(&mut tx), version).await?;
         let standing = usage::standing(&found, order)?;
         let key = standing.rated.price_id().map(|price_id| UsageKey {

@@ -1,6 +1,7 @@
 //! owns token lots, expiry, charges, debts and the journal in Postgres
 
 mod app;
+pub mod archive;
 mod budgets;
 mod cards;
 mod catalogue;

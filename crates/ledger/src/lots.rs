@@ -12,8 +12,9 @@ use crate::{
     commands::{Act, Command},
     error::Error,
     reason,
+    reports::archived,
     service::{Ledger, connection},
-    store::{lots, write::LotNote},
+    store::{lots, partitions, write::LotNote},
     tokens::{NotedLot, check_account, only, refuse},
 };
 
@@ -142,7 +143,14 @@ impl Ledger {
             parts.push((stored.team.clone(), journal));
         }
         let plan = charge_back(&mut parts, order.lot_id, command.now, until, &self.settings)
-            .map_err(|error| change_refusal(&error))?;
+            .map_err(|error| change_refusal(&error));
+        let plan = match plan {
+            // What it paid is counted against its amounts: where rows are archived, some are missing.
+            Err(Error::Broken(_)) if partitions::any_archived(connection(&mut command.tx)).await? => {
+                return Err(archived(None));
+            }
+            plan => plan?,
+        };
         let after = parts.into_iter().map(|(team, _)| team).collect();
         let owed = plan.journal.iter().filter(|row| row.kind == drawdown_ledger_core::Kind::Chargeback);
         let owed = owed.fold(0_i64, |sum, row| sum.saturating_add(row.amount.as_micros()));

@@ -40,6 +40,7 @@ pub struct Metrics {
     notices: Counter<u64>,
     notice_lag: Gauge<f64>,
     skew: Gauge<f64>,
+    rolled_up: Counter<u64>,
     months_ahead: Gauge<i64>,
     default_used: Gauge<i64>,
     duration: Histogram<f64>,
@@ -105,6 +106,7 @@ impl Metrics {
                 .with_unit("s")
                 .with_description("how far this clock is ahead of the database's")
                 .build(),
+            rolled_up: counter("ledger.usage.rolled_up", "charges added up by hour and by day"),
             months_ahead: meter
                 .i64_gauge("ledger.partitions.months.ahead")
                 .with_description("months after the present one whose partitions are made")
@@ -194,6 +196,11 @@ impl Metrics {
     /// How far this clock is ahead of the database's.
     pub fn skew(&self, ahead_secs: f64) {
         self.skew.record(ahead_secs, &[]);
+    }
+
+    /// Charges were rolled up.
+    pub fn rolled_up(&self, charges: i64) {
+        self.rolled_up.add(unsigned(charges), &[]);
     }
 
     /// What partitions there are.

@@ -136,6 +136,8 @@ pub const TEAMS_TOO_MANY: &str = "TEAMS_TOO_MANY";
 pub const SUM_TOO_LARGE: &str = "SUM_TOO_LARGE";
 /// The period of a statement is not over.
 pub const PERIOD_NOT_OVER: &str = "PERIOD_NOT_OVER";
+/// What was asked needs charges or journal rows that are archived.
+pub const MONTHS_ARCHIVED: &str = "MONTHS_ARCHIVED";
 /// There is no such statement.
 pub const STATEMENT_UNKNOWN: &str = "STATEMENT_UNKNOWN";
 /// As many exports are running as may run at once.

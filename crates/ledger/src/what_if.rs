@@ -97,6 +97,8 @@ impl Ledger {
                 None => return Ok(Vec::new()),
             },
         };
+        let whose = crate::reports::Scope { account_id: account, team_id: team };
+        crate::reports::check_rows_in_tx(&mut *at, whose, Some(from)).await?;
         let spans = others.iter().flat_map(|(meter, others)| {
             others.iter().map(|other| MeterSpan { meter: (*meter).clone(), from: other.from, to: other.to })
         });

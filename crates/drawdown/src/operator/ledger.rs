@@ -55,6 +55,7 @@ pub(crate) enum LedgerAction {
         #[command(flatten)]
         connection: Connection,
     },
+    Partitions(crate::serve::PartitionsCommand),
     /// Gives every shard a new generation: after a restore of Postgres, before anything connects
     #[command(
         after_help = "Example:\n  drawdown ledger reset-shards --cause 'restored the backup of Monday'"
@@ -80,6 +81,7 @@ impl LedgerAction {
                 let json = json_of("drawdown.ledger.v1.ExplainChargeResponse", &answer)?;
                 session.output.story(&json, &story(&answer))
             }
+            Self::Partitions(command) => command.run().await,
             Self::ResetShards { cause, connection } => {
                 let session = connection.open()?;
                 let request = ResetAllShardsRequest { cause };

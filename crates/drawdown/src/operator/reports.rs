@@ -116,6 +116,8 @@ enum Key {
     Meter,
     /// The UTC day
     Day,
+    /// The UTC hour
+    Hour,
     /// How the jobs ended
     Outcome,
 }
@@ -128,6 +130,7 @@ impl Key {
             Self::ClientId => pb::UsageKey::ClientId,
             Self::Meter => pb::UsageKey::Meter,
             Self::Day => pb::UsageKey::Day,
+            Self::Hour => pb::UsageKey::Hour,
             Self::Outcome => pb::UsageKey::Outcome,
         }
     }
@@ -139,6 +142,7 @@ impl Key {
             Self::ClientId => text("client id", "client_id"),
             Self::Meter => text("meter", "meter"),
             Self::Day => text("day", "day"),
+            Self::Hour => text("hour", "hour"),
             Self::Outcome => name("outcome", "outcome", "CHARGE_OUTCOME_"),
         }
     }

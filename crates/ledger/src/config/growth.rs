@@ -1,4 +1,5 @@
-//! The section `[ledger.growth]`: how charges and journal are cut by month, and how long months stay.
+//! The section `[ledger.growth]`: how charges and journal are cut by month, how long months stay, and how usage
+//! of closed windows is rolled up.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde::Deserialize;
 const MONTHS_AHEAD_MAX: u32 = 60;
 /// Fewer can not be kept: forecasts, adoption (D49) and the months under way need their rows.
 const KEEP_MONTHS_MIN: u32 = 4;
+const DAY_SECS: u64 = 86_400;
 
 /// The section as read.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +25,16 @@ pub struct GrowthOptions {
     pub months_interval_ms: Millis,
     /// How many months, the present one included, can not be detached.
     pub keep_months: Count,
+    /// How often closed windows are rolled up, in ms.
+    pub roll_up_interval_ms: Millis,
+    /// How long after midnight (UTC) usage of the day before is still posted as a rule, in seconds.
+    pub roll_up_slack_secs: u64,
+    /// How many teams one transaction of that job rolls up.
+    pub roll_up_teams_max: Count,
+    /// How many charges of each of them.
+    pub roll_up_rows_max: Count,
+    /// How many such transactions one look may take.
+    pub roll_up_rounds_max: Count,
 }
 
 /// Checked [`GrowthOptions`].
@@ -32,6 +44,23 @@ pub struct GrowthConfig {
     pub months: MonthsConfig,
     /// Months that stay, the present one included.
     pub keep_months: u32,
+    /// Usage rolled up.
+    pub compact: CompactConfig,
+}
+
+/// Limits of the job that rolls usage up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactConfig {
+    /// How often it looks.
+    pub interval: Duration,
+    /// How long after midnight usage of the day before is still posted as a rule.
+    pub slack: Duration,
+    /// Teams of one transaction.
+    pub teams_max: u32,
+    /// Charges of each team in one transaction.
+    pub rows_max: u32,
+    /// Transactions of one look.
+    pub rounds_max: usize,
 }
 
 /// Limits of the job that makes partitions ahead.
@@ -49,6 +78,11 @@ impl Default for GrowthOptions {
             months_ahead: Count::of(3),
             months_interval_ms: Millis::from_millis(3_600_000),
             keep_months: Count::of(25),
+            roll_up_interval_ms: Millis::from_millis(600_000),
+            roll_up_slack_secs: 900,
+            roll_up_teams_max: Count::of(20),
+            roll_up_rows_max: Count::of(20_000),
+            roll_up_rounds_max: Count::of(1_000),
         }
     }
 }
@@ -61,7 +95,19 @@ impl GrowthOptions {
         let (ahead, keep_months) = (self.months_ahead.get_u32(), self.keep_months.get_u32());
         problems.ensure(ahead <= MONTHS_AHEAD_MAX, "months_ahead", format!("is above {MONTHS_AHEAD_MAX}"));
         problems.ensure(keep_months >= KEEP_MONTHS_MIN, "keep_months", format!("is below {KEEP_MONTHS_MIN}"));
+        problems.ensure(
+            self.roll_up_slack_secs < DAY_SECS,
+            "roll_up_slack_secs",
+            format!("is not below {DAY_SECS}"),
+        );
+        let compact = CompactConfig {
+            interval: self.roll_up_interval_ms.duration(),
+            slack: Duration::from_secs(self.roll_up_slack_secs),
+            teams_max: self.roll_up_teams_max.get_u32(),
+            rows_max: self.roll_up_rows_max.get_u32(),
+            rounds_max: self.roll_up_rounds_max.get(),
+        };
         let months = MonthsConfig { ahead, interval: self.months_interval_ms.duration() };
-        problems.finish(Some(GrowthConfig { months, keep_months }))
+        problems.finish(Some(GrowthConfig { months, keep_months, compact }))
     }
 }

@@ -140,6 +140,7 @@ fn keys(v: &mut Violations, request: &v1::SummarizeUsageRequest) -> GroupBy {
             Ok(v1::UsageKey::ClientId) => &mut by.client,
             Ok(v1::UsageKey::Meter) => &mut by.meter,
             Ok(v1::UsageKey::Day) => &mut by.day,
+            Ok(v1::UsageKey::Hour) => &mut by.hour,
             Ok(v1::UsageKey::Outcome) => &mut by.outcome,
             Ok(v1::UsageKey::Unspecified) | Err(_) => {
                 v.push(&field, format!("{key} is no key: team, app, client id, meter, day, outcome"));

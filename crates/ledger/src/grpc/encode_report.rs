@@ -142,6 +142,7 @@ fn group(group: &UsageGroup, by: &GroupBy, sums: v1::UsageSums) -> v1::UsageGrou
         client_id: group.client_id.clone().unwrap_or_default(),
         meter: group.meter.clone().unwrap_or_default(),
         day: group.day.map(|day| timestamp_to_proto(day.0)),
+        hour: group.hour.map(|hour| timestamp_to_proto(hour.0)),
         outcome: outcome.into(),
         dimensions: dimensions
             .map(|(name, value)| v1::DimensionValue { name: name.clone(), value: value.clone() })

@@ -3,7 +3,7 @@
 use drawdown_types::{AccountId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::Reach;
+use super::{Reach, Scope, check_rows_in_tx};
 use crate::{
     error::Error,
     service::Ledger,
@@ -57,6 +57,8 @@ impl Ledger {
         let seen = self.seen_team(&stored, at);
         let account = stored.team.balance.account_id;
         let mut reader = self.pool.read_of(asked.of.account).await?;
+        let whose = Scope { account_id: account, team_id: Some(asked.of.team) };
+        check_rows_in_tx(&mut reader, whose, asked.filter.from).await?;
         let places = charges::places_in_tx(&mut reader, account, &[asked.of.team], &asked.filter).await?;
         Ok(ChargeCursor {
             account,

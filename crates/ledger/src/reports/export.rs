@@ -11,7 +11,7 @@ use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Reach, Scope};
+use super::{Reach, Scope, check_rows_in_tx};
 use crate::{
     error::Error,
     export::{Encoder, Format, UsageLine},
@@ -160,6 +160,7 @@ impl Ledger {
         let mut tx = self.pool.snapshot_of(Some(account)).await?;
         let connection = connection(&mut tx);
         verification::limit_in_tx(connection, limits.export_timeout).await?;
+        check_rows_in_tx(&mut *connection, asked.whose, asked.filter.from).await?;
         let stored = self.scope_in_tx(connection, asked.whose).await?;
         let (seen, reach) = self.seen(&stored, now);
         let query = LineQuery::new(connection, account, &seen, &asked.filter).await?;

@@ -4,11 +4,12 @@ use drawdown_ledger_core::Kind;
 use drawdown_types::{AccountId, ChargeId, LotId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::Reach;
+use super::{Reach, Scope, check_rows_in_tx};
 use crate::{
     error::Error,
     service::Ledger,
     store::{
+        partitions,
         reads::{self, JournalFilter, JournalPart, JournalRead},
         statements,
     },
@@ -97,6 +98,10 @@ impl Ledger {
         let to = asked.posted_to.unwrap_or(Timestamp::MAX);
         let mut reader = self.pool.read_of(asked.of.account).await?;
         let whose = (balance.account_id, asked.of.team);
+        if asked.after_seq < partitions::archived_journal(&mut reader, whose.0, whose.1).await? {
+            let scope = Scope { account_id: whose.0, team_id: Some(whose.1) };
+            check_rows_in_tx(&mut reader, scope, asked.posted_from).await?;
+        }
         let (before, last) = statements::bounds_in_tx(&mut reader, whose, (from, to)).await?;
         Ok(JournalCursor {
             account: balance.account_id,

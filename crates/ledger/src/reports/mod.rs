@@ -31,11 +31,31 @@ use crate::{
     service::Ledger,
     store::{
         charges::{GroupBy, SeenTeam, Settled, UsageGroup},
-        scope,
+        partitions, scope,
         teams::{self, StoredTeam},
         verification,
     },
 };
+
+/// What was asked needs rows that are archived.
+pub(crate) fn archived(until: Option<Timestamp>) -> Error {
+    let here =
+        until.map_or_else(String::new, |until| format!(": what was posted before {until} is not here"));
+    Refusal::new(Code::FailedPrecondition, reason::MONTHS_ARCHIVED, format!("it needs archived months{here}"))
+        .into()
+}
+
+/// Single rows from `from` on are asked for; refused where some of them are archived, rather than left out.
+pub(crate) async fn check_rows_in_tx(
+    tx: &mut PgConnection,
+    whose: Scope,
+    from: Option<Timestamp>,
+) -> Result<(), Error> {
+    match partitions::archived_until(tx, whose.account_id, whose.team_id).await? {
+        Some(until) if from.is_none_or(|from| from < until) => Err(archived(Some(until))),
+        _ => Ok(()),
+    }
+}
 
 /// Limits of reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,14 +15,14 @@ use drawdown_service::{Code, Refusal};
 use drawdown_types::{AccountId, StatementId, TeamId, Timestamp};
 use sqlx::PgConnection;
 
-use super::Scope;
+use super::{Scope, archived, check_rows_in_tx};
 use crate::{
     error::Error,
     posting::closed,
     reason,
     service::{Ledger, connection},
     store::{
-        reads, scope,
+        partitions, reads, scope,
         statements::{self, Issue, Issued, PartSums},
         teams, verification,
         write::LotNote,
@@ -182,6 +182,14 @@ impl Ledger {
         let lots: Vec<_> = reads::lots(&mut *tx, issue.team_id).await?;
         let lots: Vec<_> = lots.into_iter().map(|(lot, _)| lot).collect();
         let from = statements::checkpoint_in_tx(&mut *tx, whose, issue.opening_seq).await?;
+        // Rows are counted up from there, so none of them may be archived; nor may the bounds lie among those that are.
+        if from.seq < partitions::archived_journal(&mut *tx, whose.0, whose.1).await? {
+            return Err(archived(None));
+        }
+        if both_sides {
+            let scope = Scope { account_id: whose.0, team_id: Some(whose.1) };
+            check_rows_in_tx(&mut *tx, scope, Some(issue.from)).await?;
+        }
         let up_to = if both_sides { stored.team.balance.version } else { issue.closing_seq };
         let parts = statements::sums_in_tx(tx, &issue, from.seq, up_to).await?;
         let [before, PartSums { sums, windows }, after] = parts;

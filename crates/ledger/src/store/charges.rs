@@ -1,9 +1,10 @@
 //! Reading charges: the one module that knows where they are stored, so that sums and lists stay as they
 //! are for their callers wherever older usage comes to be kept.
 //!
-//! Charges have no index but the posting order of their team. A list walks it from a place on; a sum
-//! walks all of a team's charges from the first that can belong to the first day asked for: usage is
-//! posted after its window began, or shortly before where clocks differ ([`AHEAD_MAX`]).
+//! Charges have no index but the posting order of their team. A list walks it from a place on: the first that
+//! can belong to the first day asked for, since usage is posted after its window began, or shortly before where
+//! clocks differ ([`AHEAD_MAX`]). A sum reads what is rolled up by day or by hour, and walks the charges behind
+//! that place only.
 //!
 //! What is still uncharged is never stored: it is a comparison of an item's place in the running debt
 //! with what is settled of it (D7), which the caller takes from the team as rolled forward to the instant of
@@ -137,6 +138,8 @@ pub struct GroupBy {
     pub meter: bool,
     /// By UTC day of the window.
     pub day: bool,
+    /// By UTC hour of the window.
+    pub hour: bool,
     /// By outcome.
     pub outcome: bool,
     /// By these dimensions.
@@ -157,6 +160,8 @@ pub struct UsageGroup {
     pub meter: Option<String>,
     /// Start of the day.
     pub day: Option<Instant>,
+    /// Start of the hour.
+    pub hour: Option<Instant>,
     /// The outcome.
     pub failed: Option<bool>,
     /// Values of the dimensions asked for, in their order; empty where usage has none.
@@ -342,6 +347,7 @@ pub async fn sums_in_tx(
         &debts.ahead_teams,
         &debts.ahead_from,
         &debts.ahead_to,
+        by.hour,
     )
     .fetch_all(tx)
     .await?;

@@ -25,6 +25,7 @@ pub mod periods;
 pub mod pool;
 pub mod reads;
 pub mod review;
+pub mod rollups;
 pub mod scope;
 pub mod settlement;
 pub mod shards;

@@ -1,7 +1,7 @@
 //! Charges and journal by month of posting: what partitions there are, and the one step that the service may
-//! take about them. Everything that takes rows away is done by who migrates.
+//! take about them. Everything that takes rows away is done by who migrates ([`crate::archive`]).
 
-use drawdown_types::Timestamp;
+use drawdown_types::{AccountId, TeamId, Timestamp};
 use sqlx::PgConnection;
 
 use super::Instant;
@@ -36,4 +36,42 @@ pub async fn ahead(at: &mut PgConnection, now: Timestamp) -> Result<Ahead, Error
     .fetch_one(at)
     .await?;
     Ok(ahead)
+}
+
+/// Where the archive of an account, or of one of its teams, ends: what was posted before is not here. None where
+/// nothing of it is archived.
+pub async fn archived_until(
+    at: &mut PgConnection,
+    account: AccountId,
+    team: Option<TeamId>,
+) -> Result<Option<Timestamp>, Error> {
+    let until = sqlx::query_scalar!(
+        r#"select ledger.archived_until() as "until!: Instant" from ledger.archived_team
+           where account_id = $1 and ($2::uuid is null or team_id = $2) limit 1"#,
+        account.as_uuid(),
+        team.map(TeamId::as_uuid),
+    )
+    .fetch_optional(at)
+    .await?;
+    Ok(until.map(Timestamp::from))
+}
+
+/// Whether any month is archived.
+pub async fn any_archived(at: &mut PgConnection) -> Result<bool, Error> {
+    let any = sqlx::query_scalar!(r#"select exists (select from ledger.archived_month) as "any!""#)
+        .fetch_one(at)
+        .await?;
+    Ok(any)
+}
+
+/// The last archived journal row of a team; 0 where none is.
+pub async fn archived_journal(at: &mut PgConnection, account: AccountId, team: TeamId) -> Result<i64, Error> {
+    let seq = sqlx::query_scalar!(
+        r#"select ledger.archived_seq($1, $2, false) as "seq!""#,
+        account.as_uuid(),
+        team.as_uuid(),
+    )
+    .fetch_one(at)
+    .await?;
+    Ok(seq)
 }

@@ -66,7 +66,7 @@ const CORRUPTIONS: &[Corruption] = &[
     Corruption {
         sql: "update ledger.charge set uncharged_micros = uncharged_micros + 1 where seq = 1;
               update ledger.charge set uncharged_micros = uncharged_micros - 1 where seq = 2",
-        seen_by: &["charge_is_its_journal"],
+        seen_by: &["charge_is_its_journal", "usage_is_its_charges"],
     },
     Corruption {
         sql: "update ledger.usage_state set quantity = quantity + 1",
@@ -210,6 +210,16 @@ const CORRUPTIONS: &[Corruption] = &[
         seen_by: &["moves_sum_to_zero"],
     },
     Corruption {
+        sql: "update ledger.usage_day set quantity = quantity + 1 where first_seq = 1",
+        seen_by: &["usage_is_its_charges"],
+    },
+    Corruption { sql: "delete from ledger.usage_hour where first_seq = 3", seen_by: &["usage_is_its_charges"] },
+    Corruption {
+        sql: "update ledger.usage_hour set digest = sha256(digest) where first_seq = 1",
+        seen_by: &["usage_is_its_charges"],
+    },
+    Corruption { sql: "update ledger.usage_rolled set seq = seq + 1", seen_by: &["usage_is_its_charges"] },
+    Corruption {
         sql: "update ledger.journal set reverses = 1 where kind = 'netting'",
         seen_by: &["rows_are_taken_back_once", REPLAY],
     },
@@ -256,6 +266,7 @@ pub(crate) async fn rich() -> (World, Buyer, ProducerId) {
     let left = world.unattributed().await.iter().map(|usage| usage.entry).collect::<Vec<_>>();
     world.decide(crate::review::charge(buyer, &left)).await.unwrap();
     world.relay.look().await.unwrap();
+    assert!(world.compact.up_to(at("2026-03-10T13:45:00Z")).await.unwrap() > 3);
     (world, buyer, producer)
 }
 

@@ -29,6 +29,7 @@ async fn more(world: &World, buyer: Buyer, producer: ProducerId) {
     world.settle(producer, vec![nobody, calls_at(buyer, 4, "2026-03-12T14:30:00Z")]).await;
     world.clock.advance(DAY + DAY);
     world.settle(producer, vec![calls_at(buyer, 1, "2026-03-14T14:30:00Z")]).await;
+    assert!(world.compact.up_to(at("2026-03-14T14:00:00Z")).await.unwrap() > 3);
 }
 
 async fn count(world: &World, sql: &str) -> i64 {
@@ -147,6 +148,11 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("update ledger.settlement_batch set refused = refused + 1 where number = {b} + 1", "batch_is_its_ranges"),
     ("update ledger.lane_settled set settled = settled + 1", "lanes_are_their_ranges"),
     ("update ledger.batch_lane set chain_after = chain_after + 1 where number = {b} + 1", "lanes_are_their_ranges"),
+    ("update ledger.usage_day set amount_micros = amount_micros + 1 where last_seq > {c}", "usage_is_its_charges"),
+    ("delete from ledger.usage_hour where last_seq > {c}", "usage_is_its_charges"),
+    ("update ledger.charge set events = events + 1 where seq = {c} + 1", "usage_is_its_charges"),
+    ("update ledger.usage_rolled set seq = seq - 1", "usage_is_its_charges"),
+    ("update ledger.usage_rolled set seq = 1", "usage_is_its_charges"),
     ("delete from ledger.client_usage", "usage_is_noted"),
     ("update ledger.balance set last_window = '2020-01-01'", "usage_is_noted"),
     ("update ledger.review_decision set charge_seq = charge_seq - 1", "decisions_are_their_charges"),

@@ -1,6 +1,7 @@
 //! The ledger on a real Postgres: a database per test, handlers called in process.
 #![cfg(test)]
 
+mod archive;
 mod budgets;
 mod catalog;
 mod chain;
@@ -26,6 +27,7 @@ mod rating;
 mod reports;
 mod review;
 mod rights;
+mod rollups;
 mod served;
 mod statements;
 mod tokens;

@@ -51,7 +51,12 @@ pub(crate) async fn owing(world: &World, buyer: Buyer) -> [AppId; 2] {
     apps
 }
 
-fn list(buyer: Buyer, filter: ChargeFilter, page_size: u32, page_token: &str) -> ListChargesRequest {
+pub(crate) fn list(
+    buyer: Buyer,
+    filter: ChargeFilter,
+    page_size: u32,
+    page_token: &str,
+) -> ListChargesRequest {
     ListChargesRequest {
         team_id: buyer.team.to_string(),
         page_size,
@@ -65,11 +70,11 @@ async fn page(world: &World, request: ListChargesRequest) -> Result<ListChargesR
     world.tokens.list_charges(Request::new(request)).await.map(tonic::Response::into_inner)
 }
 
-async fn listed(world: &World, buyer: Buyer, filter: &ChargeFilter) -> Vec<Charge> {
+pub(crate) async fn listed(world: &World, buyer: Buyer, filter: &ChargeFilter) -> Vec<Charge> {
     page(world, list(buyer, filter.clone(), 0, "")).await.unwrap().charges
 }
 
-fn summarize(buyer: Buyer, filter: ChargeFilter, group_by: &[UsageKey]) -> SummarizeUsageRequest {
+pub(crate) fn summarize(buyer: Buyer, filter: ChargeFilter, group_by: &[UsageKey]) -> SummarizeUsageRequest {
     SummarizeUsageRequest {
         account_id: buyer.account.to_string(),
         team_id: buyer.team.to_string(),
@@ -79,7 +84,10 @@ fn summarize(buyer: Buyer, filter: ChargeFilter, group_by: &[UsageKey]) -> Summa
     }
 }
 
-async fn summary(world: &World, request: SummarizeUsageRequest) -> Result<SummarizeUsageResponse, Status> {
+pub(crate) async fn summary(
+    world: &World,
+    request: SummarizeUsageRequest,
+) -> Result<SummarizeUsageResponse, Status> {
     world.reports.summarize_usage(Request::new(request)).await.map(tonic::Response::into_inner)
 }
 
@@ -218,9 +226,20 @@ async fn a_token_of_another_question_is_refused() {
     assert_eq!(reason(page(&world, asked).await), "TEAM_UNKNOWN");
 }
 
-type Key = (String, String, String, String, Option<Timestamp>, Option<bool>, Option<String>);
+pub(crate) const KEYS: [UsageKey; 7] = [
+    UsageKey::Team,
+    UsageKey::App,
+    UsageKey::ClientId,
+    UsageKey::Meter,
+    UsageKey::Day,
+    UsageKey::Outcome,
+    UsageKey::Hour,
+];
 
-fn add(sums: &mut UsageSums, charge: &Charge) {
+pub(crate) type Key =
+    (String, String, String, String, Option<Timestamp>, Option<Timestamp>, Option<bool>, Option<String>);
+
+pub(crate) fn add(sums: &mut UsageSums, charge: &Charge) {
     sums.charges += 1;
     sums.events += charge.events;
     sums.quantity += charge.quantity;
@@ -230,19 +249,21 @@ fn add(sums: &mut UsageSums, charge: &Charge) {
 }
 
 /// The groups as a reader of the whole list would make them.
-fn grouped(charges: &[Charge], keys: &[UsageKey], region: bool) -> BTreeMap<Key, UsageSums> {
+pub(crate) fn grouped(charges: &[Charge], keys: &[UsageKey], region: bool) -> BTreeMap<Key, UsageSums> {
     let mut groups: BTreeMap<Key, UsageSums> = BTreeMap::new();
     for charge in charges {
         let by =
             |key: UsageKey, value: &str| if keys.contains(&key) { value.to_owned() } else { String::new() };
-        let day = DAY.as_micros().try_into().unwrap();
-        let day = window(charge).as_micros().div_euclid(day) * day;
+        let day: i64 = DAY.as_micros().try_into().unwrap();
+        let start =
+            |size: i64| Timestamp::from_micros(window(charge).as_micros().div_euclid(size) * size).unwrap();
         let key = (
             by(UsageKey::Team, &charge.team_id),
             by(UsageKey::App, &charge.app_id),
             by(UsageKey::ClientId, &charge.client_id),
             by(UsageKey::Meter, &charge.meter),
-            keys.contains(&UsageKey::Day).then(|| Timestamp::from_micros(day).unwrap()),
+            keys.contains(&UsageKey::Day).then(|| start(day)),
+            keys.contains(&UsageKey::Hour).then(|| start(day / 24)),
             keys.contains(&UsageKey::Outcome).then_some(charge.failed),
             region.then(|| charge.dimensions.get("region").cloned().unwrap_or_default()),
         );
@@ -251,17 +272,18 @@ fn grouped(charges: &[Charge], keys: &[UsageKey], region: bool) -> BTreeMap<Key,
     groups
 }
 
-fn answered(answer: &SummarizeUsageResponse) -> BTreeMap<Key, UsageSums> {
+pub(crate) fn answered(answer: &SummarizeUsageResponse) -> BTreeMap<Key, UsageSums> {
     let groups = answer.groups.iter().map(|group| {
         let outcome = match group.outcome() {
             ChargeOutcome::Unspecified => None,
             ChargeOutcome::Failed => Some(true),
             ChargeOutcome::Succeeded => Some(false),
         };
-        let day = group.day.map(|day| drawdown_proto::scalar::timestamp_from_proto(&day).unwrap());
+        let instant = |at: &prost_types::Timestamp| drawdown_proto::scalar::timestamp_from_proto(at).unwrap();
+        let (day, hour) = (group.day.as_ref().map(instant), group.hour.as_ref().map(instant));
         let region = group.dimensions.first().map(|dimension| dimension.value.clone());
         let ids = (group.team_id.clone(), group.app_id.clone());
-        let key = (ids.0, ids.1, group.client_id.clone(), group.meter.clone(), day, outcome, region);
+        let key = (ids.0, ids.1, group.client_id.clone(), group.meter.clone(), day, hour, outcome, region);
         (key, group.sums.unwrap())
     });
     let found: BTreeMap<_, _> = groups.collect();
@@ -275,14 +297,7 @@ async fn d31_sums_by_any_keys_are_those_of_the_charges() {
     world.priced().await;
     let buyer = world.buyer();
     let apps = owing(&world, buyer).await;
-    let keys = [
-        UsageKey::Team,
-        UsageKey::App,
-        UsageKey::ClientId,
-        UsageKey::Meter,
-        UsageKey::Day,
-        UsageKey::Outcome,
-    ];
+    let keys = KEYS;
     for (filter, _) in filters(apps) {
         let charges = listed(&world, buyer, &filter).await;
         let mut totals = UsageSums::default();

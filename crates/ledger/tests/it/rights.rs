@@ -27,6 +27,8 @@ const ONLY_GROW: &[&str] = &[
     "review_decision",
     "settlement_batch",
     "unattributed",
+    "usage_day",
+    "usage_hour",
 ];
 
 async fn session(database: &Database, role: &str) -> PgConnection {
@@ -184,6 +186,8 @@ async fn nobody_has_more_than_they_need() {
             "select ledger.detach_month(now(), now(), 4)",
             "select ledger.attach_month(now())",
             "select ledger.drop_month(now(), now())",
+            "select ledger.restored_month(now())",
+            "insert into ledger.archived_month select now(), now(), now(), 0, 0",
             "create table ledger_archive.mine ()",
         ] {
             assert_eq!(
