@@ -31,6 +31,11 @@ struct Up {
 
 impl Up {
     async fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, &[]).await
+    }
+
+    /// With settings of its own, by the environment.
+    async fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let addresses = dir.join("addresses.json");
         if addresses.exists() {
             std::fs::remove_file(&addresses)?;
@@ -38,6 +43,7 @@ impl Up {
         let mut command = Command::new(drawdown_binary()?);
         command.arg("up").arg("--free-ports").arg("--data-dir").arg(dir.join("data"));
         command.arg("--addresses-file").arg(&addresses).env_remove("DRAWDOWN_CONFIG");
+        command.envs(settings.iter().copied());
         let program = Program::start("up", command, dir)?;
         let up = Self { program, addresses };
         let written = wait_until("addresses", UP_LIMIT, || async { Ok(up.addresses.is_file()) }).await;
@@ -69,15 +75,24 @@ fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
     value.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer} in {value}"))
 }
 
-/// Enters a small platform; returns the team's id and the replay's arguments.
-fn set_up(up: &Up, dir: &Path) -> Result<(String, Vec<String>)> {
-    let account = up.json(&["account", "create", "--name", "A", "--contract", "flex", "--commercial"])?;
+/// A platform, and the arguments of a replay of its log.
+struct Platform {
+    team: String,
+    app: String,
+    replay: Vec<String>,
+}
+
+/// Enters a small platform since January, whose app has no team yet.
+fn set_up(up: &Up, dir: &Path) -> Result<Platform> {
+    let since = ["--created-at", "2026-01-01T00:00:00Z"];
+    let account = ["account", "create", "--name", "A", "--contract", "flex", "--commercial"];
+    let account = up.json(&[&account[..], &since].concat())?;
     let account = text(&account, "/account/account_id")?;
-    let team = up.json(&["team", "create", "--account", account, "--name", "T"])?;
+    let team = up.json(&[&["team", "create", "--account", account, "--name", "T"][..], &since].concat())?;
     let team = text(&team, "/team/team_id")?.to_owned();
     let app = up.json(&["app", "create", "--account", account, "--name", "tiles"])?;
-    let app = text(&app, "/app/app_id")?;
-    let credential = up.json(&["credential", "create", app])?;
+    let app = text(&app, "/app/app_id")?.to_owned();
+    let credential = up.json(&[&["credential", "create", &app][..], &since].concat())?;
     ensure!(text(&credential, "/client_secret")?.len() >= 40, "the secret is short");
     up.json(&["meter", "create", "tile", "--unit", "call", "--aggregation", "count"])?;
     std::fs::write(
@@ -93,19 +108,18 @@ fn set_up(up: &Up, dir: &Path) -> Result<(String, Vec<String>)> {
     ensure!(told.contains("PURCHASE_TOO_SMALL"), "{told}");
     up.json(&["tokens", "purchase", "100", "--account", account, "--team", &team])?;
     touch_lots(up, account, &team)?;
-    up.json(&["app", "assign", app, "--team", &team])?;
     let producer = up.json(&["producer", "create", "--name", "gateway"])?;
     let producer = text(&producer, "/producer_id")?;
     let (log, rules) = (dir.join("access.jsonl"), dir.join("rules.toml"));
     std::fs::write(&rules, RULES.replace("CLIENT", text(&credential, "/client_id")?))?;
     std::fs::write(&log, LINES.replace("NOW", "2026-01-01T00:00:00Z"))?;
-    let arguments = ["replay", &log.to_string_lossy(), "--rules", &rules.to_string_lossy()]
+    let replay = ["replay", &log.to_string_lossy(), "--rules", &rules.to_string_lossy()]
         .into_iter()
         .chain(["--shift-end", "now", "--producer", producer, "--log-dir"])
         .map(str::to_owned)
         .chain([dir.join("log").to_string_lossy().into_owned()])
         .collect();
-    Ok((team, arguments))
+    Ok(Platform { team, app, replay })
 }
 
 /// Holds tokens, gives them back, moves the lot to another team and back, and makes it larger and smaller.
@@ -138,15 +152,19 @@ fn touch_lots(up: &Up, account: &str, team: &str) -> Result<()> {
     Ok(())
 }
 
-/// Events charged to the team, and events of windows before its assignment's first edge (D51), which stay
-/// unattributed.
-fn counted(up: &Up, team: &str) -> Result<i64> {
-    let events = |answer: Value, list: &str| -> i64 {
-        let lines = answer[list].as_array().cloned().unwrap_or_default();
-        lines.iter().filter_map(|line| line["events"].as_i64()).sum()
-    };
-    let charged = events(up.json(&["charges", team])?, "charges");
-    Ok(charged + events(up.json(&["unattributed", "list"])?, "usage"))
+/// Events of a list.
+fn events(answer: &Value, list: &str) -> i64 {
+    answer[list].as_array().into_iter().flatten().filter_map(|line| line["events"].as_i64()).sum()
+}
+
+/// Events charged to the team.
+fn charged(up: &Up, team: &str) -> Result<i64> {
+    Ok(events(&up.json(&["charges", team])?, "charges"))
+}
+
+/// Events that nobody was charged for yet.
+fn open(up: &Up) -> Result<i64> {
+    Ok(events(&up.json(&["unattributed", "list", "--state", "open"])?, "usage"))
 }
 
 /// Files of the team's usage, saved and to the standard output, say what its charges say.
@@ -174,7 +192,8 @@ fn exported(up: &Up, account: &str, team: &str, dir: &Path) -> Result<()> {
 async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart() -> Result<()> {
     let dir = TempDir::with_prefix("drawdown-up-")?;
     let up = Up::start(dir.path()).await?;
-    let (team, replay) = set_up(&up, dir.path())?;
+    let Platform { team, app, replay } = set_up(&up, dir.path())?;
+    up.json(&["app", "assign", &app, "--team", &team, "--from", "2026-01-01T00:00:00Z"])?;
     let replay: Vec<&str> = replay.iter().map(String::as_str).collect();
     let replayed = up.json(&replay)?;
     let tally = |value: &Value| {
@@ -201,6 +220,31 @@ async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart()
     let after = up.json(&["balance", &team])?;
     let used = "/balance/used_micros";
     ensure!(before.pointer(used) == after.pointer(used), "{before}\n{after}");
-    ensure!(counted(&up, &team)? == 3, "charged and unattributed events are not three");
+    ensure!((charged(&up, &team)?, open(&up)?) == (3, 0), "not all of three events are charged");
+    up.stop().await
+}
+
+/// Windows of a second, so that the edge from which the app has its team is seconds away.
+const SHORT_WINDOWS: [(&str, &str); 3] = [
+    ("DRAWDOWN_ENTITLEMENT__WINDOW_SECS", "1"),
+    ("DRAWDOWN_LEDGER__WINDOW_SECS", "1"),
+    ("DRAWDOWN_ENTITLEMENT__ADOPTION_INTERVAL_MS", "200"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d49_what_an_app_used_before_its_first_team_is_charged_to_it() -> Result<()> {
+    let dir = TempDir::with_prefix("drawdown-up-")?;
+    let up = Up::start_with(dir.path(), &SHORT_WINDOWS).await?;
+    let Platform { team, app, replay } = set_up(&up, dir.path())?;
+    let replay: Vec<&str> = replay.iter().map(String::as_str).collect();
+    up.json(&replay)?;
+    ensure!((charged(&up, &team)?, open(&up)?) == (0, 3), "somebody paid without a team");
+    up.json(&["app", "assign", &app, "--team", &team])?;
+    wait_until("adoption", UP_LIMIT, || async { Ok(open(&up)? == 0) }).await?;
+    ensure!(charged(&up, &team)? == 3, "not all of three events are charged");
+    let balance = up.json(&["balance", &team])?;
+    ensure!(balance["balance"]["used_micros"].as_i64() == Some(5_000_000), "{balance}");
+    let verified = up.cli(&["ledger", "verify"])?;
+    ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     up.stop().await
 }

@@ -128,19 +128,17 @@ pub async fn lots(channels: &Channels, team_id: &str) -> Result<Vec<led::Lot>> {
     Ok(ledger::token(&channels.ledger).list_lots(request).await.context("lots")?.into_inner().lots)
 }
 
-/// Events in the unattributed bucket.
+/// Events in the unattributed bucket that nobody was charged for since.
 ///
 /// # Errors
 /// Where the ledger does not answer.
 pub async fn unattributed_events(channels: &Channels) -> Result<i64> {
     let mut tokens = ledger::token(&channels.ledger);
+    let filter = led::UnattributedFilter { state: led::ReviewState::Open.into(), ..Default::default() };
     let (mut events, mut page_token) = (0, String::new());
     loop {
-        let request = led::ListUnattributedRequest {
-            page_size: PAGE,
-            page_token,
-            ..led::ListUnattributedRequest::default()
-        };
+        let request =
+            led::ListUnattributedRequest { page_size: PAGE, page_token, filter: Some(filter.clone()) };
         let page = tokens.list_unattributed(request).await.context("unattributed")?.into_inner();
         events += page.usage.iter().map(|usage| usage.events).sum::<i64>();
         page_token = page.next_page_token;

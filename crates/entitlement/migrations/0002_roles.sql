@@ -28,7 +28,7 @@ CREATE FUNCTION entitlement.apply_roles() RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- Tables whose rows are changed, or locked while an act is done: a lock needs the same right.
-    changed CONSTANT text[] := ARRAY['account', 'team', 'app', 'role_history', 'idempotency'];
+    changed CONSTANT text[] := ARRAY['account', 'team', 'app', 'role_history', 'idempotency', 'adoption'];
     found record;
 BEGIN
     -- two migrations at once would update the same rows of the catalogue

@@ -1,6 +1,6 @@
 //! Builds the service and owns the order of start and drain: settings that must fit the database are
 //! compared first, ports are bound next, calls are taken last. On the signal to stop the server drains
-//! its calls, then the job ends, then the pool closes.
+//! its calls, then the jobs end, then the pool closes.
 
 use std::sync::Arc;
 
@@ -15,8 +15,11 @@ use opentelemetry::metrics::Meter;
 use sqlx::PgPool;
 
 use crate::{
-    Config, Hierarchy, Ledger, Limits, Pepper, Resolutions, SettledUsage, acts::Acts,
-    jobs::clock_check::ClockCheck, metrics::Metrics, store,
+    Config, Hierarchy, Ledger, Limits, Pepper, Resolutions, SettledUsage,
+    acts::Acts,
+    jobs::{adopt::Adoptions, clock_check::ClockCheck},
+    metrics::Metrics,
+    store,
 };
 
 /// What the handlers are made of. [`run`] fills it in; a test fills in its own clock and ledger.
@@ -75,6 +78,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .await
         .context("can not start on this database; was it migrated?")?;
     let channel = drawdown_client::connect(&config.ledger).context("no channel to the ledger")?;
+    let ledger = Arc::new(Ledger::new(channel));
     let parts = Parts {
         pool: pool.clone(),
         clock: Arc::clone(&context.clock),
@@ -82,7 +86,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         rules: config.rules,
         limits: config.limits,
         pepper: config.pepper,
-        ledger: Arc::new(Ledger::new(channel)),
+        ledger: Arc::clone(&ledger) as Arc<dyn SettledUsage>,
     };
     let server = Server::bind(&config.server, &context).await?;
     let bytes_max = config.server.message_bytes_max;
@@ -95,6 +99,8 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         alarm: config.clock_skew_alarm,
     };
     let job_stop = context.shutdown.child_token();
+    let adoptions = Adoptions::new(&parts, ledger, config.adoption);
+    let adoptions = tokio::spawn(adoptions.run(job_stop.clone()));
     let job = tokio::spawn(check.run(job_stop.clone()));
     let served = server
         .add_service(HierarchyServiceServer::new(Hierarchy::new(&parts)).max_decoding_message_size(bytes_max))
@@ -105,6 +111,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .await;
     job_stop.cancel();
     job.await.context("the clock check failed")?;
+    adoptions.await.context("the job that tells of first teams failed")?;
     pool.close().await;
     Ok(served?)
 }

@@ -14,7 +14,7 @@ use drawdown_types::WindowSize;
 use serde::{Deserialize, Deserializer, de};
 use zeroize::Zeroizing;
 
-use crate::{secret::Pepper, store::PoolConfig};
+use crate::{jobs::adopt::AdoptionConfig, secret::Pepper, store::PoolConfig};
 
 /// The documented defaults: the section `[entitlement]`.
 pub const DEFAULTS_TOML: &str = include_str!("../entitlement.default.toml");
@@ -49,6 +49,10 @@ pub struct Options {
     pub credential_pepper: SecretText,
     /// The file that holds it; empty where it is given by value.
     pub credential_pepper_file: PathBuf,
+    /// How often the ledger is told of apps that got their first team, in ms.
+    pub adoption_interval_ms: Millis,
+    /// How many such apps are read at a time.
+    pub adoption_rows_max: Count,
     /// How often the clock is compared with the database's, in ms.
     pub clock_check_interval_ms: Millis,
     /// The difference that is an alarm, in ms.
@@ -99,6 +103,8 @@ pub struct Config {
     pub limits: Limits,
     /// The key of the hashes of all secrets.
     pub pepper: Pepper,
+    /// The job that tells the ledger of first teams.
+    pub adoption: AdoptionConfig,
     /// How often the clock is compared with the database's.
     pub clock_check_interval: Duration,
     /// The difference that is an alarm.
@@ -198,6 +204,8 @@ impl Default for Options {
             act_attempts_max: Count::of(4),
             credential_pepper: SecretText::default(),
             credential_pepper_file: PathBuf::new(),
+            adoption_interval_ms: Millis::from_millis(5_000),
+            adoption_rows_max: Count::of(100),
             clock_check_interval_ms: Millis::from_millis(60_000),
             clock_skew_alarm_ms: Millis::from_millis(1_000),
             server: ServerOptions {
@@ -279,6 +287,10 @@ impl Options {
                         act_attempts_max: self.act_attempts_max.get(),
                     },
                     pepper,
+                    adoption: AdoptionConfig {
+                        interval: self.adoption_interval_ms.duration(),
+                        rows_max: self.adoption_rows_max.get_u32(),
+                    },
                     clock_check_interval: self.clock_check_interval_ms.duration(),
                     clock_skew_alarm: self.clock_skew_alarm_ms.duration(),
                     server,

@@ -1,12 +1,16 @@
-//! The one question that entitlement has for the ledger (D61). Cold: only acts that enter a past ask it.
+//! What entitlement asks and tells the ledger. Cold: acts that enter a past ask whether usage is settled (D61); a job
+//! tells it of apps that got their first team (D49).
 
 use drawdown_client::Channel;
-use drawdown_proto::{ledger::v1::HasSettledUsageRequest, scalar::timestamp_to_proto};
-use drawdown_types::Timestamp;
+use drawdown_proto::{
+    ledger::v1::{AdoptUsageRequest, HasSettledUsageRequest},
+    scalar::timestamp_to_proto,
+};
+use drawdown_types::{AccountId, AppId, TeamId, Timestamp};
 use futures::future::BoxFuture;
 use tonic::Status;
 
-/// The most client ids that the ledger takes in one question.
+/// The most client ids that the ledger takes in one call.
 pub(crate) const CLIENT_IDS_MAX: usize = 1_000;
 
 /// Somebody who knows which usage is settled.
@@ -14,6 +18,31 @@ pub trait SettledUsage: Send + Sync + 'static {
     /// Whether usage of one of these client ids (at most 1000) is settled in a window that starts at or
     /// after `from`.
     fn has_settled(&self, client_ids: Vec<String>, from: Timestamp) -> BoxFuture<'_, Result<bool, Status>>;
+}
+
+/// An app that got its first team, or more client ids of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstTeam {
+    /// The account of both.
+    pub account_id: AccountId,
+    /// Since when there is that account.
+    pub account_since: Timestamp,
+    /// The team.
+    pub team_id: TeamId,
+    /// The app.
+    pub app_id: AppId,
+    /// Its client ids, at most 1000.
+    pub client_ids: Vec<String>,
+    /// The edge from which it has the team.
+    pub assigned_from: Timestamp,
+    /// The same for the same content.
+    pub request_id: String,
+}
+
+/// Somebody who charges what an app used before its first team to that team.
+pub trait Adopts: Send + Sync + 'static {
+    /// Has the usage charged; the same call again changes nothing.
+    fn adopt(&self, first_team: FirstTeam) -> BoxFuture<'_, Result<(), Status>>;
 }
 
 /// The ledger over its channel.
@@ -35,6 +64,24 @@ impl SettledUsage for Ledger {
         Box::pin(async move {
             let request = HasSettledUsageRequest { client_ids, team_id: String::new(), from };
             Ok(client.has_settled_usage(request).await?.into_inner().settled)
+        })
+    }
+}
+
+impl Adopts for Ledger {
+    fn adopt(&self, first_team: FirstTeam) -> BoxFuture<'_, Result<(), Status>> {
+        let mut client = drawdown_client::ledger::review(&self.0);
+        Box::pin(async move {
+            let request = AdoptUsageRequest {
+                account_id: first_team.account_id.to_string(),
+                team_id: first_team.team_id.to_string(),
+                app_id: first_team.app_id.to_string(),
+                client_ids: first_team.client_ids,
+                account_since: Some(timestamp_to_proto(first_team.account_since)),
+                assigned_from: Some(timestamp_to_proto(first_team.assigned_from)),
+                request_id: first_team.request_id,
+            };
+            client.adopt_usage(request).await.map(|_| ())
         })
     }
 }

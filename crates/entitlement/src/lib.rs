@@ -19,6 +19,7 @@ pub use app::{Parts, migrate, run};
 pub use config::{Config, Limits, Options};
 pub use error::{Error, Refused};
 pub use grpc::{Hierarchy, Resolutions};
-pub use ledger::{Ledger, SettledUsage};
+pub use jobs::adopt::{AdoptionConfig, Adoptions};
+pub use ledger::{Adopts, FirstTeam, Ledger, SettledUsage};
 pub use secret::{Pepper, PepperError};
 pub use store::{InstallationError, PoolConfig, SERVICE_ROLE, owner, pool};

@@ -38,6 +38,18 @@ with ranges as (
     order by c.client_id
     on conflict (client_id) do update set last_window = excluded.last_window
         where ledger.client_usage.last_window < excluded.last_window
+), arrived as (
+    -- Usage of an app that got its first team meanwhile goes the way of what was kept before (D49). By client id, as
+    -- everybody takes these rows.
+    update ledger.adopted_client a set arrived = a.arrived + 1
+    from (
+        select client_id from ledger.adopted_client
+        where client_id in (select u.client_id from unnest($24::text[], $32::text[]) as u (client_id, reason)
+                            where u.reason = 'no_team')
+        order by client_id
+        for update
+    ) as due
+    where a.client_id = due.client_id
 )
 insert into ledger.unattributed (
     posted_at, shard, batch, client_id, meter, failed, window_start, received_window_start, dimensions, events,

@@ -23,7 +23,7 @@ use crate::{
         Budgets, Catalog, Corrections, Explain, Holds, Lots, Notices, Reports, Review, Settlement, Tokens,
         WhatIf,
     },
-    jobs::{compact::Compact, due::Due, months::Months, relay::Relay, skew::Skew},
+    jobs::{adopt::Adopt, compact::Compact, due::Due, months::Months, relay::Relay, skew::Skew},
     metrics::Metrics,
     service::{Ledger, Parts},
     store::{
@@ -73,6 +73,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     }));
     let job_stop = context.shutdown.child_token();
     let due = tokio::spawn(Due::new(Arc::clone(&ledger), config.due).run(job_stop.clone()));
+    let adopt = tokio::spawn(Adopt::new(Arc::clone(&ledger), config.adoption).run(job_stop.clone()));
     let skew = tokio::spawn(Skew::new(Arc::clone(&ledger), config.skew).run(job_stop.clone()));
     let months = Months::new(Arc::clone(&ledger), config.growth.months);
     months.attempt().await;
@@ -85,6 +86,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     job_stop.cancel();
     due.await.context("the job that closes lots failed")?;
     months.await.context("the job that makes partitions failed")?;
+    adopt.await.context("the job that adopts usage failed")?;
     compact.await.context("the job that rolls usage up failed")?;
     relay.await.context("the job that relays notices failed")?;
     skew.await.context("the job that compares clocks failed")?;

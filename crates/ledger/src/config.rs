@@ -1,6 +1,7 @@
 //! Options as they are read, and the checked configuration made of them. Every limit of this service is
 //! named here, with its unit.
 
+mod adoption;
 mod growth;
 mod notices;
 
@@ -16,6 +17,7 @@ use drawdown_service::{
 use drawdown_types::WindowSize;
 use serde::Deserialize;
 
+pub use adoption::{AdoptionConfig, AdoptionOptions};
 pub use growth::{CompactConfig, GrowthConfig, GrowthOptions, MonthsConfig};
 pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
@@ -79,6 +81,8 @@ pub struct Options {
     pub clock_check_interval_ms: Millis,
     /// The difference that is an alarm, in ms.
     pub clock_skew_alarm_ms: Millis,
+    /// Usage of an app from before its first team.
+    pub adoption: AdoptionOptions,
     /// What others are told.
     pub notices: NoticeOptions,
     /// How charges and journal are cut by month.
@@ -150,6 +154,8 @@ pub struct Config {
     pub due: DueConfig,
     /// The job that compares clocks.
     pub skew: SkewConfig,
+    /// The job that adopts usage.
+    pub adoption: AdoptionConfig,
     /// What others are told.
     pub notices: NoticeConfig,
     /// How charges and journal are cut by month.
@@ -220,6 +226,7 @@ impl Default for Options {
             reports: ReportOptions::default(),
             clock_check_interval_ms: Millis::from_millis(60_000),
             clock_skew_alarm_ms: Millis::from_millis(1_000),
+            adoption: AdoptionOptions::default(),
             notices: NoticeOptions::default(),
             growth: GrowthOptions::default(),
             server: ServerOptions {
@@ -279,7 +286,9 @@ impl Options {
         let settings = self.settings(&mut problems);
         let rows = self.page_rows_max.get_u32();
         problems.ensure(rows <= PAGE_ROWS_MAX, "page_rows_max", format!("is above {PAGE_ROWS_MAX}"));
-        let limits = Limits {
+        let adoption = problems.section("adoption", self.adoption.validate());
+        let limits = adoption.map(|(adoption_age, _)| Limits {
+            adoption_age,
             page_rows_max: rows,
             batch_lines_max: self.batch_lines_max.get(),
             sub_batch_lines: self.sub_batch_lines.get(),
@@ -290,7 +299,7 @@ impl Options {
             settle_allowance: self.settle_allowance_ms.duration(),
             verify_timeout: self.verify_statement_timeout_ms.duration(),
             reports: self.reports.limits(),
-        };
+        });
         let due = DueConfig {
             interval: self.due_interval_ms.duration(),
             teams_max: self.due_teams_max.get_u32(),
@@ -307,17 +316,22 @@ impl Options {
         for problem in self.entitlement.problems() {
             problems.push(&format!("entitlement.{}", problem.field), problem.problem);
         }
-        let parts = settings.zip(notices.zip(growth)).zip(server.zip(database));
-        let config = parts.map(|((settings, (notices, growth)), (server, database))| Config {
-            settings,
-            limits,
-            due,
-            skew,
-            notices,
-            growth,
-            server,
-            database,
-            entitlement: self.entitlement,
+        let jobs = limits.zip(adoption).zip(notices.zip(growth));
+        let parts = settings.zip(jobs).zip(server.zip(database));
+        let config = parts.map(|((settings, jobs), (server, database))| {
+            let ((limits, (_, adoption)), (notices, growth)) = jobs;
+            Config {
+                settings,
+                limits,
+                due,
+                skew,
+                adoption,
+                notices,
+                growth,
+                server,
+                database,
+                entitlement: self.entitlement,
+            }
         });
         problems.finish(config)
     }

@@ -1,5 +1,6 @@
 //! owns token lots, expiry, charges, debts and the journal in Postgres
 
+mod adoption;
 mod app;
 pub mod archive;
 mod budgets;

@@ -111,6 +111,10 @@ pub const RECHARGE_UNFIT: &str = "RECHARGE_UNFIT";
 pub const ENTRY_UNKNOWN: &str = "ENTRY_UNKNOWN";
 /// An entry of unattributed usage is decided already.
 pub const ENTRY_DECIDED: &str = "ENTRY_DECIDED";
+/// Usage of the app was adopted by another team, or from another edge on.
+pub const APP_ADOPTED: &str = "APP_ADOPTED";
+/// A client id belongs to another app.
+pub const CLIENT_OF_OTHER_APP: &str = "CLIENT_OF_OTHER_APP";
 
 // === budgets ===
 

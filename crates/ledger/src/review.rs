@@ -212,7 +212,7 @@ fn decided_refusal() -> Refusal {
 }
 
 /// Writes decisions. Where somebody else decided meanwhile, the transaction is refused whole.
-async fn decide(
+pub(crate) async fn decide(
     tx: &mut Transaction<'static, Postgres>,
     verdict: &Verdict<'_>,
     decided: &[(i64, Option<ChargedAs>)],

@@ -41,6 +41,8 @@ pub struct Limits {
     pub known_clients_max: usize,
     /// Most entries of unattributed usage that one call decides about (D25).
     pub review_entries_max: usize,
+    /// How long before the first team of an app usage is adopted (D49).
+    pub adoption_age: Duration,
     /// How far ahead a published version begins at least (D51).
     pub change_lead: Duration,
     /// How long after its close date a lot still waits for usage that is on its way (D55).
@@ -78,6 +80,8 @@ pub struct Ledger {
     pub(crate) limits: Limits,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) metrics: Metrics,
+    /// Wakes whoever adopts usage, as soon as an app is registered.
+    pub(crate) adopted: Notify,
     /// Wakes whoever gives facts their places, as soon as some are committed.
     pub(crate) fresh: Notify,
     /// Where the order of facts stands, as this process saw it last: what wakes the streams.
@@ -121,6 +125,7 @@ impl Ledger {
             limits: parts.limits,
             directory: parts.directory,
             metrics: parts.metrics,
+            adopted: Notify::new(),
             fresh: Notify::new(),
             head: watch::Sender::new(None),
             exports: Arc::new(Semaphore::new(parts.limits.reports.exports_max)),

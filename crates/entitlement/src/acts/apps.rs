@@ -106,6 +106,10 @@ impl Act for AssignApp {
             AssignPlan::Append(link) => link,
         };
         store::append_assignment_in_tx(tx, &link).await?;
+        if history.last().is_none() {
+            // what it used before is charged to its first team, once that is in force (D49)
+            store::note_adoption_in_tx(tx, self.app_id, link.team_id, link.from, link.from).await?;
+        }
         // writing takes time, and the edge has to be far enough from the commit, not from the plan (D51)
         if !link.set_up && acts.rules.first_edge_after(acts.now()) > link.from {
             return Ok(Step::Again);

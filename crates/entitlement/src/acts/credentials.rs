@@ -66,6 +66,11 @@ impl Act for CreateCredential {
             known_from: new.known_from,
         };
         store::insert_credential_in_tx(tx, row).await?;
+        let first_team = store::first_team_in_tx(tx, self.app_id).await?;
+        if let Some((team_id, from)) = first_team.filter(|(_, from)| new.known_from < *from) {
+            // it is known in windows from before the app's first team: the ledger may have been told without it
+            store::note_adoption_in_tx(tx, self.app_id, team_id, from, from).await?;
+        }
         let trial_before = account.trial.trial.filter(|_| new.trial.is_some());
         let entry = AuditEntry {
             at: now,

@@ -1,3 +1,4 @@
-//! Clock-driven loops. This service has one: everything else is true without a job.
+//! Clock-driven loops. Everything of this service is true without a job; what the ledger makes of it needs one.
 
+pub(crate) mod adopt;
 pub(crate) mod clock_check;

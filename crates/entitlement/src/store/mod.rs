@@ -7,6 +7,7 @@
 //! the statement that waited. Resolution takes no lock at all: it reads rows that are only ever added.
 
 mod accounts;
+mod adoption;
 mod apps;
 mod directory;
 mod installation;
@@ -26,6 +27,7 @@ pub(crate) use accounts::{
     AccountRecord, TeamRecord, account_in_tx, insert_account_in_tx, insert_team_in_tx, kind_text,
     set_trial_in_tx, team_in_tx,
 };
+pub(crate) use adoption::{DueAdoption, first_team_in_tx, note_adoption_in_tx};
 pub(crate) use apps::{
     AppListing, NewCredentialRow, app_in_tx, append_assignment_in_tx, assignments_in_tx, credentials_in_tx,
     insert_app_in_tx, insert_credential_in_tx,

@@ -1,7 +1,7 @@
 //! A service on its own database, and short words for what tests do with it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::{
         Arc, Mutex,
@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use drawdown_entitlement::{Hierarchy, Limits, Parts, Pepper, Resolutions, SettledUsage};
+use drawdown_entitlement::{Adopts, FirstTeam, Hierarchy, Limits, Parts, Pepper, Resolutions, SettledUsage};
 use drawdown_entitlement_core::Rules;
 use drawdown_proto::{
     entitlement::v1::{
@@ -69,6 +69,12 @@ pub(crate) struct FakeLedger {
     pub(crate) says_yes: AtomicBool,
     pub(crate) is_away: AtomicBool,
     pub(crate) questions: Mutex<Vec<(usize, Timestamp)>>,
+    /// What it was told of first teams, in order.
+    pub(crate) adopted: Mutex<Vec<FirstTeam>>,
+    /// It does what it is told, and its answer never arrives.
+    pub(crate) loses_answers: AtomicBool,
+    /// Apps that it does not take.
+    pub(crate) refuses: Mutex<BTreeSet<String>>,
 }
 
 impl FakeLedger {
@@ -88,6 +94,21 @@ impl SettledUsage for FakeLedger {
             let settled = self.settled.lock().unwrap();
             let in_range = |id: &String| settled.get(id).is_some_and(|window| *window >= from);
             Ok(self.says_yes.load(Ordering::SeqCst) || client_ids.iter().any(in_range))
+        })
+    }
+}
+
+impl Adopts for FakeLedger {
+    fn adopt(&self, first_team: FirstTeam) -> BoxFuture<'_, Result<(), Status>> {
+        Box::pin(async move {
+            if self.is_away.load(Ordering::SeqCst) {
+                return Err(Status::unavailable("away"));
+            }
+            if self.refuses.lock().unwrap().contains(&first_team.app_id.to_string()) {
+                return Err(Status::failed_precondition("refused"));
+            }
+            self.adopted.lock().unwrap().push(first_team);
+            if self.loses_answers.load(Ordering::SeqCst) { Err(Status::unavailable("gone")) } else { Ok(()) }
         })
     }
 }

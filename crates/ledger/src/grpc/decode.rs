@@ -39,7 +39,7 @@ const PRODUCERS_MAX: usize = 1024;
 /// The highest shard there may be.
 const SHARD_MAX: u32 = 65_535;
 /// Most client ids of one question.
-const CLIENTS_MAX: usize = 1000;
+pub(super) const CLIENTS_MAX: usize = 1000;
 
 /// A field that is parsed from its text.
 pub(super) fn parsed<T>(v: &mut Violations, field: &str, text: &str) -> Option<T>

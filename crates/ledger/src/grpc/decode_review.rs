@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use drawdown_ledger_core::Unattributable;
 use drawdown_proto::ledger::v1::{self, ReviewState};
 use drawdown_service::{Refusal, Violations};
-use drawdown_types::{ClientId, MeterSlug, Timestamp};
+use drawdown_types::{ClientId, MeterSlug, Timestamp, WindowSize};
 
 use super::{
-    decode::{NOTE_BYTES_MAX, optional_instant, parsed, request_id, text},
+    decode::{CLIENTS_MAX, NOTE_BYTES_MAX, instant, optional_instant, parsed, request_id, text},
     decode_report::list,
 };
 use crate::{
+    adoption::AdoptionOrder,
     reason,
     review::{Charged, Decision},
     store::review::UnattributedFilter,
@@ -112,4 +113,40 @@ pub(super) fn dismiss(
         request_id: request.request_id.clone(),
     });
     v.finish(reason::REQUEST_INVALID, decoded)
+}
+
+pub(super) fn adopt(request: &v1::AdoptUsageRequest, size: WindowSize) -> Result<AdoptionOrder, Refusal> {
+    let mut v = Violations::new();
+    request_id(&mut v, &request.request_id);
+    let account_id = parsed(&mut v, "account_id", &request.account_id);
+    let team_id = parsed(&mut v, "team_id", &request.team_id);
+    let app_id = parsed(&mut v, "app_id", &request.app_id);
+    if !(1..=CLIENTS_MAX).contains(&request.client_ids.len()) {
+        v.push("client_ids", format!("are {}, must be 1 to {CLIENTS_MAX}", request.client_ids.len()));
+    }
+    let mut seen = HashSet::new();
+    for (index, text) in request.client_ids.iter().take(CLIENTS_MAX).enumerate() {
+        let field = format!("client_ids[{index}]");
+        let client: Option<ClientId> = parsed(&mut v, &field, text);
+        if client.is_some() && !seen.insert(text) {
+            v.push(&field, "is there twice");
+        }
+    }
+    let account_since = instant(&mut v, "account_since", request.account_since.as_ref());
+    let assigned_from = instant(&mut v, "assigned_from", request.assigned_from.as_ref());
+    if let Some(at) = assigned_from.filter(|at| size.floor(*at) != *at) {
+        v.push("assigned_from", format!("is {at}, must be the edge of a window"));
+    }
+    let order = (|| {
+        Some(AdoptionOrder {
+            account_id: account_id?,
+            team_id: team_id?,
+            app_id: app_id?,
+            clients: request.client_ids.clone(),
+            account_since: account_since?,
+            assigned_from: assigned_from?,
+            request_id: request.request_id.clone(),
+        })
+    })();
+    v.finish(reason::REQUEST_INVALID, order)
 }

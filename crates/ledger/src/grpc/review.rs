@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use drawdown_proto::{
     ledger::v1::{
-        self, ChargeUnattributedRequest, ChargeUnattributedResponse, DecisionKind,
-        DismissUnattributedRequest, DismissUnattributedResponse, LeftEntry, ReviewDecision,
+        self, AdoptUsageRequest, AdoptUsageResponse, ChargeUnattributedRequest, ChargeUnattributedResponse,
+        DecisionKind, DismissUnattributedRequest, DismissUnattributedResponse, LeftEntry, ReviewDecision,
         review_service_server::ReviewService,
     },
     scalar::timestamp_to_proto,
@@ -99,6 +99,23 @@ impl Review {
             Mode::Real => self.0.commit_once(tx, key, response, self.0.clock.now()).await,
         }
     }
+
+    async fn adopt(&self, request: AdoptUsageRequest) -> Result<AdoptUsageResponse, Error> {
+        let order = decode_review::adopt(&request, self.0.settings.window_size)?;
+        let key = RequestKey::new("AdoptUsage", &request.request_id, &request.encode_to_vec());
+        let key = match self.0.once(key).await? {
+            Once::Answered(response) => return Ok(response),
+            Once::New(key) => key,
+        };
+        let (tx, adopted) = self.0.adopt(&order).await?;
+        let response = AdoptUsageResponse {
+            windows_from: Some(timestamp_to_proto(adopted.windows_from)),
+            windows_to: Some(timestamp_to_proto(adopted.windows_to)),
+        };
+        let response = self.0.commit_once(tx, key, response, self.0.clock.now()).await?;
+        self.0.adopted.notify_one();
+        Ok(response)
+    }
 }
 
 fn charged(entry: &ChargedEntry, mode: Mode) -> v1::ChargedEntry {
@@ -148,6 +165,7 @@ fn decision(read: &UnattributedRead) -> Result<Option<ReviewDecision>, Error> {
     let kind = match kind.as_str() {
         "charged" => DecisionKind::Charged,
         "dismissed" => DecisionKind::Dismissed,
+        "adopted" => DecisionKind::Adopted,
         other => return Err(Error::Broken(format!("a decision of kind {other}"))),
     };
     Ok(Some(ReviewDecision {
@@ -182,5 +200,12 @@ impl ReviewService for Review {
         request: Request<DismissUnattributedRequest>,
     ) -> Result<Response<DismissUnattributedResponse>, Status> {
         self.dismiss(request.into_inner()).await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn adopt_usage(
+        &self,
+        request: Request<AdoptUsageRequest>,
+    ) -> Result<Response<AdoptUsageResponse>, Status> {
+        self.adopt(request.into_inner()).await.map(Response::new).map_err(self.failed())
     }
 }

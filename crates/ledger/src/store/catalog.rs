@@ -74,6 +74,12 @@ pub async fn share_in_tx(tx: &mut PgConnection) -> Result<i64, Error> {
     Ok(sqlx::query_scalar!("select version from ledger.catalogue for share").fetch_one(tx).await?)
 }
 
+/// Holds the catalogue as it is until the transaction ends: waits for every posting under way, and every later one
+/// waits.
+pub async fn hold_in_tx(tx: &mut PgConnection) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar!("select version from ledger.catalogue for update").fetch_one(tx).await?)
+}
+
 /// The version of the catalogue as committed.
 pub async fn version_in_tx(tx: &mut PgConnection) -> Result<i64, Error> {
     Ok(sqlx::query_scalar!("select version from ledger.catalogue").fetch_one(tx).await?)

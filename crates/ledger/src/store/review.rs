@@ -133,11 +133,44 @@ pub struct Entry {
     pub decided: bool,
 }
 
+pub(super) struct EntryRow {
+    pub(super) entry: i64,
+    pub(super) client_id: String,
+    pub(super) meter: String,
+    pub(super) failed: bool,
+    pub(super) window_start: Instant,
+    pub(super) dimensions: String,
+    pub(super) events: i64,
+    pub(super) quantity: i64,
+    pub(super) distinct_values: Option<Vec<Vec<u8>>>,
+    pub(super) decided: bool,
+}
+
+impl EntryRow {
+    pub(super) fn entry(self) -> Result<Entry, Error> {
+        let values = self.distinct_values.map(|values| values.into_iter().map(Vec::into_boxed_slice));
+        Ok(Entry {
+            entry: self.entry,
+            client_id: self.client_id.parse().map_err(|e| Error::stored("client id")(Box::new(e)))?,
+            meter: self.meter.parse().map_err(|e| Error::stored("meter")(Box::new(e)))?,
+            failed: self.failed,
+            window: self.window_start.0,
+            dimensions: self.dimensions,
+            events: self.events,
+            quantity: self.quantity,
+            values: values.map(DistinctValues::new),
+            decided: self.decided,
+        })
+    }
+}
+
 /// Entries by name, as committed, in order of their names; those that do not exist are missing.
 pub async fn entries_in_tx(tx: &mut PgConnection, entries: &[i64]) -> Result<Vec<Entry>, Error> {
-    let rows = sqlx::query!(
-        r#"select u.entry, u.client_id, u.meter, u.failed, u.window_start, u.dimensions::text as "dimensions!",
-                  u.events, u.quantity, u.distinct_values, d.entry is not null as "decided!"
+    let rows = sqlx::query_as!(
+        EntryRow,
+        r#"select u.entry, u.client_id, u.meter, u.failed, u.window_start as "window_start: Instant",
+                  u.dimensions::text as "dimensions!", u.events, u.quantity, u.distinct_values,
+                  d.entry is not null as "decided!"
            from ledger.unattributed u
            left join ledger.review_decision d using (entry)
            where u.entry = any($1)
@@ -146,23 +179,7 @@ pub async fn entries_in_tx(tx: &mut PgConnection, entries: &[i64]) -> Result<Vec
     )
     .fetch_all(tx)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let values = row.distinct_values.map(|values| values.into_iter().map(Vec::into_boxed_slice));
-            Ok(Entry {
-                entry: row.entry,
-                client_id: row.client_id.parse().map_err(|e| Error::stored("client id")(Box::new(e)))?,
-                meter: row.meter.parse().map_err(|e| Error::stored("meter")(Box::new(e)))?,
-                failed: row.failed,
-                window: row.window_start.0,
-                dimensions: row.dimensions,
-                events: row.events,
-                quantity: row.quantity,
-                values: values.map(DistinctValues::new),
-                decided: row.decided,
-            })
-        })
-        .collect()
+    rows.into_iter().map(EntryRow::entry).collect()
 }
 
 /// The charge that an entry became.

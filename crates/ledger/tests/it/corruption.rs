@@ -4,7 +4,7 @@
 use drawdown_ledger::verify::{INVARIANTS, REPLAY};
 use drawdown_types::ProducerId;
 
-use crate::world::{Buyer, DAY, World, at, calls, calls_at, instead, usage_at};
+use crate::world::{Buyer, DAY, World, at, calls, calls_at, instead, nobody, usage_at};
 
 struct Corruption {
     sql: &'static str,
@@ -155,12 +155,22 @@ const CORRUPTIONS: &[Corruption] = &[
     },
     Corruption {
         sql: "delete from ledger.unattributed",
-        seen_by: &["batch_is_its_lines", "batch_is_its_receipt", "decisions_are_their_charges"],
+        seen_by: &[
+            "adopted_usage_is_of_its_app",
+            "batch_is_its_lines",
+            "batch_is_its_receipt",
+            "decisions_are_their_charges",
+        ],
     },
     Corruption {
-        sql: "update ledger.review_decision set charge_seq = charge_seq - 1",
+        sql: "update ledger.review_decision set charge_seq = charge_seq - 1 where kind = 'charged'",
         seen_by: &["decisions_are_their_charges"],
     },
+    Corruption {
+        sql: "update ledger.adoption set windows_to = windows_from",
+        seen_by: &["adopted_usage_is_of_its_app"],
+    },
+    Corruption { sql: "delete from ledger.adopted_client", seen_by: &["adopted_usage_is_of_its_app"] },
     Corruption {
         sql: "update ledger.charge set dimensions = '{}' where (team_id, seq) in (select team_id, charge_seq from ledger.review_decision)",
         seen_by: &["decisions_are_their_charges"],
@@ -246,14 +256,15 @@ pub(crate) async fn rich() -> (World, Buyer, ProducerId) {
     world.settle(producer, vec![calls_at(buyer, 20, "2026-03-10T13:29:00Z")]).await;
     world.purchase(buyer, 100, None).await.unwrap();
     world.purchase(buyer, 200, None).await.unwrap();
-    let nobody = drawdown_proto::ledger::v1::Line {
+    let stranger = drawdown_proto::ledger::v1::Line {
         client_id: "stranger".to_owned(),
-        attribution: Some(drawdown_proto::ledger::v1::line::Attribution::UnattributedReason(
-            "unknown_client".to_owned(),
-        )),
-        ..calls(buyer, 3)
+        ..nobody(calls(buyer, 3), "unknown_client")
     };
-    world.settle(producer, vec![nobody, calls_at(buyer, 4, "2026-03-10T13:30:00Z")]).await;
+    let orphan = drawdown_proto::ledger::v1::Line {
+        client_id: "orphan".to_owned(),
+        ..nobody(calls(buyer, 2), "no_team")
+    };
+    world.settle(producer, vec![stranger, orphan, calls_at(buyer, 4, "2026-03-10T13:30:00Z")]).await;
     world.budget(buyer, None, 1_000_000_000, &[50]).await.unwrap();
     world.clock.advance(DAY + DAY);
     world.settle(producer, vec![calls_at(buyer, 1, "2026-03-12T13:30:00Z")]).await;
@@ -264,7 +275,8 @@ pub(crate) async fn rich() -> (World, Buyer, ProducerId) {
     let owed = world.charges(buyer).await.remove(2);
     world.correct(buyer, &owed.charge_id, 3, Some(instead(2))).await.unwrap();
     let left = world.unattributed().await.iter().map(|usage| usage.entry).collect::<Vec<_>>();
-    world.decide(crate::review::charge(buyer, &left)).await.unwrap();
+    world.decide(crate::review::charge(buyer, &left[..1])).await.unwrap();
+    world.adopt_orphan(buyer).await;
     world.relay.look().await.unwrap();
     assert!(world.compact.up_to(at("2026-03-10T13:45:00Z")).await.unwrap() > 3);
     (world, buyer, producer)

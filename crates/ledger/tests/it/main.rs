@@ -1,6 +1,7 @@
 //! The ledger on a real Postgres: a database per test, handlers called in process.
 #![cfg(test)]
 
+mod adoption;
 mod archive;
 mod budgets;
 mod catalog;
