@@ -11,6 +11,7 @@ const FILES: &[&str] = &[
     "drawdown/ledger/v1/filter.proto",
     "drawdown/ledger/v1/correction.proto",
     "drawdown/ledger/v1/hold.proto",
+    "drawdown/ledger/v1/import.proto",
     "drawdown/ledger/v1/lot.proto",
     "drawdown/ledger/v1/notice.proto",
     "drawdown/ledger/v1/report.proto",

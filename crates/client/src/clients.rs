@@ -8,10 +8,11 @@ pub mod ledger {
     use drawdown_proto::ledger::v1::{
         budget_service_client::BudgetServiceClient, catalog_service_client::CatalogServiceClient,
         correction_service_client::CorrectionServiceClient, explain_service_client::ExplainServiceClient,
-        hold_service_client::HoldServiceClient, lot_service_client::LotServiceClient,
-        notice_service_client::NoticeServiceClient, report_service_client::ReportServiceClient,
-        review_service_client::ReviewServiceClient, settlement_service_client::SettlementServiceClient,
-        token_service_client::TokenServiceClient, what_if_service_client::WhatIfServiceClient,
+        hold_service_client::HoldServiceClient, import_service_client::ImportServiceClient,
+        lot_service_client::LotServiceClient, notice_service_client::NoticeServiceClient,
+        report_service_client::ReportServiceClient, review_service_client::ReviewServiceClient,
+        settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
+        what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -26,6 +27,14 @@ pub mod ledger {
     #[must_use]
     pub fn hold(channel: &Channel) -> HoldServiceClient<Transport> {
         HoldServiceClient::new(channel.unary())
+    }
+
+    /// Lots and debts of another platform.
+    #[must_use]
+    pub fn import(channel: &Channel) -> ImportServiceClient<Transport> {
+        ImportServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Lots after they were made.

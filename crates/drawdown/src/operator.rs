@@ -10,6 +10,7 @@ mod correction;
 mod explain;
 mod export;
 pub(crate) mod hierarchy;
+mod import;
 pub(crate) mod ledger;
 pub(crate) mod lots;
 pub(crate) mod notice;

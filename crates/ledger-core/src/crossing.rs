@@ -278,21 +278,24 @@ impl<'a> Walk<'a> {
             self.tell(at, Fact::DebtNetted { lot_id, from, to, owed: micros(self.owed) });
         }
         let balance = share.available.saturating_sub(self.owed);
-        self.zero(lowest.unwrap_or(balance), balance, at);
+        // Of usage from before an import it is known since when it is owed (D61).
+        let prior = |row: &&JournalRow| row.credit == Book::Consumed && row.charge_id.is_none();
+        let since = rows.iter().filter(prior).map(|row| row.effective_at).min().unwrap_or(at);
+        self.zero(lowest.unwrap_or(balance), balance, at, since);
         self.levels(lowest_share.unwrap_or(share), share, came, at);
     }
 
     /// The clock starts where a transaction ends below zero, and is cleared by one that ends at or above it
     /// (D48). A dip is told where no clock was running.
-    fn zero(&mut self, lowest: i128, balance: i128, at: Timestamp) {
+    fn zero(&mut self, lowest: i128, balance: i128, at: Timestamp, since: Timestamp) {
         let below = balance < 0;
         match self.negative_since {
             None if lowest < 0 => {
                 let deadline = below
-                    .then(|| at.checked_add(self.rules.grace()).unwrap_or(Timestamp::MAX))
+                    .then(|| since.checked_add(self.rules.grace()).unwrap_or(Timestamp::MAX))
                     .map(|end| self.window_size.ceil(end));
                 self.tell(at, Fact::BelowZero { lowest: micros(lowest), balance: micros(balance), deadline });
-                self.negative_since = below.then_some(at);
+                self.negative_since = below.then_some(since);
             }
             Some(since) if !below => {
                 self.tell(at, Fact::BackAtZero { balance: micros(balance), since });

@@ -96,6 +96,11 @@ pub enum Kind {
     Grant,
     /// A lot made larger by an admin: issued → lot.
     Adjustment,
+    /// What was left of a lot of another platform when it moved here: issued → lot (D61).
+    Import,
+    /// Usage of before a platform moved here that nobody had paid: uncharged → consumed (D61). It opens an
+    /// interval of the running debt; it has no charge and no price.
+    PriorDebt,
     /// A lot leaves for another team of the account: lot → moved.
     MoveOut,
     /// A lot arrives from another team of the account: moved → lot.
@@ -130,10 +135,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Purchase,
         Self::Grant,
         Self::Adjustment,
+        Self::Import,
+        Self::PriorDebt,
         Self::MoveOut,
         Self::MoveIn,
         Self::Void,
@@ -157,6 +164,8 @@ impl Kind {
             Self::Purchase => "purchase",
             Self::Grant => "grant",
             Self::Adjustment => "adjustment",
+            Self::Import => "import",
+            Self::PriorDebt => "prior_debt",
             Self::MoveOut => "move_out",
             Self::MoveIn => "move_in",
             Self::Void => "void",
@@ -178,7 +187,7 @@ impl Kind {
     #[must_use]
     pub const fn books(self) -> (Book, Book) {
         match self {
-            Self::Purchase | Self::Grant | Self::Adjustment => (Book::Issued, Book::Lot),
+            Self::Purchase | Self::Grant | Self::Adjustment | Self::Import => (Book::Issued, Book::Lot),
             Self::MoveOut => (Book::Lot, Book::Moved),
             Self::MoveIn => (Book::Moved, Book::Lot),
             Self::Void => (Book::Lot, Book::Void),
@@ -188,7 +197,7 @@ impl Kind {
             Self::Release => (Book::Held, Book::Lot),
             Self::Charge => (Book::Lot, Book::Consumed),
             Self::Capture => (Book::Held, Book::Consumed),
-            Self::Uncharged => (Book::Uncharged, Book::Consumed),
+            Self::Uncharged | Self::PriorDebt => (Book::Uncharged, Book::Consumed),
             Self::Netting => (Book::Lot, Book::Uncharged),
             Self::Expiry => (Book::Lot, Book::Expired),
             Self::Reversal => (Book::Consumed, Book::Lot),

@@ -26,6 +26,7 @@ mod correction;
 mod crossing;
 mod explain;
 mod hold;
+mod import;
 mod journal;
 mod lot;
 mod meter;
@@ -63,6 +64,7 @@ pub use explain::{
     explain, explain_correction, explain_rating,
 };
 pub use hold::{Hold, HoldEnd, HoldPart};
+pub use import::{Holdings, Import, ImportFault, ImportedLot, PriorDebt, import};
 pub use journal::{Book, DebtInterval, JournalRow, Kind, UnknownName};
 pub use lot::{Lot, LotState, PoolKind, draw_order};
 pub use meter::{Aggregation, DistinctValues, Period};

@@ -87,6 +87,8 @@ pub(crate) struct Posting<'a> {
     /// Beside each hold of the team: it is new or changed.
     touched_holds: Vec<bool>,
     at: Timestamp,
+    /// Since when the team is below zero, where that is known better than by the open transaction.
+    since: Option<Timestamp>,
     /// The open transaction has a number, because it has a row.
     numbered: bool,
     /// The open transaction did something.
@@ -108,6 +110,7 @@ impl<'a> Posting<'a> {
             live: Vec::new(),
             touched_holds,
             at: Timestamp::MIN,
+            since: None,
             numbered: false,
             active: false,
             changed: false,
@@ -137,6 +140,7 @@ impl<'a> Posting<'a> {
     /// Opens a transaction at `at`; instants never go back.
     pub(crate) fn begin(&mut self, at: Timestamp) {
         self.at = at;
+        self.since = None;
         self.numbered = false;
         self.active = false;
     }
@@ -150,10 +154,11 @@ impl<'a> Posting<'a> {
         self.changed = true;
         let available: i128 = (self.team.lots.iter().filter(|lot| lot.state_at(self.at) == LotState::Open))
             .fold(0, |sum, lot| sum.saturating_add(i128::from(lot.remaining.as_micros())));
+        let since = self.since.unwrap_or(self.at);
         let balance = &mut self.team.balance;
         balance.posted_at = Some(self.at);
         if available < i128::from(balance.uncharged().as_micros()) {
-            balance.negative_since.get_or_insert(self.at);
+            balance.negative_since.get_or_insert(since);
         } else {
             balance.negative_since = None;
         }
@@ -243,12 +248,12 @@ impl<'a> Posting<'a> {
 /// What a row of `kind` does to its lot.
 fn move_in_lot(lot: &mut Lot, kind: Kind, amount: MicroTokens) {
     let (taken, given) = match kind {
-        Kind::Purchase | Kind::Grant | Kind::Adjustment | Kind::MoveIn => {
+        Kind::Purchase | Kind::Grant | Kind::Adjustment | Kind::Import | Kind::MoveIn => {
             lot.granted = plus(lot.granted, amount);
             lot.remaining = plus(lot.remaining, amount);
             return;
         }
-        Kind::Uncharged | Kind::Cancellation => return,
+        Kind::Uncharged | Kind::PriorDebt | Kind::Cancellation => return,
         Kind::MoveOut => (&mut lot.remaining, &mut lot.moved),
         Kind::Void => (&mut lot.remaining, &mut lot.void),
         Kind::VoidExpired => (&mut lot.expired, &mut lot.void),

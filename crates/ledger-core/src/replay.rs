@@ -196,6 +196,7 @@ fn act(
             posting.add_lot(lot, first.kind, first.amount);
             posting.net();
         }
+        Kind::Import | Kind::PriorDebt => import(posting, stored, rows)?,
         Kind::Adjustment => {
             let place = place_of(posting, first)?;
             posting.change_lot(place, first.kind, first.amount, at_of(first));
@@ -225,6 +226,24 @@ const fn at_of(row: &JournalRow) -> Timestamp {
 fn place_of(posting: &Posting<'_>, row: &JournalRow) -> Result<usize, Violation> {
     let place = row.lot_id.and_then(|lot_id| posting.place_of(lot_id));
     place.ok_or(Violation::Lot { seq: row.seq, lot_id: row.lot_id })
+}
+
+/// Lots and debts of another platform are taken from the journal; what pays the debts is computed.
+fn import(posting: &mut Posting<'_>, stored: &Team, rows: &[JournalRow]) -> Result<(), Violation> {
+    for row in rows {
+        match row.kind {
+            Kind::Import => {
+                let lot = blank(stored, posting.team(), row)?;
+                posting.add_lot(lot, row.kind, row.amount);
+            }
+            Kind::PriorDebt => {
+                posting.owe_prior(row.amount, row.window.unwrap_or(row.effective_at), row.effective_at);
+            }
+            _ => {}
+        }
+    }
+    posting.net();
+    Ok(())
 }
 
 /// Tokens set aside: how much is taken from the journal, of which lots is computed.
@@ -284,6 +303,8 @@ fn take_back(posting: &mut Posting<'_>, rows: &[JournalRow]) -> Result<(), Viola
             Kind::Purchase
             | Kind::Grant
             | Kind::Adjustment
+            | Kind::Import
+            | Kind::PriorDebt
             | Kind::MoveOut
             | Kind::MoveIn
             | Kind::Hold

@@ -203,7 +203,7 @@ fn rolled(
     Ok(team)
 }
 
-fn view(team: &Team, at: Timestamp) -> BalanceView {
+pub(crate) fn view(team: &Team, at: Timestamp) -> BalanceView {
     let left_in =
         |state| sum(team.lots.iter().filter(|lot| lot.state_at(at) == state).map(|lot| lot.remaining));
     let available = left_in(LotState::Open);

@@ -39,6 +39,18 @@ pub enum Lag {
     Limit { windows_more: i64 },
 }
 
+/// A lot of another platform.
+#[derive(Clone, Debug)]
+pub struct ArrivalSeed {
+    pub pool: usize,
+    pub size: i64,
+    /// What is left of it; now and then nothing, or more than there was.
+    pub percent: i64,
+    pub bought: When,
+    pub start: When,
+    pub expiry: When,
+}
+
 /// When a hold is over by itself.
 #[derive(Clone, Copy, Debug)]
 pub enum Lasts {
@@ -68,6 +80,18 @@ pub enum Op {
         start: Option<When>,
         expiry: When,
         set_up: bool,
+    },
+    /// What is left of lots, and debts, of another platform.
+    Import {
+        team: usize,
+        lots: Vec<ArrivalSeed>,
+        /// Instants and amounts.
+        debts: Vec<(When, i64)>,
+        /// The oldest debt comes first.
+        sorted: bool,
+        since: Option<When>,
+        /// The team is said to hold what it would.
+        tied: bool,
     },
     Move {
         lot: usize,
@@ -248,6 +272,47 @@ fn holds() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// An instant that lies in the past, mostly.
+fn past() -> impl Strategy<Value = When> {
+    prop_oneof![
+        12 => (0..5 * HOUR).prop_map(|by| When::FromNow(-by)),
+        4 => (-6i64..1).prop_map(When::Hour),
+        1 => when(HOUR),
+    ]
+}
+
+fn imports() -> impl Strategy<Value = Op> {
+    let size = prop_oneof![3 => Just(1_000_000i64), 1 => Just(20_000i64), 3 => 100i64..3_000_000];
+    let percent = prop_oneof![3 => Just(100i64), 12 => 1i64..100, 1 => Just(0i64), 1 => Just(101i64)];
+    let lot = (0..POOLS.len(), size, percent, past(), when(3 * HOUR), when(4 * HOUR)).prop_map(
+        |(pool, size, percent, bought, start, expiry)| ArrivalSeed {
+            pool,
+            size,
+            percent,
+            bought,
+            start,
+            expiry,
+        },
+    );
+    let debt = (past(), prop_oneof![12 => 1i64..1_500_000, 1 => Just(0i64)]);
+    (
+        0..TEAMS,
+        prop::collection::vec(lot, 0..4),
+        prop::collection::vec(debt, 0..5),
+        prop::bool::weighted(0.9),
+        prop::option::weighted(0.4, past()),
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(|(team, lots, debts, sorted, since, tied)| Op::Import {
+            team,
+            lots,
+            debts,
+            sorted,
+            since,
+            tied,
+        })
+}
+
 fn corrections() -> impl Strategy<Value = Op> {
     let percent = prop_oneof![4 => Just(100i64), 4 => 1i64..100, 1 => Just(0i64), 1 => Just(101i64)];
     let again = prop::option::weighted(0.6, line());
@@ -307,6 +372,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => lots(),
         8 => holds(),
         6 => corrections(),
+        4 => imports(),
         3 => (0..TEAMS, when(3 * HOUR)).prop_map(|(team, at)| Op::Read { team, at }),
         1 => any::<bool>().prop_map(|stands| Op::Settlement { stands }),
     ]
@@ -372,7 +438,10 @@ impl Ledger {
     #[must_use]
     pub fn some_charge(&self, team: usize, which: usize) -> Option<usize> {
         let charges = &self.teams[team].charges;
-        let costs = |place: &usize| charges[*place].amount > 0 || which.is_multiple_of(4);
+        let costs = |place: &usize| {
+            // Usage from before an import is no charge.
+            charges[*place].name != crate::PRIOR && (charges[*place].amount > 0 || which.is_multiple_of(4))
+        };
         let newest: Vec<usize> = (0..charges.len()).rev().filter(costs).take(12).collect();
         which.checked_rem(newest.len()).map(|place| newest[place])
     }

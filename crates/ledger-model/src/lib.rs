@@ -8,12 +8,15 @@ mod corrections;
 mod debts;
 pub mod history;
 mod holds;
+mod imports;
 mod lots;
 mod moves;
 mod posting;
 mod rating;
 
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use imports::{Arrival, PRIOR};
 
 pub use calendar::{date_of, year_later};
 

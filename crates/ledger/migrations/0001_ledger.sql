@@ -278,6 +278,7 @@ create table ledger.lot (
 create index lot_live on ledger.lot (team_id) where closed_at is null and moved_to is null;
 create index lot_due on ledger.lot (closes_at) where closed_at is null and moved_to is null;
 create index lot_name on ledger.lot (lot_id);
+create index lot_order on ledger.lot (order_id) where order_id is not null;
 comment on table ledger.lot is
     'Batches of tokens, one row for each team they lived in (D46). No lot is ever deleted; a closed one is empty.';
 comment on column ledger.lot.original_micros is 'Size when it was made, which decides in the draw order (D4); travels with the lot.';
@@ -355,8 +356,8 @@ create table ledger.journal (
     posted_at timestamptz not null,
     transaction bigint not null check (transaction >= 1),
     kind text not null check (kind in (
-        'purchase', 'grant', 'adjustment', 'move_out', 'move_in', 'void', 'void_expired', 'chargeback', 'hold',
-        'release', 'charge', 'capture', 'uncharged', 'netting', 'expiry', 'reversal', 'cancellation')),
+        'purchase', 'grant', 'adjustment', 'import', 'prior_debt', 'move_out', 'move_in', 'void', 'void_expired',
+        'chargeback', 'hold', 'release', 'charge', 'capture', 'uncharged', 'netting', 'expiry', 'reversal', 'cancellation')),
     debit_book text not null,
     credit_book text not null,
     amount_micros bigint not null check (amount_micros > 0),
@@ -374,6 +375,8 @@ create table ledger.journal (
     check (case kind
         when 'purchase' then debit_book = 'issued' and credit_book = 'lot'
         when 'grant' then debit_book = 'issued' and credit_book = 'lot'
+        when 'import' then debit_book = 'issued' and credit_book = 'lot'
+        when 'prior_debt' then debit_book = 'uncharged' and credit_book = 'consumed'
         when 'adjustment' then debit_book = 'issued' and credit_book = 'lot'
         when 'move_out' then debit_book = 'lot' and credit_book = 'moved'
         when 'move_in' then debit_book = 'moved' and credit_book = 'lot'
@@ -390,12 +393,14 @@ create table ledger.journal (
         when 'reversal' then debit_book = 'consumed' and credit_book = 'lot'
         when 'cancellation' then debit_book = 'consumed' and credit_book = 'uncharged'
     end),
-    check ((lot_id is null) = (kind in ('uncharged', 'cancellation'))),
-    check ((charge_id is not null) = (kind in ('charge', 'capture', 'uncharged', 'chargeback', 'reversal', 'cancellation'))),
+    check ((lot_id is null) = (kind in ('uncharged', 'prior_debt', 'cancellation'))),
+    -- What a lot paid may be usage from before an import, which has no charge (D61).
+    check (kind = 'chargeback'
+           or (charge_id is not null) = (kind in ('charge', 'capture', 'uncharged', 'reversal', 'cancellation'))),
     check ((hold_id is not null) = (kind in ('hold', 'release', 'capture'))),
     check ((reverses is not null) = (kind in ('chargeback', 'reversal'))),
     check (debt_to_micros - debt_from_micros = case
-        when kind in ('uncharged', 'netting', 'chargeback', 'cancellation') or (kind = 'reversal' and debt_to_micros > 0)
+        when kind in ('uncharged', 'prior_debt', 'netting', 'chargeback', 'cancellation') or (kind = 'reversal' and debt_to_micros > 0)
         then amount_micros else 0 end)
 ) partition by range (posted_at);
 create index journal_reverses on ledger.journal (team_id, reverses) where reverses is not null;

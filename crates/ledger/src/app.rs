@@ -8,10 +8,11 @@ use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
     budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
     correction_service_server::CorrectionServiceServer, explain_service_server::ExplainServiceServer,
-    hold_service_server::HoldServiceServer, lot_service_server::LotServiceServer,
-    notice_service_server::NoticeServiceServer, report_service_server::ReportServiceServer,
-    review_service_server::ReviewServiceServer, settlement_service_server::SettlementServiceServer,
-    token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
+    hold_service_server::HoldServiceServer, import_service_server::ImportServiceServer,
+    lot_service_server::LotServiceServer, notice_service_server::NoticeServiceServer,
+    report_service_server::ReportServiceServer, review_service_server::ReviewServiceServer,
+    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
+    what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -20,8 +21,8 @@ use crate::{
     config::Config,
     directory::Entitlement,
     grpc::{
-        Budgets, Catalog, Corrections, Explain, Holds, Lots, Notices, Reports, Review, Settlement, Tokens,
-        WhatIf,
+        Budgets, Catalog, Corrections, Explain, Holds, Imports, Lots, Notices, Reports, Review, Settlement,
+        Tokens, WhatIf,
     },
     jobs::{adopt::Adopt, compact::Compact, due::Due, months::Months, relay::Relay, skew::Skew},
     metrics::Metrics,
@@ -108,6 +109,9 @@ fn with_services(server: Server, ledger: Arc<Ledger>, notices: Notices, bytes_ma
         .add_service(limited!(ExplainServiceServer, Explain))
         .add_service(limited!(HoldServiceServer, Holds))
         .add_service(limited!(LotServiceServer, Lots))
+        .add_service(
+            ImportServiceServer::new(Imports::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
+        )
         .add_service(NoticeServiceServer::new(notices).max_decoding_message_size(bytes_max))
         .add_service(limited!(ReportServiceServer, Reports))
         .add_service(limited!(ReviewServiceServer, Review))

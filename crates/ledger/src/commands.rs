@@ -42,18 +42,29 @@ impl Ledger {
         teams: &[TeamId],
         lots: &[LotId],
     ) -> Result<Command, Error> {
+        let teams: Vec<_> = teams.iter().map(|team| (account, *team)).collect();
+        self.begin_command_of(&teams, lots).await
+    }
+
+    /// The same for teams of several accounts.
+    pub(crate) async fn begin_command_of(
+        &self,
+        teams: &[(AccountId, TeamId)],
+        lots: &[LotId],
+    ) -> Result<Command, Error> {
         let mut tx = self.begin().await?;
-        teams::lock_in_tx(connection(&mut tx), teams.iter().map(|team| (account, *team)).collect()).await?;
+        teams::lock_in_tx(connection(&mut tx), teams.to_vec()).await?;
         let now = self.clock.now();
         let (loaded, _) = {
             let wanted = Wanted { lots, ..Wanted::default() };
-            teams::load_wanted_in_tx(connection(&mut tx), teams, &wanted).await?
+            let ids: Vec<TeamId> = teams.iter().map(|(_, team)| *team).collect();
+            teams::load_wanted_in_tx(connection(&mut tx), &ids, &wanted).await?
         };
         let mut stored = Vec::with_capacity(teams.len());
-        for team in teams {
+        for (account, team) in teams {
             let found = loaded.iter().find(|stored| stored.team.balance.team_id == *team).cloned();
             let found = found.ok_or_else(|| Error::Broken("a locked team is not there".to_owned()))?;
-            check_account(found.team.balance.account_id, account)?;
+            check_account(found.team.balance.account_id, *account)?;
             stored.push(found);
         }
         let last = stored.iter().filter_map(|stored| stored.team.balance.posted_at).max();
@@ -112,7 +123,7 @@ impl Command {
         lots.filter(|lot| lot.lot_id == lot_id)
             .map(|lot| {
                 let view = LotView { state: lot.state_at(self.now), lot: lot.clone() };
-                NotedLot { view, at: self.now, note: note.note.clone() }
+                NotedLot { view, at: self.now, note: note.of(lot_id).note.clone() }
             })
             .collect()
     }

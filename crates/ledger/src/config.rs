@@ -23,7 +23,7 @@ pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
 use crate::{
     reports::ReportLimits,
-    service::Limits,
+    service::{ImportLimits, Limits},
     store::{PoolConfig, Pooler},
 };
 
@@ -61,6 +61,10 @@ pub struct Options {
     pub sub_batch_lines: Count,
     /// The most of the latest lines of a key that one correction takes its refund from (D43).
     pub correction_lines_max: Count,
+    /// The most teams of one import.
+    pub import_teams_max: Count,
+    /// The most lots and debts of one import.
+    pub import_rows_max: Count,
     /// The most client ids whose newest window is remembered.
     pub known_clients_max: Count,
     /// The most rows of one page of a list.
@@ -214,6 +218,8 @@ impl Default for Options {
             change_lead_ms: Millis::from_millis(5_000),
             settle_allowance_ms: Millis::from_millis(300_000),
             batch_lines_max: Count::of(200_000),
+            import_teams_max: Count::of(100),
+            import_rows_max: Count::of(20_000),
             sub_batch_lines: Count::of(5_000),
             correction_lines_max: Count::of(10_000),
             known_clients_max: Count::of(200_000),
@@ -299,6 +305,10 @@ impl Options {
             settle_allowance: self.settle_allowance_ms.duration(),
             verify_timeout: self.verify_statement_timeout_ms.duration(),
             reports: self.reports.limits(),
+            import: ImportLimits {
+                teams_max: self.import_teams_max.get(),
+                rows_max: self.import_rows_max.get(),
+            },
         });
         let due = DueConfig {
             interval: self.due_interval_ms.duration(),

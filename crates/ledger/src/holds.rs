@@ -69,7 +69,7 @@ impl Ledger {
             at_least: order.at_least,
             expires_at: command.now.checked_add(order.lasts).unwrap_or(Timestamp::MAX),
         };
-        let note = LotNote { order_id: None, note: order.note.clone() };
+        let note = LotNote { note: order.note.clone(), ..LotNote::default() };
         self.act(command, hold_id, &note, |team, now, until| reserve(team, &wish, now, until, &self.settings))
             .await
     }

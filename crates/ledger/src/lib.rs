@@ -16,6 +16,7 @@ mod explain;
 pub mod export;
 pub mod grpc;
 mod holds;
+mod imports;
 pub mod jobs;
 mod lanes;
 mod lots;

@@ -87,6 +87,10 @@ pub const INSTANT_IN_FUTURE: &str = "INSTANT_IN_FUTURE";
 pub const INSTANT_BEFORE_POSTING: &str = "INSTANT_BEFORE_POSTING";
 /// The account is in its trial: end it before buying.
 pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";
+/// Teams would not hold what an import says they must.
+pub const IMPORT_NOT_TIED: &str = "IMPORT_NOT_TIED";
+/// Another lot was bought by the order.
+pub const ORDER_KNOWN: &str = "ORDER_KNOWN";
 /// There is no such team.
 pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 /// The team belongs to another account.

@@ -51,6 +51,17 @@ pub struct Limits {
     pub verify_timeout: Duration,
     /// Limits of reports.
     pub reports: ReportLimits,
+    /// Limits of imports.
+    pub import: ImportLimits,
+}
+
+/// Limits of an import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImportLimits {
+    /// Most teams of one request.
+    pub teams_max: usize,
+    /// Most lots and debts of all of them.
+    pub rows_max: usize,
 }
 
 /// What the ledger is made of.

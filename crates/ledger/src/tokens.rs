@@ -109,7 +109,7 @@ impl Ledger {
         let until = self.settled_until(command.now);
         let (now, mut team) = (command.now, only(&mut command)?.team.clone());
         let plan = purchase(&mut team, &bought, now, until, &self.settings).map_err(purchase_refusal)?;
-        let note = LotNote { order_id: Some(order_id), note: order.note.clone() };
+        let note = LotNote { order_id: Some(order_id), note: order.note.clone(), ..LotNote::default() };
         let set_up = order.purchased_at.is_some().then_some("purchase.set_up");
         let lot = self.write_lot(&mut command, team, &plan, lot_id, &note, set_up).await?;
         Ok((command.tx, lot, order_id))
@@ -131,7 +131,7 @@ impl Ledger {
         let until = self.settled_until(command.now);
         let (now, mut team) = (command.now, only(&mut command)?.team.clone());
         let plan = grant(&mut team, &granted, now, until, &self.settings).map_err(grant_refusal)?;
-        let note = LotNote { order_id: None, note: order.note.clone() };
+        let note = LotNote { note: order.note.clone(), ..LotNote::default() };
         let set_up = past.is_some().then_some("grant.set_up");
         let lot = self.write_lot(&mut command, team, &plan, granted.lot_id, &note, set_up).await?;
         Ok((command.tx, lot))

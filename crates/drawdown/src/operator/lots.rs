@@ -9,10 +9,13 @@ use drawdown_proto::ledger::v1::{
 };
 use drawdown_types::MicroTokens;
 
-use super::{Change, Connection, Pages};
+use super::{
+    Change, Connection, Pages,
+    import::{EXAMPLE, ImportLots},
+};
 use crate::output::{Column, json_of, name, text, tokens};
 
-/// Moves, adjusts and takes back lots
+/// Moves, adjusts, takes back and imports lots
 #[derive(Args, Debug)]
 pub(crate) struct LotCommand {
     #[command(flatten)]
@@ -87,6 +90,9 @@ enum LotAction {
         #[command(flatten)]
         which: Which,
     },
+    /// Imports lots and debts of another platform, with their original instants, and compares the sums
+    #[command(after_help = EXAMPLE)]
+    Import(ImportLots),
 }
 
 const LOT: [Column; 9] = [
@@ -153,6 +159,7 @@ impl LotCommand {
                 let answer = json_of("drawdown.ledger.v1.ChargeBackLotResponse", &answer)?;
                 return session.output.table(&answer, "lots", &LOT);
             }
+            LotAction::Import(import) => return import.run(&session).await,
         };
         session.output.record(&answer, "lot", &LOT)
     }

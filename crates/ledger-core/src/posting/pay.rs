@@ -45,6 +45,21 @@ impl Posting<'_> {
         Charged { uncharged: left, first_seq }
     }
 
+    /// Owes `amount` of usage from before an import, as a new item of the running debt (D61). The team counts as
+    /// below zero since `since`, should it be below zero in the end and not be already.
+    pub(crate) fn owe_prior(
+        &mut self,
+        amount: MicroTokens,
+        window: drawdown_types::Timestamp,
+        since: drawdown_types::Timestamp,
+    ) {
+        let from = self.team.balance.debt_opened;
+        let debt = Some(DebtInterval { from, to: plus(from, amount) });
+        let cause = Some(Cause { charge_id: None, price_id: None, window });
+        self.row(Kind::PriorDebt, amount, About { cause, debt, ..About::nothing(since) });
+        self.since = Some(self.since.map_or(since, |earlier| earlier.min(since)));
+    }
+
     /// Draws from lots valid at the window; gives what they do not cover.
     fn draw(&mut self, cause: Cause, amount: MicroTokens) -> MicroTokens {
         let mut left = amount;

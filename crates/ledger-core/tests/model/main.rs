@@ -17,7 +17,7 @@ use drawdown_ledger_model::{Hits, history};
 use crate::both::Both;
 
 /// Every rule and case that random histories must come upon.
-const RULES: [&str; 92] = [
+const RULES: [&str; 100] = [
     "D1 a purchase is refused",
     "D2 from 29 February",
     "D2 one year",
@@ -106,7 +106,15 @@ const RULES: [&str; 92] = [
     "D48 the clock starts",
     "D53 what does not fit",
     "D55 a close waits for settlement",
+    "D61 a debt arrives",
+    "D61 a debt that arrives is paid at once",
+    "D61 a lot arrives",
+    "D61 a lot arrives after its expiry",
+    "D61 a lot arrives before its start",
     "D61 a lot is set up",
+    "D61 an import is refused",
+    "D61 an import that does not tie",
+    "D61 the clock began before",
     "a batch cut in two",
     "a job",
     "a read before the last posting",

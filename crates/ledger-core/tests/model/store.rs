@@ -204,12 +204,12 @@ impl Store {
 
     /// Which lot paid how much of which charge, by comparing positions of the running debt (D7); what was
     /// taken back is not paid.
-    pub(crate) fn paid(&self, team_id: TeamId) -> BTreeMap<(ChargeId, LotId), i64> {
+    pub(crate) fn paid(&self, team_id: TeamId) -> BTreeMap<(Option<ChargeId>, LotId), i64> {
         let mut paid = BTreeMap::new();
         let lots = self.lots.keys().filter(|(team, _)| *team == team_id);
         for (_, lot_id) in lots {
             for payment in self.lot_journal(team_id, *lot_id).payments() {
-                *paid.entry((payment.charge_id.unwrap(), *lot_id)).or_default() += payment.amount.as_micros();
+                *paid.entry((payment.charge_id, *lot_id)).or_default() += payment.amount.as_micros();
             }
         }
         paid
@@ -224,9 +224,16 @@ fn check_row(row: &JournalRow) {
     if let Some(debt) = row.debt {
         assert_eq!(debt.to.as_micros() - debt.from.as_micros(), row.amount.as_micros());
     }
-    assert_eq!(row.lot_id.is_some(), !matches!(row.kind, Kind::Uncharged | Kind::Cancellation), "{row:?}");
-    let charged = row.credit == Book::Consumed || row.debit == Book::Consumed || row.kind == Kind::Chargeback;
-    assert_eq!((row.charge_id.is_some(), row.price_id.is_some()), (charged, charged), "{row:?}");
+    assert_eq!(
+        row.lot_id.is_some(),
+        !matches!(row.kind, Kind::Uncharged | Kind::PriorDebt | Kind::Cancellation),
+        "{row:?}"
+    );
+    let charged = row.credit == Book::Consumed || row.debit == Book::Consumed;
+    let charged = charged && row.kind != Kind::PriorDebt;
+    assert_eq!(row.charge_id.is_some(), row.price_id.is_some(), "{row:?}");
+    // A lot that is charged back may have paid usage from before an import.
+    assert!(row.charge_id.is_some() == charged || row.kind == Kind::Chargeback, "{row:?}");
     let held = row.debit == Book::Held || row.credit == Book::Held;
     assert_eq!(row.hold_id.is_some(), held, "{row:?}");
     assert_eq!(row.reverses.is_some(), matches!(row.kind, Kind::Chargeback | Kind::Reversal), "{row:?}");

@@ -1,7 +1,7 @@
 -- A lot's amounts in a team are the sums of its journal rows there: received, held, paid, forfeited, taken back, moved.
 with rows as (
     select account_id, team_id, lot_id,
-           coalesce(sum(amount_micros) filter (where kind in ('purchase', 'grant', 'adjustment', 'move_in')), 0) as granted,
+           coalesce(sum(amount_micros) filter (where kind in ('purchase', 'grant', 'adjustment', 'import', 'move_in')), 0) as granted,
            coalesce(sum(case credit_book when 'held' then amount_micros end), 0)
                - coalesce(sum(case debit_book when 'held' then amount_micros end), 0) as held,
            coalesce(sum(amount_micros) filter (where kind in ('charge', 'capture', 'netting')), 0)

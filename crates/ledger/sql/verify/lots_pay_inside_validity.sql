@@ -16,6 +16,6 @@ where j.kind in ('charge', 'capture')
                select m.window_start
                from ledger.journal m
                where m.account_id = j.account_id and m.team_id = j.team_id and m.lot_id = j.lot_id
-                 and m.kind in ('purchase', 'grant', 'move_in') and m.seq < j.seq
+                 and m.kind in ('purchase', 'grant', 'import', 'move_in') and m.seq < j.seq
                order by m.seq desc limit 1), l.valid_from)))
 order by team_id, j.seq

@@ -3,6 +3,7 @@
 use drawdown_ledger_core::LotJournal;
 use drawdown_types::{AccountId, LotId, OrderId, TeamId};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{journal, write::LotNote};
 use crate::error::Error;
@@ -35,7 +36,20 @@ pub async fn note_in_tx(tx: &mut PgConnection, account: AccountId, lot: LotId) -
     Ok(row.map_or_else(LotNote::default, |row| LotNote {
         order_id: row.order_id.map(OrderId::from_uuid),
         note: row.note,
+        ..LotNote::default()
     }))
+}
+
+/// One of `orders` that has bought a lot already, if one has.
+pub async fn known_order_in_tx(tx: &mut PgConnection, orders: &[OrderId]) -> Result<Option<OrderId>, Error> {
+    let orders: Vec<Uuid> = orders.iter().map(|order| order.as_uuid()).collect();
+    let known = sqlx::query_scalar!(
+        r#"select order_id as "order_id!" from ledger.lot where order_id = any($1) order by order_id limit 1"#,
+        &orders,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(known.map(OrderId::from_uuid))
 }
 
 /// The history of a lot in a team: its own rows, and those that opened the debt it netted.

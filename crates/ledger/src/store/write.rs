@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use drawdown_ledger_core::{Balance, BudgetMonth, Charge, JournalRow, Lot, Notice, Plan, Rated, Watch};
-use drawdown_types::{AccountId, AppId, ChargeId, HoldId, NoticeId, OrderId, TeamId, Timestamp};
+use drawdown_types::{AccountId, AppId, ChargeId, HoldId, LotId, NoticeId, OrderId, TeamId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -84,6 +84,16 @@ pub struct LotNote {
     pub order_id: Option<OrderId>,
     /// A note from whoever made it.
     pub note: String,
+    /// Where several lots are made at once: what each of them says instead.
+    pub each: HashMap<LotId, LotNote>,
+}
+
+impl LotNote {
+    /// What a lot says.
+    #[must_use]
+    pub fn of(&self, lot: LotId) -> &Self {
+        self.each.get(&lot).unwrap_or(self)
+    }
 }
 
 /// Everything one transaction writes.
@@ -196,12 +206,12 @@ impl<'a> Ending<'a> {
             balances.iter().map(|(row, _)| (row.team_id, row.account_id.as_uuid())).collect();
         // A lot that exists keeps what it was made with: these two columns are read for a new one only.
         let flex = |lot: &Lot| lot.pool_kind == drawdown_ledger_core::PoolKind::Flex;
-        let order = note.order_id.map_or_else(Uuid::nil, OrderId::as_uuid);
+        let order = |lot: &Lot| note.of(lot.lot_id).order_id.map_or_else(Uuid::nil, OrderId::as_uuid);
         let details = noted.notices.iter().map(|notice| serde_json::to_string(&notice.fact));
         Ok(Self {
             lots: &plan.lots,
-            notes: plan.lots.iter().map(|_| note.note.as_str()).collect(),
-            orders: plan.lots.iter().map(|lot| flex(lot).then_some(order)).collect(),
+            notes: plan.lots.iter().map(|lot| note.of(lot.lot_id).note.as_str()).collect(),
+            orders: plan.lots.iter().map(|lot| flex(lot).then(|| order(lot))).collect(),
             states: &plan.states,
             state_accounts: plan
                 .states

@@ -12,6 +12,7 @@ mod explain;
 mod export;
 mod gate;
 mod holds;
+mod imports;
 mod incremental;
 mod journal;
 mod lots;

@@ -81,13 +81,14 @@ impl Both {
             let team_id = id::<TeamId>("team", team as u64 + 1);
             let mine = self.store.charges.iter().filter(|charge| charge.team_id == team_id);
             let theirs = &self.naive.teams[team].charges;
+            let charged = theirs.iter().filter(|charge| charge.name != naive::PRIOR);
             let facts = |charge: &StoredCharge| {
                 let name = self.charge_of[&charge.charge_id];
                 (name, charge.quantity, charge.amount, charge.uncharged)
             };
             assert_eq!(
                 mine.map(facts).collect::<Vec<_>>(),
-                theirs.iter().map(|c| (c.name, c.quantity, c.amount, c.opened)).collect::<Vec<_>>()
+                charged.map(|c| (c.name, c.quantity, c.amount, c.opened)).collect::<Vec<_>>()
             );
             let mut paid: BTreeMap<((usize, usize), LotId), i64> = BTreeMap::new();
             for payment in self.naive.teams[team].payments.iter().filter(|payment| payment.amount > 0) {
@@ -95,8 +96,10 @@ impl Both {
                 *paid.entry((name, id("lot", payment.lot))).or_default() += payment.amount;
             }
             let mine = self.store.paid(team_id).into_iter();
+            let name =
+                |charge: Option<ChargeId>| charge.map_or(naive::PRIOR, |charge| self.charge_of[&charge]);
             let mine: BTreeMap<_, _> =
-                mine.map(|((charge, lot), paid)| ((self.charge_of[&charge], lot), paid)).collect();
+                mine.map(|((charge, lot), paid)| ((name(charge), lot), paid)).collect();
             assert_eq!(mine, paid, "which lot paid which item");
         }
         self.check_states();
@@ -118,7 +121,8 @@ impl Both {
         for team in 0..TEAMS {
             let team_id = id::<TeamId>("team", team as u64 + 1);
             let mine = self.store.charges.iter().filter(|charge| charge.team_id == team_id);
-            for (charge, theirs) in mine.zip(&self.naive.teams[team].charges) {
+            let theirs = self.naive.teams[team].charges.iter();
+            for (charge, theirs) in mine.zip(theirs.filter(|charge| charge.name != naive::PRIOR)) {
                 let Some(price_id) = charge.rated.price_id() else { continue };
                 let cycle = Cycle::of(instant(theirs.window));
                 assert_eq!(charge.window, instant(theirs.window));

@@ -8,7 +8,11 @@ impl Both {
         let Some(place) = self.naive.some_charge(*team, *charge) else { return };
         let team_id = self.teams[*team].balance.team_id;
         let standing = self.naive.standing(*team, place);
-        let stored = self.store.charges.iter().filter(|charge| charge.team_id == team_id).nth(place).unwrap();
+        // Usage from before an import is no charge.
+        let prior =
+            self.naive.teams[*team].charges[..place].iter().filter(|charge| charge.name == naive::PRIOR);
+        let nth = place - prior.count();
+        let stored = self.store.charges.iter().filter(|charge| charge.team_id == team_id).nth(nth).unwrap();
         let corrected = StandingCharge {
             charge_id: stored.charge_id,
             team_id,

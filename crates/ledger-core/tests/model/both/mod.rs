@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 mod batches;
 mod checks;
 mod corrections;
+mod imports;
 mod lots;
 mod moves;
 
@@ -123,6 +124,7 @@ impl Both {
                 self.publish(*kind, from, *change);
             }
             Op::Batch { lines, split, last } => self.batch(lines, *split, *last),
+            Op::Import { .. } => self.import(op),
             Op::Move { lot, from, to } => self.move_lot(*lot, *from, *to),
             Op::Adjust { lot, team, delta } => self.adjust(*lot, *team, *delta),
             Op::Refund { lot, team, amount } => self.refund(*lot, *team, *amount),

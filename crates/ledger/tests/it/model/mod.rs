@@ -142,7 +142,7 @@ impl Both {
             Op::Extend { team, hold, lasts, more } => self.extend(*team, *hold, *lasts, *more).await,
             Op::Release { team, hold } => self.release(*team, *hold).await,
             Op::Correct { .. } => self.correct(op).await,
-            Op::Publish { .. } | Op::Settlement { .. } => {}
+            Op::Publish { .. } | Op::Settlement { .. } | Op::Import { .. } => {}
         }
         self.compare().await;
     }
