@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     machine::{Workspace, on_path, output, run},
+    pip,
     tidy::tree,
 };
 
@@ -26,7 +27,7 @@ const SECRETS: [&str; 5] = [
 const PINS: &str = "tests/pip/requirements.txt";
 
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<ExitCode> {
-    let tools = install(workspace)?;
+    let tools = pip::install(workspace, "deploy-tools", PINS)?;
     let tool = |name: &str| workspace.command(tools.join("bin").join(name));
     run(tool("hadolint").arg("deploy/Dockerfile"))?;
     let mut compose = tool("docker-compose");
@@ -64,31 +65,6 @@ fn is_shell(root: &Path, path: &Path) -> bool {
     let first =
         || fs::read_to_string(root.join(path)).is_ok_and(|text| text.starts_with("#!/usr/bin/env bash"));
     path.extension().map_or_else(first, |extension| extension == "sh")
-}
-
-/// The pinned pip packages, in a venv below the build. Made anew only when the pins change.
-fn install(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let venv = workspace.target.join("deploy-tools");
-    let wanted = fs::read_to_string(workspace.root.join(PINS)).with_context(|| format!("read {PINS}"))?;
-    let stamp = venv.join("pins");
-    if fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
-        return Ok(venv);
-    }
-    run(workspace.command("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    let mut pip = workspace.command(venv.join("bin/python3"));
-    run(pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-input",
-        "--only-binary",
-        ":all:",
-        "--requirement",
-        PINS,
-    ]))?;
-    fs::write(&stamp, wanted).context("write the stamp of the tools")?;
-    Ok(venv)
 }
 
 /// Prometheus' own checker; Debian has it in the package of the server.

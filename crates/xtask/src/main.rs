@@ -5,8 +5,10 @@
 
 mod contracts;
 mod deploy;
+mod export;
 mod machine;
 mod metrics;
+mod pip;
 mod programs;
 mod queries;
 mod servers;
@@ -58,6 +60,8 @@ enum Task {
     },
     /// Check the files of deploy/ and the shell scripts
     DeployCheck,
+    /// Have files of usage read by programs that are not ours
+    ExportCheck,
     /// Check the scrape pages of the last demo with promtool
     MetricsCheck,
     /// Run a command with private servers in its environment; without one, start them and stop them again
@@ -114,6 +118,7 @@ fn run(workspace: &Workspace, task: Task) -> anyhow::Result<ExitCode> {
         Task::Sqlx { step: Queries::Prepare } => queries::prepare(workspace),
         Task::Sqlx { step: Queries::Check } => queries::check(workspace),
         Task::DeployCheck => deploy::check(workspace),
+        Task::ExportCheck => export::check(workspace),
         Task::MetricsCheck => metrics::check(workspace),
         Task::Servers { command } => servers::with_servers(workspace, &command),
     }

@@ -1,6 +1,7 @@
 //! Files of usage.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::Write,
     path::{Path, PathBuf},
@@ -8,9 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
-use drawdown_client::ledger::report_streams;
-use drawdown_proto::ledger::v1::{
-    self as pb, ExportSummary, ExportUsageRequest, ExportUsageResponse, FocusSettings,
+use drawdown_client::{entitlement::hierarchy, ledger::report_streams};
+use drawdown_proto::{
+    entitlement::v1::{GetAccountRequest, ListTeamsRequest},
+    ledger::v1::{self as pb, ExportSummary, ExportUsageRequest, ExportUsageResponse, FocusSettings},
 };
 use sha2::{Digest as _, Sha256};
 use tonic::Streaming;
@@ -20,6 +22,9 @@ use super::{
     reports::{Filter, complete},
 };
 use crate::output::{Column, json_of, number, text, tokens};
+
+/// Teams asked for at once.
+const TEAMS_PAGE: u32 = 1000;
 
 /// A file of usage.
 #[derive(Args, Debug)]
@@ -82,18 +87,16 @@ impl ExportArguments {
             ExportFormat::Parquet => pb::ExportFormat::Parquet,
             ExportFormat::Focus => pb::ExportFormat::Focus,
         };
-        let focus = FocusSettings {
-            billing_currency: self.billing_currency.unwrap_or_default(),
-            token_price: self.token_price.unwrap_or_default(),
-            provider_name: self.provider.unwrap_or_default(),
-            service_name: self.service.unwrap_or_default(),
+        let focus = match self.format {
+            ExportFormat::Focus => Some(self.focus(session).await?),
+            ExportFormat::Csv | ExportFormat::Parquet => None,
         };
         let request = ExportUsageRequest {
             account_id: self.account,
             team_id: self.team,
             filter: Some(self.filter.wire()),
             format: format.into(),
-            focus: (self.format == ExportFormat::Focus).then_some(focus),
+            focus,
         };
         let stream = report_streams(&session.ledger).export_usage(request).await?.into_inner();
         let Some(out) = self.out else {
@@ -103,6 +106,32 @@ impl ExportArguments {
         let summary = json_of("drawdown.ledger.v1.ExportSummary", &summary)?;
         session.output.record(&summary, "", &SUMMARY)?;
         complete(session, &summary)
+    }
+
+    /// What a FOCUS file must say: what was given, and the names that entitlement knows.
+    async fn focus(&self, session: &Session) -> Result<FocusSettings> {
+        let mut client = hierarchy(&session.entitlement);
+        let account = GetAccountRequest { account_id: self.account.clone() };
+        let account = client.get_account(account).await?.into_inner().account.context("no account")?;
+        let (mut team_names, mut page_token) = (HashMap::new(), String::new());
+        loop {
+            let request =
+                ListTeamsRequest { account_id: self.account.clone(), page_size: TEAMS_PAGE, page_token };
+            let page = client.list_teams(request).await?.into_inner();
+            team_names.extend(page.teams.into_iter().map(|team| (team.team_id, team.name)));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        Ok(FocusSettings {
+            billing_currency: self.billing_currency.clone().unwrap_or_default(),
+            token_price: self.token_price.clone().unwrap_or_default(),
+            provider_name: self.provider.clone().unwrap_or_default(),
+            service_name: self.service.clone().unwrap_or_default(),
+            account_name: account.name,
+            team_names,
+        })
     }
 }
 

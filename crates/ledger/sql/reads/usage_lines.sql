@@ -1,6 +1,6 @@
 -- Charges of some teams of one account, one line for each day and all other keys. As usage_sums.sql, with
--- whole sets of dimensions as keys; read row by row. Corrections (D11) are lines of their own, by the month
--- they were posted in. Texts are ordered by their bytes, so a file is the same on every server.
+-- whole sets of dimensions as keys; read row by row. What corrections took back and charged instead (D43) are
+-- lines of their own, by the month they were posted in. Texts are ordered by their bytes, so a file is the same on every server.
 with teams as (
     select team_id, after_seq, paid_micros, opened_micros
     from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
@@ -26,7 +26,7 @@ with teams as (
     group by i.charge_id
 )
 select date_bin('1 day', c.window_start, timestamptz '1970-01-01 00:00:00+00') as "day!: Instant",
-       case when least(c.events, c.quantity, c.amount_micros) < 0 then date_trunc('month', c.posted_at, 'UTC') end
+       case when c.corrects is not null then date_trunc('month', c.posted_at, 'UTC') end
            as "corrected_in: Instant",
        c.team_id as "team_id!",
        c.app_id as "app_id!",

@@ -7,7 +7,7 @@
 //! - `EffectiveCost`, `ListCost` and `ContractedCost` value every token at that price, also what is still owed
 //!   and tokens that were given away.
 //! - `BilledCost` is 0: usage is paid by purchases made ahead, which are billed by their orders, not by usage.
-//! - Names of accounts and teams are not the ledger's: only their ids are given.
+//! - Names of accounts and teams are not the ledger's: they are told too.
 //! - `BillingPeriod` is the UTC month of the usage. A correction (D11) that is posted in a later month is of that
 //!   month, with the days of the usage that it corrects, and has `ChargeClass` `Correction`; one that is posted
 //!   in the month of the usage has none, as the specification says. Its quantities and costs may be below zero.
@@ -37,7 +37,7 @@ type Column = (&'static str, fn(&Row<'_>) -> String);
 const COLUMNS: [Column; 48] = [
     ("BilledCost", |_| "0.0".to_owned()),
     ("BillingAccountId", |row| row.account.to_owned()),
-    ("BillingAccountName", null),
+    ("BillingAccountName", |row| row.settings.account_name.clone()),
     ("BillingAccountType", |_| "Account".to_owned()),
     ("BillingCurrency", |row| row.settings.billing_currency.clone()),
     ("BillingPeriodEnd", |row| row.period.1.clone()),
@@ -77,7 +77,7 @@ const COLUMNS: [Column; 48] = [
     ("SkuPriceDetails", null),
     ("SkuPriceId", |row| row.meter()),
     ("SubAccountId", |row| row.usage.team_id.clone()),
-    ("SubAccountName", null),
+    ("SubAccountName", |row| row.team_name()),
     ("SubAccountType", |_| "Team".to_owned()),
     ("Tags", |row| row.tags.clone()),
     ("x_ClientId", |row| row.usage.client_id.clone()),
@@ -109,6 +109,10 @@ impl Row<'_> {
 
     fn provider(&self) -> String {
         self.settings.provider_name.clone()
+    }
+
+    fn team_name(&self) -> String {
+        self.settings.team_names.get(&self.usage.team_id).unwrap_or(&self.usage.team_id).clone()
     }
 
     fn meter(&self) -> String {
@@ -161,6 +165,10 @@ pub struct FocusSettings {
     pub provider_name: String,
     /// What the platform is called.
     pub service_name: String,
+    /// What people call the account.
+    pub account_name: String,
+    /// What people call its teams, by `team_…`; a team without a name is named by its id.
+    pub team_names: BTreeMap<String, String>,
 }
 
 /// Millionths as a decimal number. It always has a point: readers that guess a column's type by its text

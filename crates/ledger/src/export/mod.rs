@@ -20,7 +20,7 @@ pub use focus::{FocusSettings, TokenPrice};
 pub struct UsageLine {
     /// Start of the UTC day.
     pub day: Timestamp,
-    /// For corrections, which may be below zero: start of the UTC month in which they were posted.
+    /// For corrections, which may be below zero, and what is charged instead: start of the UTC month in which they were posted.
     pub corrected_in: Option<Timestamp>,
     /// `team_…`.
     pub team_id: String,

@@ -1,4 +1,5 @@
-//! Files as their readers see them, by the libraries' own readers.
+//! Files as their readers see them, by the libraries' own readers here and by others in
+//! `cargo xtask export-check`.
 
 use ::parquet::{
     file::reader::{FileReader, SerializedFileReader},
@@ -55,6 +56,8 @@ fn focus() -> Format {
         token_price: "3.000001".parse().unwrap(),
         provider_name: "Acme, Inc.".to_owned(),
         service_name: "Acme API".to_owned(),
+        account_name: "Buyer".to_owned(),
+        team_names: [("team_a".to_owned(), "Maps".to_owned())].into(),
     })
 }
 
@@ -118,6 +121,7 @@ fn focus_costs_are_exact_on_every_line() {
         ("2026-12-31T00:00:00Z", "2027-01-01T00:00:00Z")
     );
     assert_eq!((cell(&rows, 1, "PricingCurrency"), cell(&rows, 1, "BillingCurrency")), ("Tokens", "USD"));
+    assert_eq!((cell(&rows, 1, "BillingAccountName"), cell(&rows, 1, "SubAccountName")), ("Buyer", "Maps"));
     assert_eq!((cell(&rows, 1, "Tags"), cell(&rows, 2, "Tags")), ("", r#"{"dimension/region":"e\"u"}"#));
     assert!("-1".parse::<TokenPrice>().is_err() && "1.0000001".parse::<TokenPrice>().is_err());
 }
@@ -194,9 +198,16 @@ fn focus_has_the_columns_of_the_published_specification() {
         }
     }
     // What the specification asks of usage beside types.
-    for name in
-        ["PricingCategory", "PricingQuantity", "PricingUnit", "ConsumedQuantity", "ConsumedUnit", "SkuId"]
-    {
+    for name in [
+        "PricingCategory",
+        "PricingQuantity",
+        "PricingUnit",
+        "ConsumedQuantity",
+        "ConsumedUnit",
+        "SkuId",
+        "BillingAccountName",
+        "SubAccountName",
+    ] {
         assert!(!cell(&rows, 1, name).is_empty(), "{name} of usage must not be null");
     }
 }

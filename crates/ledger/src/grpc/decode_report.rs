@@ -277,6 +277,8 @@ pub(super) fn forecast(
 
 /// The longest name in a file, in bytes.
 const FILE_NAME_BYTES_MAX: usize = 200;
+/// Most names of teams: more than any account has teams.
+const TEAM_NAMES_MAX: usize = 10_000;
 
 pub(super) fn export(request: &v1::ExportUsageRequest) -> Result<ExportQuestion, Refusal> {
     let mut v = Violations::new();
@@ -316,11 +318,29 @@ fn focus_settings(v: &mut Violations, focus: &v1::FocusSettings) -> Option<Focus
     let token_price = parsed(v, "token_price", &focus.token_price);
     let provider_name = text(v, "provider_name", &focus.provider_name, 1, FILE_NAME_BYTES_MAX);
     let service_name = text(v, "service_name", &focus.service_name, 1, FILE_NAME_BYTES_MAX);
+    let account_name = text(v, "account_name", &focus.account_name, 1, FILE_NAME_BYTES_MAX);
+    let team_names = team_names(v, focus);
     is_code.then_some(())?;
     Some(FocusSettings {
         billing_currency: currency.clone(),
         token_price: token_price?,
         provider_name: provider_name?,
         service_name: service_name?,
+        account_name: account_name?,
+        team_names,
     })
+}
+
+fn team_names(v: &mut Violations, focus: &v1::FocusSettings) -> BTreeMap<String, String> {
+    if focus.team_names.len() > TEAM_NAMES_MAX {
+        v.push("team_names", format!("are {}, at most {TEAM_NAMES_MAX}", focus.team_names.len()));
+    }
+    // Sorted, so that violations always come in the same order.
+    let sorted: BTreeMap<_, _> = focus.team_names.iter().take(TEAM_NAMES_MAX).collect();
+    let named = sorted.into_iter().filter_map(|(team, name)| {
+        let field = format!("team_names[{team}]");
+        let team: Option<TeamId> = parsed(v, &field, team);
+        team.zip(text(v, &field, name, 1, FILE_NAME_BYTES_MAX))
+    });
+    named.map(|(team, name)| (team.to_string(), name)).collect()
 }

@@ -1,12 +1,12 @@
 //! Files of usage: their sums are those of the report, and a reader that goes away takes nothing along.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use drawdown_ledger::grpc::Reports;
 use drawdown_proto::ledger::v1::{
-    ChargeFilter, ExportFormat, ExportSummary, ExportUsageRequest, FocusSettings, SummarizeUsageRequest,
-    UsageSums, report_service_server::ReportService,
+    ChargeFilter, ExportFormat, ExportSummary, ExportUsageRequest, FocusSettings, InsteadUsage,
+    SummarizeUsageRequest, UsageSums, report_service_server::ReportService,
 };
 use drawdown_service::config::Count;
 use drawdown_types::MicroTokens;
@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 
 use crate::{
     reports::owing,
-    world::{Buyer, World, at, proto, reason, refusal},
+    world::{Buyer, World, at, calls, instead, proto, reason, refusal},
 };
 
 fn days() -> ChargeFilter {
@@ -37,6 +37,8 @@ fn asked(buyer: Buyer, filter: ChargeFilter, format: ExportFormat) -> ExportUsag
         token_price: "2".to_owned(),
         provider_name: "Acme".to_owned(),
         service_name: "Acme API".to_owned(),
+        account_name: "Buyer".to_owned(),
+        team_names: HashMap::from([(buyer.team.to_string(), "Maps".to_owned())]),
     };
     ExportUsageRequest {
         account_id: buyer.account.to_string(),
@@ -168,9 +170,44 @@ async fn d31_a_file_follows_the_filters_and_its_sums_are_those_of_the_report() {
         assert_eq!(micros(&rows, "PricingCurrencyEffectiveCost"), expected.amount_micros);
         assert_eq!(micros(&rows, "x_UnchargedTokens"), expected.open_micros);
         assert_eq!(micros(&rows, "ConsumedQuantity"), 1_000_000 * expected.quantity);
+        assert!(column(&rows, "SubAccountName").all(|name| name == "Maps"));
         // Two euros a token.
         assert_eq!(micros(&rows, "EffectiveCost"), 2 * expected.amount_micros);
     }
+}
+
+#[tokio::test]
+async fn d11_corrections_are_lines_of_their_own_below_zero_or_instead() {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    world.purchase(buyer, 100, None).await.unwrap();
+    world.settle(producer, vec![calls(buyer, 40)]).await;
+    let charge = world.charges(buyer).await.remove(0).charge_id;
+    // Ten in the month of the usage, and all others in the next one, thirteen of another client id instead.
+    world.correct(buyer, &charge, 10, None).await.unwrap();
+    world.clock.set(at("2026-04-02T00:00:00Z"));
+    let usage = InsteadUsage { client_id: "client-right".to_owned(), ..instead(13) };
+    world.correct(buyer, &charge, 0, Some(usage)).await.unwrap();
+    let expected = totals(&world, buyer, days()).await;
+    assert_eq!((expected.quantity, expected.amount_micros), (13, 6_500_000));
+    let csv = file(&world, asked(buyer, days(), ExportFormat::Csv)).await.unwrap();
+    let rows = cells(&csv.bytes);
+    let lines =
+        ["corrected_in", "quantity", "amount_micros"].map(|name| column(&rows, name).collect::<Vec<_>>());
+    assert_eq!(lines[0], ["", "2026-03-01", "2026-04-01", "2026-04-01"]);
+    assert_eq!(lines[1], ["40", "-10", "-30", "13"]);
+    assert_eq!(lines[2], ["20000000", "-5000000", "-15000000", "6500000"]);
+    assert_eq!(csv.summary.sums, Some(expected));
+    let parquet = file(&world, asked(buyer, days(), ExportFormat::Parquet)).await.unwrap();
+    assert_eq!(parquet_sums(parquet.bytes), expected);
+    let focus = file(&world, asked(buyer, days(), ExportFormat::Focus)).await.unwrap();
+    let rows = cells(&focus.bytes);
+    let months = ["2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z"];
+    assert!(column(&rows, "ChargeClass").eq(["", "", "Correction", "Correction"]));
+    assert!(column(&rows, "BillingPeriodStart").eq([months[0], months[0], months[1], months[1]]));
+    assert!(column(&rows, "EffectiveCost").eq(["40.0", "-10.0", "-30.0", "13.0"]));
+    world.assert_clean().await;
 }
 
 #[tokio::test]
@@ -274,10 +311,24 @@ async fn what_can_not_be_exported_is_refused() {
         token_price: "-1".to_owned(),
         provider_name: String::new(),
         service_name: "x".repeat(201),
+        account_name: String::new(),
+        team_names: HashMap::from([
+            ("team".to_owned(), "x".to_owned()),
+            (buyer.team.to_string(), String::new()),
+        ]),
     };
     let wrong = ExportUsageRequest { focus: Some(focus), ..asked(buyer, days(), ExportFormat::Focus) };
     let (_, _, fields) = refusal(&file(&world, wrong).await.unwrap_err());
-    let expected = ["billing_currency", "token_price", "provider_name", "service_name"];
+    let named = format!("team_names[{}]", buyer.team);
+    let expected = [
+        "billing_currency",
+        "token_price",
+        "provider_name",
+        "service_name",
+        "account_name",
+        "team_names[team]",
+        &named,
+    ];
     assert_eq!(fields, expected.map(|name| format!("focus.{name}")));
     let foreign = asked(Buyer { account: other.account, ..buyer }, days(), ExportFormat::Csv);
     assert_eq!(reason(file(&world, foreign).await), "TEAM_UNKNOWN");
