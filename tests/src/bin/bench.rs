@@ -42,6 +42,9 @@ struct Args {
     /// Charges of the large ledger of `ledger-history`; the small one has a hundredth.
     #[arg(long, default_value_t = ledger::history::FULL)]
     charges: usize,
+    /// Charges of the month that `ledger-history` makes a statement of.
+    #[arg(long, default_value_t = ledger::month::FULL)]
+    statement_charges: usize,
     /// Apps; each uses ten meters.
     #[arg(long, default_value_t = 1000)]
     apps: usize,
@@ -69,7 +72,8 @@ async fn main() -> Result<()> {
             report(&args, &ledger::bench::run(size).await?)
         }
         Name::LedgerHistory => {
-            let size = ledger::history::Size { charges: args.charges, teams: args.teams };
+            let (charges, teams, statement_charges) = (args.charges, args.teams, args.statement_charges);
+            let size = ledger::history::Size { charges, teams, statement_charges };
             report(&args, &ledger::history::run(size).await?)
         }
     }

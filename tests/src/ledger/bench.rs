@@ -55,7 +55,7 @@ pub(super) const LOTS: [LotSize; 3] = [
     LotSize { tokens: 20, pool: v1::PoolKind::Promotional, minutes: 2 * MONTH },
     LotSize { tokens: 10_000_000, pool: v1::PoolKind::Flex, minutes: 12 * MONTH },
 ];
-const HOT_LOTS: [LotSize; 3] = [
+pub(super) const HOT_LOTS: [LotSize; 3] = [
     LotSize { tokens: 2_000, pool: v1::PoolKind::Free, minutes: MONTH },
     LotSize { tokens: 20_000, pool: v1::PoolKind::Promotional, minutes: 2 * MONTH },
     LotSize { tokens: 500_000_000, pool: v1::PoolKind::Flex, minutes: 12 * MONTH },

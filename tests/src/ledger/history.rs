@@ -3,7 +3,8 @@
 //! Two ledgers stand on one server: one with as many charges as asked for (ten millions), one with a
 //! hundredth of it. Both histories are made by real posting, over a month that a clock runs through, so
 //! they hold what posting makes. Then both take turns in posting, so that a ratio compares one minute with
-//! itself, and balances are read. At last every invariant of both is checked.
+//! itself, and balances are read. Every invariant of both is checked. At last one more team has a busy month in
+//! the large one, of which a statement and a file are made.
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 use std::{
@@ -21,6 +22,7 @@ use super::{
     bench::{LOTS, median, rate, settle},
     expected::{Expected, difference_micros},
     fleet::{Fleet, enter_catalog, window_of},
+    month::{self, Month},
     world::LedgerWorld,
     writer::ShardWriter,
 };
@@ -36,6 +38,8 @@ pub struct Size {
     pub charges: usize,
     /// Teams of each ledger.
     pub teams: usize,
+    /// Charges of the month of a statement.
+    pub statement_charges: usize,
 }
 
 /// How many times as large the large ledger is.
@@ -102,6 +106,7 @@ pub async fn run(size: Size) -> Result<Figures> {
     // What a verification costs that goes on from the clean one before, after a round of postings.
     large.post(BATCHES_PER_ROUND).await?;
     figures.add("verify_incremental_s", large.verify(Scope::Incremental).await?);
+    large.month(size.statement_charges, &mut figures).await?;
     figures.add("conservation_difference_micros", 0.0);
     figures.add("cpu_probe_ms", cpu_probe_ms());
     small.world.stop().await?;
@@ -177,6 +182,26 @@ impl Grown {
         }
         took.sort_unstable_by(f64::total_cmp);
         took.get(READS * 99 / 100).copied().context("no reads")
+    }
+
+    /// A month of one more team beside the others, its statement and its file.
+    async fn month(&mut self, charges: usize, figures: &mut Figures) -> Result<()> {
+        let month = Month::post(&self.world, &self.clock, charges).await?;
+        let names = if charges == month::FULL {
+            ["statement_1m_s", "statement_again_1m_s", "export_1m_s"]
+        } else {
+            ["statement_s", "statement_again_s", "export_s"]
+        };
+        let (issued, again) = month.statement_s(&self.world).await?;
+        let (export, lines) = month.export_s(&self.world).await?;
+        for (name, figure) in names.into_iter().zip([issued, again, export]) {
+            figures.add(name, figure);
+        }
+        figures.add("export_lines_count", as_f64(usize::try_from(lines)?));
+        let fleets = [(&self.fleet, &self.expected), (&month.fleet, &month.expected)];
+        let difference = difference_micros(&self.world.pool, &fleets).await?;
+        ensure!(difference == 0, "the ledger is {difference} micro-tokens off after the month");
+        Ok(())
     }
 
     /// Every invariant and every micro-token; gives the seconds that the invariants took.

@@ -10,6 +10,7 @@ pub mod drill;
 pub mod expected;
 pub mod fleet;
 pub mod history;
+pub mod month;
 pub mod wire;
 pub mod world;
 pub mod writer;

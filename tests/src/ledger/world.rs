@@ -11,7 +11,7 @@ use drawdown_ledger::{
     Options,
     directory::{ContractKind, Directory, TeamFacts},
     error::Error,
-    grpc::{Catalog, Holds, Lots, Settlement, Tokens},
+    grpc::{Catalog, Holds, Lots, Reports, Settlement, Tokens},
     metrics::Metrics,
     service::{Ledger, Parts},
     store::pool,
@@ -61,6 +61,8 @@ pub struct Handlers {
     pub lots: Lots,
     /// Batches.
     pub settlement: Settlement,
+    /// Statements and files.
+    pub reports: Reports,
 }
 
 /// A private Postgres and a ledger on it.
@@ -225,6 +227,7 @@ fn handlers(mut options: Options, clock: Arc<dyn Clock>, known: Arc<KnownTeams>)
         holds: Holds::new(Arc::clone(&ledger)),
         lots: Lots::new(Arc::clone(&ledger)),
         settlement: Settlement::new(Arc::clone(&ledger)),
+        reports: Reports::new(Arc::clone(&ledger)),
         ledger,
     })
 }
