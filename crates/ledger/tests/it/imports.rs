@@ -323,6 +323,7 @@ async fn every_wrong_field_is_named_at_once() {
         "teams[0].lots[3].order_id",
         "teams[0].debts[0].used_at",
         "teams[1].expected",
+        "teams[2].team_id",
         "teams[3].team_id",
     ];
     assert_eq!((code, fields), (Code::InvalidArgument, expected.map(str::to_owned).to_vec()));
