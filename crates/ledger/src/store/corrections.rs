@@ -19,7 +19,7 @@ pub struct StoredCharge {
     pub client_id: String,
     /// The meter's slug.
     pub meter: String,
-    /// How the meter adds up.
+    /// How the meter adds up; usage of one that is not in the catalogue is recorded as a sum.
     pub aggregation: String,
     /// The metered job failed.
     pub failed: bool,
@@ -50,7 +50,7 @@ pub async fn charge_in_tx(
 ) -> Result<Option<StoredCharge>, Error> {
     let found = sqlx::query_as!(
         StoredCharge,
-        r#"select c.seq, c.app_id, c.client_id, c.meter, m.aggregation, c.failed, c.window_start,
+        r#"select c.seq, c.app_id, c.client_id, c.meter, coalesce(m.aggregation, 'sum') as "aggregation!", c.failed, c.window_start,
                   c.dimensions::text as "dimensions!",
                   (c.events + coalesce(t.events, 0))::bigint as "events!",
                   (c.quantity + coalesce(t.quantity, 0))::bigint as "quantity!",
@@ -59,7 +59,7 @@ pub async fn charge_in_tx(
                   exists (select 1 from ledger.price p where p.price_id = c.price_id and p.charged_unit is not null)
                       as "by_unit!"
            from ledger.charge c
-           join ledger.meter m on m.slug = c.meter
+           left join ledger.meter m on m.slug = c.meter
            left join lateral (
                select sum(events) as events, sum(quantity) as quantity from ledger.charge
                where account_id = c.account_id and team_id = c.team_id and corrects = c.charge_id and quantity < 0
