@@ -74,7 +74,7 @@ pub struct Import {
     pub lots: Vec<ImportedLot>,
     /// Its debts, the oldest first: the order in which they are paid.
     pub debts: Vec<PriorDebt>,
-    /// Since when it has been below zero (D48); absent for now. Not in the future.
+    /// Since when it has been below zero (D48); where it is absent, the instant of the import. Not in the future.
     pub negative_since: Option<Timestamp>,
     /// What it must hold afterwards.
     pub expected: Holdings,
