@@ -23,22 +23,26 @@ with lots as (
     where team_id = any($1) and ((closed_at is null and moved_to is null) or lot_id = any($6))
     group by team_id
 ), holds as (
+    -- The parts of a hold in the order in which it took them. The aggregates say it themselves: grouping sorts by
+    -- team, and no sort keeps the order of equals.
     select h.team_id,
-           array_agg(h.hold_id) as ids,
-           array_agg(h.app_id) as apps,
-           array_agg(h.window_start) as windows,
-           array_agg(h.made_at) as made_at,
-           array_agg(h.expires_at) as expires_at,
-           array_agg(p.lot_id) as lots,
-           array_agg(p.taken_micros) as taken,
-           array_agg(p.remaining_micros) as remaining
-    from (select * from ledger.hold where team_id = any($1) and ended_at is null order by hold_id) h
+           array_agg(h.hold_id order by h.hold_id, p.part) as ids,
+           array_agg(h.app_id order by h.hold_id, p.part) as apps,
+           array_agg(h.window_start order by h.hold_id, p.part) as windows,
+           array_agg(h.made_at order by h.hold_id, p.part) as made_at,
+           array_agg(h.expires_at order by h.hold_id, p.part) as expires_at,
+           array_agg(p.lot_id order by h.hold_id, p.part) as lots,
+           array_agg(p.taken_micros order by h.hold_id, p.part) as taken,
+           array_agg(p.remaining_micros order by h.hold_id, p.part) as remaining
+    from ledger.hold h
+    -- One probe of the key for each open hold, of which there are few: the parts of ended ones are not read.
     cross join lateral (
-        select lot_id, taken_micros, remaining_micros
+        select part, lot_id, taken_micros, remaining_micros
         from ledger.hold_lot
         where account_id = h.account_id and team_id = h.team_id and hold_id = h.hold_id
-        order by part
+        offset 0
     ) p
+    where h.team_id = any($1) and h.ended_at is null
     group by h.team_id
 ), states as (
     select s.team_id,

@@ -1,6 +1,6 @@
 //! Holds (D45) through the handlers and on the real database.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use drawdown_ledger::{config::DueConfig, jobs::due::Due};
 use drawdown_proto::ledger::v1::{
@@ -327,5 +327,27 @@ async fn holds_postings_and_releases_at_once_never_deadlock_and_end_exact() {
     let balance = world.balance(buyer).await;
     assert_eq!((balance.held_micros, balance.used_micros), (0, 9_000_000));
     assert_eq!(balance.available_micros, 91_000_000);
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn holds_of_many_teams_that_are_over_at_once_give_back_in_the_order_they_took() {
+    let world = World::new().await;
+    world.priced().await;
+    let producer = world.producer().await;
+    let buyers: Vec<Buyer> = (0..12).map(|_| world.buyer()).collect();
+    for &buyer in &buyers {
+        for day in 1..=8 {
+            world.grant(buyer, 1_000_000, None, &format!("2026-05-{day:02}T00:00:00Z")).await.unwrap();
+        }
+    }
+    // In turn, so that neither the rows of a team nor its holds stand together.
+    for _ in 0..3 {
+        for &buyer in &buyers {
+            reserve(&world, buyer, 2_500_000, 0, MINUTE_MS).await.unwrap();
+        }
+    }
+    world.clock.advance(Duration::from_millis(MINUTE_MS.unsigned_abs()));
+    world.settle(producer, buyers.iter().map(|&buyer| calls(buyer, 1)).collect()).await;
     world.assert_clean().await;
 }
