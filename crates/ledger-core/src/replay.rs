@@ -158,8 +158,8 @@ fn transaction(
     if first.kind == Kind::Expiry {
         check_closes(posting.team(), rows, at)?;
         posting.close(|lot| rows.iter().any(|row| row.lot_id == Some(lot.lot_id)));
-    } else {
-        // Lots that start now pay before the command does anything (D40).
+    } else if first.kind != Kind::Release {
+        // Lots that start now pay before the command does anything, but after what times out now (D40).
         posting.net();
     }
     posting.end();

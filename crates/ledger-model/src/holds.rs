@@ -135,6 +135,7 @@ impl Ledger {
             }
         }
         let closing = |id: &u64| lots.iter().any(|lot| lot.id == *id && lot.state(at) == "closing");
+        let rises = !got.is_empty();
         let closing: Vec<u64> = got.into_iter().filter(closing).collect();
         for index in self.drawn(team) {
             let id = self.teams[team].lots[index].id;
@@ -142,7 +143,10 @@ impl Ledger {
                 self.pay_inside(team, id);
             }
         }
-        self.pay_debts(team, at);
+        // D42: whenever available rises.
+        if rises {
+            self.pay_debts(team, at);
+        }
     }
 
     /// D40: time-outs come before closes.

@@ -99,7 +99,7 @@ impl Posting<'_> {
     /// lots any, closing lots that of their validity (D42, D45).
     pub(crate) fn end_hold(&mut self, hold_id: HoldId, end: HoldEnd) {
         let Some(place) = self.hold_place(hold_id) else { return };
-        let mut closing = Vec::new();
+        let (mut closing, mut rises) = (Vec::new(), false);
         for number in 0..self.parts(place) {
             let Some(part) = self.part(place, number) else { break };
             let rest = part.remaining;
@@ -109,6 +109,7 @@ impl Posting<'_> {
             self.keep_part(place, number, MicroTokens::ZERO);
             let about = About { hold: Some(hold_id), ..About::lot(index, self.at) };
             self.row(Kind::Release, rest, about);
+            rises = true;
             let is_closing = |lot: &crate::lot::Lot| lot.state_at(self.at) == LotState::Closing;
             if self.team.lots.get(index).is_some_and(is_closing) && !closing.contains(&index) {
                 closing.push(index);
@@ -122,7 +123,9 @@ impl Posting<'_> {
         self.list_live();
         closing.sort_unstable();
         closing.into_iter().for_each(|index| self.net_closing(index));
-        self.net();
+        if rises {
+            self.net();
+        }
     }
 
     /// Every part that open holds have of a lot goes back to it, and pays nothing there (D44).

@@ -2,7 +2,7 @@
 
 use drawdown_ledger_core::{
     HoldError, Kind, LotState, PoolKind, Reservation, extend_hold, lots_at, next_due, refund_lot,
-    release_hold, reserve,
+    release_hold, replay, reserve,
 };
 use drawdown_types::{HoldId, MicroTokens, Timestamp};
 
@@ -115,4 +115,30 @@ fn d45_below_zero_nothing_can_be_set_aside() {
     world.spend(1, on("12:00:00"), on("12:01:00"));
     let refused = try_hold(&mut world, 1, "1", on("12:01:00"), on("13:00:00"));
     assert_eq!(refused, Err(HoldError::Insufficient { wanted: tokens("1"), available: MicroTokens::ZERO }));
+}
+
+#[test]
+fn d40_d42_a_hold_that_times_out_where_a_lot_starts_and_the_team_owes() {
+    let mut world = World::new();
+    world.give(1, PoolKind::Promotional, "10", (on("12:00:00"), on("18:00:00")), on("12:00:00"));
+    world.give(2, PoolKind::Free, "1", (on("14:00:00"), on("18:00:00")), on("12:00:00"));
+    try_hold(&mut world, 1, "4", on("12:00:00"), on("14:00:00")).unwrap();
+    try_hold(&mut world, 2, "6", on("12:00:00"), on("14:00:00")).unwrap();
+    world.spend(7, on("12:30:00"), on("12:30:00"));
+    assert_eq!(world.balance(on("13:59:59")), "-7");
+    let before = world.row().version;
+    world.job(on("14:00:00"));
+    // What the first hold gives back is there before the start is, but the lot that starts is open at that instant.
+    let row = |kind, lot: &str, amount: &str| (kind, lot.to_owned(), amount.to_owned());
+    assert_eq!(
+        world.rows_since(before),
+        [
+            row(Kind::Release, "1", "4"),
+            row(Kind::Netting, "2", "1"),
+            row(Kind::Netting, "1", "4"),
+            row(Kind::Release, "1", "6"),
+            row(Kind::Netting, "1", "2"),
+        ]
+    );
+    assert_eq!(replay(&world.team, &world.journal, &world.settings), Ok(()));
 }
