@@ -1,11 +1,13 @@
 //! `cargo xtask drill ledger`: everybody writes at once, to few teams, while time passes.
 //!
 //! Sixty-four writers post through as many shards; beside them lots are bought and granted, expire and are
-//! closed by two jobs at once. The clock is moved by the posts themselves, so that a slow machine sees the
+//! closed by two jobs at once, tokens are held, captured, let go of and forgotten, and lots move between teams. The clock is moved by the posts themselves, so that a slow machine sees the
 //! same mixture as a fast one. Nothing here tries a second time: a deadlock or a serialization failure ends
 //! the drill. Afterwards every invariant is checked, the replay among them, and the micro-tokens are counted
 //! against what the writers drew.
 #![expect(clippy::print_stdout, reason = "a drill prints what it finds")]
+
+mod beside;
 
 use std::{
     sync::{
@@ -23,6 +25,7 @@ use drawdown_types::{Clock as _, ManualClock};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
+use self::beside::BesideTally;
 use super::{
     expected::{Expected, difference_micros},
     fleet::{Fleet, LotSize, enter_catalog, issue, window_of},
@@ -45,13 +48,29 @@ const METERS_PER_TEAM: usize = 3;
 const LINES_MAX: u64 = 40;
 /// How far each post moves the clock: half an hour until all have posted once.
 const STEP: Duration = Duration::from_secs(30);
-/// A part is not over before so many posts, so that lots expire in it also on a slow machine.
-const POSTS_MIN: u64 = 4 * 64;
-const LATENESS_SECS: u64 = 120;
+/// A part is not over before so many posts, so that lots expire and close in it also on a slow machine.
+const POSTS_MIN: u64 = 8 * 64;
+/// The longest that a hold may last, too.
+const LATENESS_SECS: u64 = 3600;
 const ALLOWANCE_MS: u64 = 60_000;
 /// Shortest life of a granted lot, and how much longer it may be, in minutes: the clock moves on while a grant
 /// waits for its lock behind all writers.
 const LIFE_MINUTES: (i64, u64) = (45, 60);
+
+/// Kinds of journal rows that must come about.
+const KINDS: [&str; 11] = [
+    "capture",
+    "charge",
+    "expiry",
+    "grant",
+    "hold",
+    "move_in",
+    "move_out",
+    "netting",
+    "purchase",
+    "release",
+    "uncharged",
+];
 
 /// How the writers choose their teams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +94,10 @@ impl Spread {
         }
     }
 
+    /// With one for lots to move to.
     const fn teams(self) -> usize {
         match self {
-            Self::One => 1,
+            Self::One => 2,
             Self::Even | Self::Zipf => 100,
         }
     }
@@ -99,9 +119,11 @@ struct Part {
     handlers: Handlers,
     clock: Arc<ManualClock>,
     fleet: Fleet,
+    spread: Spread,
     zipf: Option<Zipf>,
     until: Instant,
     tally: Tally,
+    beside: BesideTally,
 }
 
 /// Runs all parts for `length` together and gives what was found.
@@ -149,16 +171,22 @@ async fn drill(
     let part = Arc::new(Part {
         handlers: world.handlers.clone(),
         clock: Arc::clone(clock),
+        spread,
         zipf: (spread == Spread::Zipf).then(|| Zipf::new(spread.teams())),
         fleet,
         until: Instant::now() + length,
         tally: Tally::default(),
+        beside: BesideTally::default(),
     });
     let posting: Vec<_> = (1_u64..)
         .zip(writers.iter())
         .map(|(seed, writer)| tokio::spawn(Part::write(Arc::clone(&part), writer.clone(), Bits(seed << 32))))
         .collect();
     let issuing: Vec<_> = (0..4).map(|seed| tokio::spawn(Part::issue(Arc::clone(&part), seed))).collect();
+    let holding: Vec<_> =
+        (0..3).map(|seed| tokio::spawn(Part::hold(Arc::clone(&part), seed + (7 << 40)))).collect();
+    let moving: Vec<_> =
+        (0..2).map(|seed| tokio::spawn(Part::transfer(Arc::clone(&part), seed + (9 << 40)))).collect();
     let closing: Vec<_> = (0..2).map(|_| tokio::spawn(Part::close(Arc::clone(&part)))).collect();
     let mut expected = Expected::default();
     for (writer, posting) in writers.iter_mut().zip(posting) {
@@ -172,10 +200,14 @@ async fn drill(
             issued[team] += micros;
         }
     }
-    for task in closing {
+    for task in holding {
+        expected.merge(&task.await??);
+    }
+    for task in closing.into_iter().chain(moving) {
         task.await??;
     }
     let part = Arc::into_inner(part).context("a task is left")?;
+    println!("{}: {:?}", spread.name(), part.beside);
     let (mut fleet, tally) = (part.fleet, part.tally);
     for (team, micros) in fleet.teams.iter_mut().zip(issued) {
         team.issued += micros;
@@ -227,7 +259,7 @@ async fn count_rows(world: &LedgerWorld, figures: &mut Figures) -> Result<()> {
             .fetch_all(&world.pool)
             .await?;
     println!("journal rows: {rows:?}");
-    for kind in ["charge", "expiry", "grant", "netting", "purchase", "uncharged"] {
+    for kind in KINDS {
         let count = rows.iter().find(|(name, _)| name == kind).map_or(0, |(_, count)| *count);
         ensure!(count > 0, "no {kind} in the whole drill");
         figures.add(&format!("{kind}_rows_count"), count as f64);
@@ -252,6 +284,7 @@ impl Part {
         let drawn = bits.draw();
         match &self.zipf {
             Some(zipf) => zipf.draw(drawn),
+            None if self.spread == Spread::One => 0,
             None => usize::try_from(drawn >> 33).unwrap_or_default() % self.fleet.teams.len(),
         }
     }

@@ -122,6 +122,13 @@ impl FleetTeam {
     pub fn account_id(&self) -> &str {
         &self.account_id
     }
+
+    /// `app_…` and the client id of one of its apps.
+    #[must_use]
+    pub fn app(&self, index: usize) -> (&str, &str) {
+        let app = &self.apps[index];
+        (&app.app_id, &app.client_id)
+    }
 }
 
 // === impl Fleet ===

@@ -11,7 +11,7 @@ use drawdown_ledger::{
     Options,
     directory::{ContractKind, Directory, TeamFacts},
     error::Error,
-    grpc::{Catalog, Reports, Settlement, Tokens},
+    grpc::{Catalog, Holds, Lots, Reports, Settlement, Tokens},
     metrics::Metrics,
     service::{Ledger, Parts},
     store::pool,
@@ -55,6 +55,10 @@ pub struct Handlers {
     pub catalog: Catalog,
     /// Lots and balances.
     pub tokens: Tokens,
+    /// Tokens set aside.
+    pub holds: Holds,
+    /// Lots after they were made.
+    pub lots: Lots,
     /// Batches.
     pub settlement: Settlement,
     /// Statements and files.
@@ -220,6 +224,8 @@ fn handlers(mut options: Options, clock: Arc<dyn Clock>, known: Arc<KnownTeams>)
     Ok(Handlers {
         catalog: Catalog::new(Arc::clone(&ledger)),
         tokens: Tokens::new(Arc::clone(&ledger)),
+        holds: Holds::new(Arc::clone(&ledger)),
+        lots: Lots::new(Arc::clone(&ledger)),
         settlement: Settlement::new(Arc::clone(&ledger)),
         reports: Reports::new(Arc::clone(&ledger)),
         ledger,
