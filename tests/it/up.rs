@@ -204,6 +204,9 @@ async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart()
     let verified = up.cli(&["ledger", "verify"])?;
     ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     let before = up.json(&["balance", &team])?;
+    let earlier = up.json(&["balance", &team, "--recorded-until", "2026-01-01T00:00:00Z"])?;
+    ensure!(earlier["balance"]["purchased_micros"].as_i64().unwrap_or_default() == 0, "{earlier}");
+    ensure!(earlier["as_of"]["final"] == true, "{earlier}");
     let addresses: Value = serde_json::from_slice(&std::fs::read(&up.addresses)?)?;
     for (service, metric) in [
         ("metering", "drawdown_metering_settlement_lag_seconds"),

@@ -220,7 +220,11 @@ mod tests {
             ..Lot::default()
         };
         let lots = vec![lot("lot_a", 1_500_000, LotState::Open), lot("lot_bb", i64::MAX, LotState::Closed)];
-        json_of("drawdown.ledger.v1.ListLotsResponse", &ListLotsResponse { lots, at: None }).unwrap()
+        json_of(
+            "drawdown.ledger.v1.ListLotsResponse",
+            &ListLotsResponse { lots, ..ListLotsResponse::default() },
+        )
+        .unwrap()
     }
 
     const COLUMNS: [Column; 4] = [

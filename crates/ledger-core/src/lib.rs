@@ -18,6 +18,7 @@
 //! `D<n>` are the domain's rules.
 #![deny(missing_docs, clippy::arithmetic_side_effects, clippy::float_arithmetic)]
 
+mod as_of;
 mod batch;
 mod budget;
 mod calendar;
@@ -49,6 +50,7 @@ mod terms;
 mod transfer;
 mod what_if;
 
+pub use as_of::{AsOf, BooksAsOf, RowSum, books_as_of};
 pub use batch::{
     Attribution, Batch, Charge, FoldError, Line, Payer, Rated, Unattributable, Unattributed, Usage,
     fold_batch,

@@ -105,6 +105,8 @@ pub struct Options {
 pub struct ReportOptions {
     /// How long one statement of a report may run, in ms.
     pub statement_timeout_ms: Millis,
+    /// After how long whatever was posted at an instant is surely committed, and lots that were due are closed, in ms.
+    pub recorded_lag_ms: Millis,
     /// The most groups of one answer.
     pub groups_max: Count,
     /// The most teams of an account that one report adds up.
@@ -252,6 +254,7 @@ impl Default for ReportOptions {
     fn default() -> Self {
         Self {
             statement_timeout_ms: Millis::from_millis(120_000),
+            recorded_lag_ms: Millis::from_millis(600_000),
             groups_max: Count::of(10_000),
             teams_max: Count::of(10_000),
             statement_teams_max: Count::of(1_000),
@@ -310,6 +313,8 @@ impl Options {
                 rows_max: self.import_rows_max.get(),
             },
         });
+        let lag = self.reports.recorded_lag_ms.duration() > self.settle_allowance_ms.duration();
+        problems.ensure(lag, "reports.recorded_lag_ms", "is not above settle_allowance_ms");
         let due = DueConfig {
             interval: self.due_interval_ms.duration(),
             teams_max: self.due_teams_max.get_u32(),
@@ -379,6 +384,7 @@ impl ReportOptions {
     fn limits(&self) -> ReportLimits {
         ReportLimits {
             statement_timeout: self.statement_timeout_ms.duration(),
+            recorded_lag: self.recorded_lag_ms.duration(),
             groups_max: self.groups_max.get_u32(),
             teams_max: self.teams_max.get_u32(),
             statement_teams_max: self.statement_teams_max.get_u32(),

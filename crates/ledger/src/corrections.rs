@@ -116,6 +116,11 @@ impl Ledger {
         let (seen, homes) = {
             let mut reader = self.pool.read().await?;
             let seen = corrections::charge_in_tx(&mut reader, account, team, order.charge_id).await?;
+            if seen.is_none() {
+                // An archived charge is not told from one that never was.
+                check_rows_in_tx(&mut reader, Scope { account_id: account, team_id: Some(team) }, None)
+                    .await?;
+            }
             (seen, corrections::homes_in_tx(&mut reader, account, team).await?)
         };
         let seen = seen.filter(|found| !found.is_correction).ok_or_else(unknown)?;

@@ -16,6 +16,7 @@ use crate::{
     catalogue::{self, Catalogue},
     error::Error,
     reason,
+    reports::{Scope, check_rows_in_tx},
     service::{Ledger, connection},
     store::{
         catalog,
@@ -64,12 +65,15 @@ impl Ledger {
     /// Explains a charge of a team.
     ///
     /// # Errors
-    /// `CHARGE_UNKNOWN` where there is none; where its journal is not what the allocator writes, or its amount not
+    /// `CHARGE_UNKNOWN` where there is none; `MONTHS_ARCHIVED` where the first months of the team are; where its journal is not what the allocator writes, or its amount not
     /// what its price makes of the charges before it.
     pub(crate) async fn explain(&self, of: Of, charge_id: ChargeId) -> Result<Explained, Error> {
         let found = charge_in_tx(&mut *self.pool.read_of(of.account).await?, of.team, charge_id).await?;
+        let account_id = self.stored_team(of).await?.team.balance.account_id;
+        // A charge that is archived is not told from one that never was, and the replay begins with the first row.
+        let whose = Scope { account_id, team_id: Some(of.team) };
+        check_rows_in_tx(&mut *self.pool.read_of(of.account).await?, whose, None).await?;
         let Some(mut charge) = found else {
-            self.stored_team(of).await?;
             let why = format!("{charge_id} is no charge of the team");
             let refusal = Refusal::new(Code::NotFound, reason::CHARGE_UNKNOWN, "there is no such charge");
             return Err(refusal.violation("charge_id", why).into());

@@ -11,6 +11,7 @@ pub mod config;
 mod corrections;
 mod cursor;
 pub mod directory;
+mod earlier;
 pub mod error;
 mod explain;
 pub mod export;

@@ -49,6 +49,9 @@ pub(crate) struct Filter {
     /// Only jobs that ended so
     #[arg(long)]
     outcome: Option<Outcome>,
+    /// Only what was recorded by this instant
+    #[arg(long, value_name = "INSTANT")]
+    recorded_until: Option<Timestamp>,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -80,6 +83,7 @@ impl Filter {
             from: wire(self.from.map(|day| day.0)),
             to: wire(self.to.map(|day| day.0)),
             outcome: outcome.into(),
+            recorded_until: wire(self.recorded_until),
         }
     }
 }

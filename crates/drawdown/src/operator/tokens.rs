@@ -90,28 +90,54 @@ enum Pool {
     Promotional,
 }
 
+/// Earlier instants of the books.
+#[derive(Args, Clone, Copy, Debug)]
+struct Then {
+    /// Only what had taken effect by this instant of usage [default: everything recorded]
+    #[arg(long, value_name = "INSTANT", conflicts_with = "at")]
+    as_of: Option<Timestamp>,
+    /// Only what was recorded by this instant [default: now]
+    #[arg(long, value_name = "INSTANT", conflicts_with = "at")]
+    recorded_until: Option<Timestamp>,
+}
+
+impl Then {
+    fn wire(self) -> Option<pb::AsOf> {
+        let asked = self.as_of.is_some() || self.recorded_until.is_some();
+        asked.then(|| pb::AsOf { event: wire(self.as_of), recorded: wire(self.recorded_until) })
+    }
+}
+
 /// Lists the lots of a team in the order they are drawn
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  drawdown lots team_01j2gv5gymfsfrn6rc3mq3yjjv")]
+#[command(
+    after_help = "Example:\n  drawdown lots team_01j2gv5gymfsfrn6rc3mq3yjjv\n  drawdown lots team_01j2gv5gymfsfrn6rc3mq3yjjv --as-of 2026-03-01T00:00:00Z --recorded-until 2026-03-02T00:00:00Z"
+)]
 pub(crate) struct LotsCommand {
     /// The team
     team_id: String,
-    /// As of this instant [default: now]
+    /// As of this later instant [default: now]
     #[arg(long, value_name = "INSTANT")]
     at: Option<Timestamp>,
+    #[command(flatten)]
+    then: Then,
     #[command(flatten)]
     connection: Connection,
 }
 
 /// Shows the balance of a team
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  drawdown balance team_01j2gv5gymfsfrn6rc3mq3yjjv")]
+#[command(
+    after_help = "Example:\n  drawdown balance team_01j2gv5gymfsfrn6rc3mq3yjjv\n  drawdown balance team_01j2gv5gymfsfrn6rc3mq3yjjv --recorded-until 2026-03-02T00:00:00Z"
+)]
 pub(crate) struct BalanceCommand {
     /// The team
     team_id: String,
-    /// As of this instant [default: now]
+    /// As of this later instant [default: now]
     #[arg(long, value_name = "INSTANT")]
     at: Option<Timestamp>,
+    #[command(flatten)]
+    then: Then,
     #[command(flatten)]
     connection: Connection,
 }
@@ -274,7 +300,8 @@ impl TokensCommand {
 impl LotsCommand {
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
-        let request = ListLotsRequest { team_id: self.team_id, at: wire(self.at), ..Default::default() };
+        let (at, as_of) = (wire(self.at), self.then.wire());
+        let request = ListLotsRequest { team_id: self.team_id, at, as_of, ..Default::default() };
         let answer = token(&session.ledger).list_lots(request).await?.into_inner();
         session.output.table(&json_of("drawdown.ledger.v1.ListLotsResponse", &answer)?, "lots", &LOT)
     }
@@ -283,7 +310,8 @@ impl LotsCommand {
 impl BalanceCommand {
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
-        let request = GetBalanceRequest { team_id: self.team_id, at: wire(self.at), ..Default::default() };
+        let (at, as_of) = (wire(self.at), self.then.wire());
+        let request = GetBalanceRequest { team_id: self.team_id, at, as_of, ..Default::default() };
         let answer = token(&session.ledger).get_balance(request).await?.into_inner();
         session.output.record(
             &json_of("drawdown.ledger.v1.GetBalanceResponse", &answer)?,

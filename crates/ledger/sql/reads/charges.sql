@@ -57,5 +57,6 @@ where c.account_id = $1
   and ($10::timestamptz is null or c.window_start >= $10)
   and ($11::timestamptz is null or c.window_start < $11)
   and ($12::boolean is null or c.failed = $12)
+  and ($18::timestamptz is null or c.posted_at <= $18)
 order by c.seq
 limit $13

@@ -49,5 +49,6 @@ where ($6::uuid[] is null or c.app_id = any($6))
   and ($10::timestamptz is null or c.window_start >= $10)
   and ($11::timestamptz is null or c.window_start < $11)
   and ($12::boolean is null or c.failed = $12)
+  and ($16::timestamptz is null or c.posted_at <= $16)
 group by 1, 2, 3, 4, 5, 6, 7, 8
 order by 1, 2 nulls first, 3, 4, 5, 6, 7, 8

@@ -1,5 +1,6 @@
 -- Sums of charges of some teams of one account by any of the keys: what is rolled up by day (or by hour, where
--- hours are asked for), and the charges behind that place, one by one. A key that is not asked for is one value.
+-- hours are asked for), and the charges behind that place, one by one; all charges one by one where something
+-- is rolled up that was posted after $25, the last instant of posting that counts. A key that is not asked for is one value.
 -- `items` are the debt items that reach beyond what is paid, so a team that owes nothing costs nothing there; parts of
 -- them may be settled ahead of their turn. Their charges may be rolled up: those are walked from the first of
 -- them, for what is open of them alone; a chargeback makes old charges open again, and is walked from the beginning.
@@ -8,7 +9,8 @@ with teams as (
            coalesce(r.posted_at, '-infinity') as rolled_at
     from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
         as t (team_id, after_seq, paid_micros, opened_micros)
-    left join ledger.usage_rolled r on r.account_id = $1 and r.team_id = t.team_id
+    left join ledger.usage_rolled r
+      on r.account_id = $1 and r.team_id = t.team_id and ($25::timestamptz is null or r.posted_at <= $25)
 ), ahead as (
     select team_id, debt_from, debt_to
     from unnest($21::uuid[], $22::bigint[], $23::bigint[]) as a (team_id, debt_from, debt_to)
@@ -37,14 +39,14 @@ with teams as (
            u.quantity, u.amount_micros, 0::numeric as open_micros
     from teams t
     join ledger.usage_day u on u.account_id = $1 and u.team_id = t.team_id
-    where not $24
+    where not $24 and t.rolled_seq > 0
       and u.day >= coalesce($10::timestamptz, '-infinity') and u.day < coalesce($11::timestamptz, 'infinity')
     union all
     select u.team_id, u.app_id, u.client_id, u.meter, u.failed, u.dimensions, u.hour, u.charges, u.events,
            u.quantity, u.amount_micros, 0
     from teams t
     join ledger.usage_hour u on u.account_id = $1 and u.team_id = t.team_id
-    where $24
+    where $24 and t.rolled_seq > 0
       and u.hour >= coalesce($10::timestamptz, '-infinity') and u.hour < coalesce($11::timestamptz, 'infinity')
     union all
     select c.team_id, c.app_id, c.client_id, c.meter, c.failed, c.dimensions, c.window_start, 1, c.events,
@@ -52,7 +54,7 @@ with teams as (
     from teams t
     join ledger.charge c
       on c.account_id = $1 and c.team_id = t.team_id and c.seq > greatest(t.after_seq, t.rolled_seq)
-     and c.posted_at >= t.rolled_at
+     and c.posted_at >= t.rolled_at and ($25::timestamptz is null or c.posted_at <= $25)
     left join open o on o.charge_id = c.charge_id
     where ($10::timestamptz is null or c.window_start >= $10) and ($11::timestamptz is null or c.window_start < $11)
     union all

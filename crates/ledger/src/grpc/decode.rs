@@ -14,6 +14,7 @@ use drawdown_types::{
 
 use crate::{
     cards::Publication,
+    earlier::{Earlier, When},
     lanes::LostClaim,
     reason,
     store::{catalog::Meter, shards::LaneKey},
@@ -337,16 +338,28 @@ fn of(v: &mut Violations, account_id: &str, team_id: &str) -> Option<Of> {
     account.zip(team).map(|(account, team)| Of { account, team })
 }
 
-/// A team, and an instant or none.
-pub(super) fn of_at(
+/// A team with an instant or none, or with earlier instants of its books.
+pub(super) fn of_then(
     account_id: &str,
     team_id: &str,
     at: Option<&prost_types::Timestamp>,
-) -> Result<(Of, Option<Timestamp>), Refusal> {
+    as_of: Option<&v1::AsOf>,
+) -> Result<(Of, When), Refusal> {
     let mut v = Violations::new();
     let of = of(&mut v, account_id, team_id);
-    let at = optional_instant(&mut v, "at", at);
-    v.finish(reason::REQUEST_INVALID, of.zip(at))
+    let now = optional_instant(&mut v, "at", at);
+    let Some(as_of) = as_of else {
+        return v.finish(reason::REQUEST_INVALID, of.zip(now.map(When::At)));
+    };
+    if at.is_some() {
+        v.push("as_of", "must be absent where `at` is set");
+    }
+    let earlier = v.within("as_of", |v| {
+        let event = optional_instant(v, "event", as_of.event.as_ref());
+        let recorded = optional_instant(v, "recorded", as_of.recorded.as_ref());
+        event.zip(recorded).map(|(event, recorded)| Earlier { event, recorded })
+    });
+    v.finish(reason::REQUEST_INVALID, of.zip(earlier.map(When::Earlier)))
 }
 
 /// A charge of a team.

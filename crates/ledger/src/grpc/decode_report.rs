@@ -72,6 +72,7 @@ fn filter(v: &mut Violations, filter: Option<&v1::ChargeFilter>) -> ChargeFilter
             from,
             to,
             failed,
+            recorded_until: optional_instant(v, "recorded_until", filter.recorded_until.as_ref()).flatten(),
         }
     })
 }

@@ -7,6 +7,7 @@ use drawdown_proto::{ledger::v1, scalar::timestamp_to_proto};
 use drawdown_types::{ChargeId, HoldId, LotId, MeterSlug, TeamId};
 
 use crate::{
+    earlier::BooksThen,
     lanes::ShardState,
     store::{catalog::Meter, reads::JournalRead, shards::Lane},
     tokens::NotedLot,
@@ -123,6 +124,19 @@ pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
         moved_to_team_id: lot.moved_to.map(|team| team.to_string()).unwrap_or_default(),
         valid_from: Some(timestamp_to_proto(lot.valid_from)),
         days_left: lot.days_left_at(noted.at),
+    }
+}
+
+/// A lot as of earlier instants: what it is only now is left out.
+pub(super) fn lot_then(noted: &NotedLot) -> v1::Lot {
+    v1::Lot { moved_to_team_id: String::new(), valid_from: None, ..lot(noted) }
+}
+
+pub(super) fn extent(then: &BooksThen) -> v1::AsOfExtent {
+    v1::AsOfExtent {
+        event: then.asked.event.map(timestamp_to_proto),
+        recorded: Some(timestamp_to_proto(then.asked.recorded)),
+        r#final: then.is_final,
     }
 }
 

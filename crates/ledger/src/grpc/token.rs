@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::{decode, decode_report, decode_review, encode, encode_report, status};
 use crate::{
+    earlier::When,
     error::Error,
     service::{Ledger, Once},
     store::{idempotency::RequestKey, review},
@@ -78,10 +79,37 @@ impl Tokens {
     }
 
     async fn lots(&self, request: &ListLotsRequest) -> Result<ListLotsResponse, Error> {
-        let (of, at) = decode::of_at(&request.account_id, &request.team_id, request.at.as_ref())?;
-        let (lots, at) = self.0.lots(of, at).await?;
-        let lots = lots.iter().map(encode::lot).collect();
-        Ok(ListLotsResponse { lots, at: Some(timestamp_to_proto(at)) })
+        let (at, as_of) = (request.at.as_ref(), request.as_of.as_ref());
+        let (of, when) = decode::of_then(&request.account_id, &request.team_id, at, as_of)?;
+        match when {
+            When::At(at) => {
+                let (lots, at) = self.0.lots(of, at).await?;
+                let lots = lots.iter().map(encode::lot).collect();
+                Ok(ListLotsResponse { lots, at: Some(timestamp_to_proto(at)), as_of: None })
+            }
+            When::Earlier(earlier) => {
+                let then = self.0.books_then(of, earlier).await?;
+                let lots = then.lots.iter().map(encode::lot_then).collect();
+                let at = Some(timestamp_to_proto(then.balance.at));
+                Ok(ListLotsResponse { lots, at, as_of: Some(encode::extent(&then)) })
+            }
+        }
+    }
+
+    async fn balance(&self, request: &GetBalanceRequest) -> Result<GetBalanceResponse, Error> {
+        let (at, as_of) = (request.at.as_ref(), request.as_of.as_ref());
+        let (of, when) = decode::of_then(&request.account_id, &request.team_id, at, as_of)?;
+        match when {
+            When::At(at) => {
+                let view = self.0.balance(of, at).await?;
+                Ok(GetBalanceResponse { balance: Some(encode::balance(&view)), as_of: None })
+            }
+            When::Earlier(earlier) => {
+                let then = self.0.books_then(of, earlier).await?;
+                let balance = Some(encode::balance(&then.balance));
+                Ok(GetBalanceResponse { balance, as_of: Some(encode::extent(&then)) })
+            }
+        }
     }
 
     async fn charges(&self, request: &ListChargesRequest) -> Result<ListChargesResponse, Error> {
@@ -193,13 +221,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<GetBalanceRequest>,
     ) -> Result<Response<GetBalanceResponse>, Status> {
-        let read = async {
-            let request = request.get_ref();
-            let (of, at) = decode::of_at(&request.account_id, &request.team_id, request.at.as_ref())?;
-            let view = self.0.balance(of, at).await?;
-            Ok(GetBalanceResponse { balance: Some(encode::balance(&view)) })
-        };
-        read.await.map(Response::new).map_err(self.failed())
+        self.balance(request.get_ref()).await.map(Response::new).map_err(self.failed())
     }
 
     async fn list_charges(

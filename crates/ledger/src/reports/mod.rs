@@ -30,6 +30,7 @@ use crate::{
     reason,
     service::Ledger,
     store::{
+        self,
         charges::{GroupBy, SeenTeam, Settled, UsageGroup},
         partitions, scope,
         teams::{self, StoredTeam},
@@ -62,6 +63,8 @@ pub(crate) async fn check_rows_in_tx(
 pub struct ReportLimits {
     /// How long one statement of a report may run.
     pub statement_timeout: std::time::Duration,
+    /// After so long whatever was posted at an instant is surely there.
+    pub recorded_lag: std::time::Duration,
     /// Most groups of one answer.
     pub groups_max: u32,
     /// Most teams of an account that one report adds up.
@@ -145,7 +148,10 @@ impl Ledger {
         let stored = self.scope_in_tx(connection, whose).await?;
         let (seen, reach) = self.seen(&stored, now);
         let limit = i64::from(limits.groups_max);
-        let groups = crate::store::charges::sums_in_tx(
+        if store::charges::reads_rows_in_tx(connection, whose.account_id, &seen, filter).await? {
+            check_rows_in_tx(connection, whose, filter.from).await?;
+        }
+        let groups = store::charges::sums_in_tx(
             connection,
             whose.account_id,
             &seen,

@@ -43,6 +43,8 @@ pub struct ChargeFilter {
     pub to: Option<Timestamp>,
     /// Only failed jobs, or only others.
     pub failed: Option<bool>,
+    /// Only what was posted at this instant or before.
+    pub recorded_until: Option<Timestamp>,
 }
 
 /// What of a team's running debt is settled.
@@ -187,6 +189,7 @@ struct Conditions {
     from: Option<Instant>,
     to: Option<Instant>,
     failed: Option<bool>,
+    recorded_until: Option<Instant>,
 }
 
 /// Teams and their debts as parameters.
@@ -228,6 +231,7 @@ impl ChargeFilter {
             from: self.from.map(Instant),
             to: self.to.map(Instant),
             failed: self.failed,
+            recorded_until: self.recorded_until.map(Instant),
         }
     }
 
@@ -264,6 +268,7 @@ pub async fn list_in_tx(
         &part.settled.ahead_to,
         part.settled.opened.as_micros(),
         filter.posted_from().unwrap_or(Instant(Timestamp::MIN)) as _,
+        conditions.recorded_until as _,
     )
     .fetch_all(tx)
     .await?;
@@ -308,6 +313,28 @@ pub async fn first_window_in_tx(
     Ok(window.map(Timestamp::from))
 }
 
+/// Whether sums of that filter read single charges of days that are rolled up, because some of what is rolled up was
+/// recorded later than is asked for.
+pub async fn reads_rows_in_tx(
+    tx: &mut PgConnection,
+    account: AccountId,
+    teams: &[SeenTeam],
+    filter: &ChargeFilter,
+) -> Result<bool, Error> {
+    let Some(until) = filter.recorded_until else { return Ok(false) };
+    let ids: Vec<Uuid> = teams.iter().map(|team| team.team_id.as_uuid()).collect();
+    let reads = sqlx::query_scalar!(
+        r#"select exists (select from ledger.usage_rolled
+                          where account_id = $1 and team_id = any($2) and posted_at > $3) as "reads!""#,
+        account.as_uuid(),
+        &ids,
+        Instant(until) as _,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(reads)
+}
+
 /// Sums of the charges that fit a filter, at most `limit` groups.
 pub async fn sums_in_tx(
     tx: &mut PgConnection,
@@ -348,6 +375,7 @@ pub async fn sums_in_tx(
         &debts.ahead_from,
         &debts.ahead_to,
         by.hour,
+        conditions.recorded_until as _,
     )
     .fetch_all(tx)
     .await?;

@@ -32,6 +32,7 @@ pub mod settlement;
 pub mod shards;
 pub mod statements;
 pub mod teams;
+pub mod undone;
 pub mod verification;
 pub mod what_if;
 pub mod write;

@@ -5,14 +5,20 @@ use drawdown_ledger::{
     verify::Scope,
 };
 use drawdown_proto::ledger::v1::{
-    ChargeFilter, IssueStatementsRequest, ListChargesRequest, ListJournalRequest, SummarizeUsageResponse,
-    UsageKey, VerifyLedgerRequest, report_service_server::ReportService, token_service_server::TokenService,
+    ChargeFilter, ExportFormat, IssueStatementsRequest, ListChargesRequest, ListJournalRequest, PriceDraft,
+    SummarizeUsageResponse, UsageKey, VerifyLedgerRequest, price_month_request as month_request,
+    report_service_server::ReportService, token_service_server::TokenService,
 };
 use tonic::{Request, Status};
 
 use crate::{
+    earlier::as_of,
+    explain::explain,
+    export::{asked, days as days_of_march, reason_of_export},
+    lots::charge_back,
     reports::{summarize, summary},
-    world::{Buyer, World, at, calls, calls_at, proto, reason, request_id},
+    what_if,
+    world::{Buyer, World, at, calls, calls_at, price, proto, reason, request_id},
 };
 
 const KEEP: u32 = 4;
@@ -183,6 +189,57 @@ async fn sums_go_on_without_the_month_and_what_needs_its_rows_is_refused() {
     archive::attach(world.database.pool(), march(), None).await.unwrap();
     assert_eq!(world.journal(buyer).await[..archived], journal[..archived]);
     world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn single_rows_of_an_archived_month_are_refused_by_name_wherever_they_are_needed() {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    let lot = world.purchase(buyer, 100, None).await.unwrap();
+    world.settle(producer, vec![calls(buyer, 3)]).await;
+    let march_charge = world.charges(buyer).await[0].charge_id.clone();
+    // The lot that paid in March is gone before the month is.
+    world.clock.set(at("2027-03-20T00:00:00Z"));
+    world.months.look().await.unwrap();
+    world.close_due().await;
+    world.settle(producer, vec![calls_at(buyer, 1, "2027-03-19T23:59:00Z")]).await;
+    world.grant(buyer, 9_000_000, None, "2027-09-01T00:00:00Z").await.unwrap();
+    world.compact.up_to(at("2027-03-20T00:00:00Z")).await.unwrap();
+    statement(&world, buyer, "2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z").await.unwrap();
+    assert!(world.verify(Scope::Full).await.is_clean());
+    let new_charge = world.charges(buyer).await[1].charge_id.clone();
+    let recorded = |text: &str| as_of(None, Some(at(text)));
+    let before = world.balance_then(buyer, recorded("2026-03-11T00:00:00Z")).await.unwrap();
+    assert_eq!(before.balance.unwrap().available_micros, 98_500_000);
+    detach(&world, march()).await.unwrap();
+    let then = world.balance_then(buyer, recorded("2026-03-11T00:00:00Z")).await;
+    assert_eq!(reason(then), "MONTHS_ARCHIVED");
+    // Nothing of April was archived, and what was left then is known.
+    let april = world.balance_then(buyer, recorded("2026-04-01T00:00:00Z")).await.unwrap();
+    assert_eq!(april.balance.unwrap().available_micros, 98_500_000);
+    let event = as_of(Some(at("2026-04-01T00:00:00Z")), None);
+    assert_eq!(reason(world.balance_then(buyer, event).await), "MONTHS_ARCHIVED", "a day's slack");
+    for charge_id in [&march_charge, &new_charge] {
+        assert_eq!(reason(explain(&world, buyer, charge_id, String::new()).await), "MONTHS_ARCHIVED");
+    }
+    let format = ExportFormat::Csv;
+    let exported = reason_of_export(&world, asked(buyer, days_of_march(), format)).await;
+    assert_eq!(exported.as_deref(), Some("MONTHS_ARCHIVED"));
+    let scope = month_request::Scope::TeamId(buyer.team.to_string());
+    let draft = month_request::By::Draft(PriceDraft { prices: vec![price("call", 1, 1)] });
+    assert_eq!(reason(what_if::ask(&world, scope, draft).await), "MONTHS_ARCHIVED");
+    assert_eq!(reason(world.correct(buyer, &march_charge, 0, None).await), "MONTHS_ARCHIVED");
+    assert_eq!(reason(charge_back(&world, &lot, buyer).await), "MONTHS_ARCHIVED");
+    // Sums need no rows, unless they are of what was recorded before some of what is rolled up.
+    let sums = |until: Option<&str>| {
+        let until = until.and_then(|text| proto(at(text)));
+        summarize(buyer, ChargeFilter { recorded_until: until, ..ChargeFilter::default() }, &[])
+    };
+    assert_eq!(summary(&world, sums(None)).await.unwrap().totals.unwrap().events, 4);
+    assert_eq!(summary(&world, sums(Some("2027-03-20T00:00:00Z"))).await.unwrap().totals.unwrap().events, 4);
+    world.compact.up_to(at("2027-04-20T00:00:00Z")).await.unwrap();
+    assert_eq!(reason(summary(&world, sums(Some("2026-12-01T00:00:00Z"))).await), "MONTHS_ARCHIVED");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::{
 
 const NOON: &str = "2026-03-10T12:00:00Z";
 
-async fn explain(
+pub(crate) async fn explain(
     world: &World,
     buyer: Buyer,
     charge_id: &str,

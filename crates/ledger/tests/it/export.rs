@@ -23,7 +23,7 @@ use crate::{
     world::{Buyer, World, at, calls, instead, proto, reason, refusal},
 };
 
-fn days() -> ChargeFilter {
+pub(crate) fn days() -> ChargeFilter {
     ChargeFilter {
         from: proto(at("2026-03-01T00:00:00Z")),
         to: proto(at("2026-04-01T00:00:00Z")),
@@ -31,7 +31,7 @@ fn days() -> ChargeFilter {
     }
 }
 
-fn asked(buyer: Buyer, filter: ChargeFilter, format: ExportFormat) -> ExportUsageRequest {
+pub(crate) fn asked(buyer: Buyer, filter: ChargeFilter, format: ExportFormat) -> ExportUsageRequest {
     let focus = FocusSettings {
         billing_currency: "EUR".to_owned(),
         token_price: "2".to_owned(),
@@ -285,7 +285,7 @@ async fn a_reader_that_goes_away_frees_its_place_and_its_connection() {
 }
 
 /// Reads a file to its end; the reason where it was refused.
-async fn reason_of_export(world: &World, request: ExportUsageRequest) -> Option<String> {
+pub(crate) async fn reason_of_export(world: &World, request: ExportUsageRequest) -> Option<String> {
     file(world, request).await.err().map(|status| refusal(&status).1)
 }
 

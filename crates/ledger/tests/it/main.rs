@@ -8,6 +8,7 @@ mod catalog;
 mod chain;
 mod corrections;
 mod corruption;
+mod earlier;
 mod explain;
 mod export;
 mod gate;

@@ -409,6 +409,7 @@ async fn every_wrong_field_of_a_question_is_named_at_once() {
         from: proto(at("2026-03-10T00:00:00Z")),
         to: proto(at("2026-03-10T00:00:00Z")),
         outcome: 9,
+        recorded_until: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }),
     };
     let asked = SummarizeUsageRequest {
         account_id: buyer.team.to_string(),
@@ -429,6 +430,7 @@ async fn every_wrong_field_of_a_question_is_named_at_once() {
             "filter.app_ids[1]",
             "filter.client_ids[0]",
             "filter.dimensions[Region]",
+            "filter.recorded_until",
             "group_by[1]",
             "group_by[2]",
             "group_by[3]",

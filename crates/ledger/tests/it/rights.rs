@@ -331,9 +331,16 @@ async fn reads_that_name_an_account_know_nothing_of_others() {
     let (team_id, tokens) = (mine.team.to_string(), &world.tokens);
     let read = async |account_id: String| {
         let team_id = team_id.clone();
-        let balance =
-            GetBalanceRequest { team_id: team_id.clone(), account_id: account_id.clone(), at: None };
-        let lots = ListLotsRequest { team_id: team_id.clone(), account_id: account_id.clone(), at: None };
+        let balance = GetBalanceRequest {
+            team_id: team_id.clone(),
+            account_id: account_id.clone(),
+            ..Default::default()
+        };
+        let lots = ListLotsRequest {
+            team_id: team_id.clone(),
+            account_id: account_id.clone(),
+            ..Default::default()
+        };
         let charges = ListChargesRequest {
             team_id: team_id.clone(),
             account_id: account_id.clone(),

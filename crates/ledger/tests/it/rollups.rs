@@ -67,7 +67,14 @@ async fn compare(world: &World, buyer: Buyer, apps: &[AppId], rng: &mut StdRng, 
         }
         let keys: Vec<UsageKey> = KEYS.into_iter().filter(|_| rng.random_ratio(1, 3)).collect();
         let region = rng.random_ratio(1, 4);
-        let charges = listed(world, buyer, &filter).await;
+        let mut charges = listed(world, buyer, &filter).await;
+        if !charges.is_empty() && rng.random_ratio(1, 3) {
+            let until = charges[rng.random_range(0..charges.len())].posted_at;
+            let instant = |posted: Option<prost_types::Timestamp>| posted.map(|at| (at.seconds, at.nanos));
+            charges.retain(|charge| instant(charge.posted_at) <= instant(until));
+            filter.recorded_until = until;
+            assert_eq!(listed(world, buyer, &filter).await, charges, "{what}: {filter:?}");
+        }
         let mut totals = UsageSums::default();
         charges.iter().for_each(|charge| add(&mut totals, charge));
         let mut request: SummarizeUsageRequest = summarize(buyer, filter.clone(), &keys);

@@ -10,7 +10,7 @@ use tonic::{Request, Status};
 
 use crate::world::{Buyer, World, at, calls_at, distinct, largest, price, proto, refusal, sum, usage_at};
 
-async fn ask(world: &World, scope: Scope, by: By) -> Result<PriceMonthResponse, Status> {
+pub(crate) async fn ask(world: &World, scope: Scope, by: By) -> Result<PriceMonthResponse, Status> {
     let month = proto(at("2026-03-31T23:00:00Z"));
     let request = PriceMonthRequest { scope: Some(scope), month, by: Some(by) };
     let answer = WhatIf::new(std::sync::Arc::clone(&world.ledger)).price_month(Request::new(request)).await?;

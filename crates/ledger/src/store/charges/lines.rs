@@ -135,6 +135,7 @@ impl LineQuery {
             &debts.ahead_teams,
             &debts.ahead_from,
             &debts.ahead_to,
+            conditions.recorded_until as _,
         )
         .fetch(tx)
         .map(|row| row.map_err(Error::from).and_then(Row::read))
