@@ -378,8 +378,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+pub fn ops() -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(), 1..45)
+}
+
 pub fn history() -> impl Strategy<Value = (Setup, Vec<Op>)> {
-    (setup(), prop::collection::vec(op(), 1..45))
+    (setup(), ops())
 }
 
 impl When {

@@ -25,6 +25,13 @@ pub struct Arrival {
 pub const PRIOR: (usize, usize) = (usize::MAX, 0);
 
 impl Ledger {
+    /// Usage of the window of an instant, or of a later one, was charged to the team: the past is as it is (D61).
+    #[must_use]
+    pub fn is_settled(&self, team: usize, from: i64) -> bool {
+        let usage = self.teams[team].charges.iter().filter(|charge| charge.name != PRIOR);
+        usage.map(|charge| charge.window).any(|window| window >= self.floor(from))
+    }
+
     /// Lots as far as they are left, then debts by instant and amount; `since` is when the team fell below zero.
     pub fn import(
         &mut self,

@@ -13,6 +13,7 @@ mod lots;
 mod moves;
 mod posting;
 mod rating;
+pub mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 

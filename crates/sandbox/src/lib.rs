@@ -4,7 +4,7 @@
 //! Shape: [`Sandbox::start`] uses the servers that are given by their urls, else starts its own from what the
 //! machine has, from Debian's packages or from pinned wheels ([`Source`]). Own servers answer only on the loopback
 //! and only to a password that is in their url; fsync is on and every write of Redis is logged, because drills
-//! measure what survives.
+//! measure what survives. Servers of tests do not wait for the disk of Postgres ([`Options::synced`]).
 //! Life: they stop when the [`Sandbox`] is dropped, and also when this process is killed; nothing that was not
 //! started here is ever signalled. With a data folder the data are kept, else they go with the sandbox.
 //! Everything here blocks: on a runtime call it through `spawn_blocking`.
@@ -49,11 +49,20 @@ pub struct Options {
     pub redis_url: Option<String>,
     /// Where server programs may come from, in the order in which they are tried.
     pub sources: Vec<Source>,
+    /// A private Postgres writes through to the disk before it says that something is committed. Without it a kill of
+    /// the server loses nothing all the same, a kill of the machine may; data that go with the sandbox do so anyway.
+    pub synced: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { data_dir: None, postgres_url: None, redis_url: None, sources: Source::ALL.into() }
+        Self {
+            data_dir: None,
+            postgres_url: None,
+            redis_url: None,
+            sources: Source::ALL.into(),
+            synced: true,
+        }
     }
 }
 
@@ -67,7 +76,7 @@ impl Options {
         let sources =
             variable(SOURCES_VARIABLE).map_or_else(|| Ok(Source::ALL.into()), |value| sources(&value))?;
         let (postgres_url, redis_url) = (variable(POSTGRES_URL_VARIABLE), variable(REDIS_URL_VARIABLE));
-        Ok(Self { data_dir: None, postgres_url, redis_url, sources })
+        Ok(Self { postgres_url, redis_url, sources, ..Self::default() })
     }
 }
 
@@ -89,7 +98,7 @@ impl Sandbox {
     /// # Errors
     /// Where no server is found or one does not become ready; what was started until then is stopped.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let Options { data_dir, postgres_url, redis_url, sources } = options;
+        let Options { data_dir, postgres_url, redis_url, sources, synced } = options;
         // given servers need no folder
         let own = postgres_url.is_none() || redis_url.is_none();
         let place = own.then(|| Place::open(data_dir.as_deref())).transpose()?.map(Arc::new);
@@ -98,7 +107,7 @@ impl Sandbox {
             (given, _) => Redis::given(given.unwrap_or_default())?,
         };
         let postgres = match (postgres_url, place) {
-            (None, Some(place)) => Postgres::start_in(place, &sources),
+            (None, Some(place)) => Postgres::start_in(place, &sources, synced),
             (given, _) => Postgres::given(given.unwrap_or_default()),
         };
         match postgres {

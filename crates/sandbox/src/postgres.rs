@@ -49,6 +49,7 @@ struct Own {
     programs: PostgresPrograms,
     folder: PathBuf,
     port: u16,
+    synced: bool,
     child: Mutex<Option<Supervised>>,
 }
 
@@ -58,7 +59,7 @@ impl Postgres {
         Ok(Self { url, own: None })
     }
 
-    pub(crate) fn start_in(place: Arc<Place>, sources: &[Source]) -> Result<Self, Error> {
+    pub(crate) fn start_in(place: Arc<Place>, sources: &[Source], synced: bool) -> Result<Self, Error> {
         let programs = find::postgres(sources)?;
         let folder = place.server("postgres")?;
         let secret = place.secret(&folder)?;
@@ -73,6 +74,7 @@ impl Postgres {
                 programs: programs.clone(),
                 folder: folder.clone(),
                 port,
+                synced,
                 child: Mutex::new(None),
             };
             match own.start() {
@@ -150,7 +152,7 @@ impl Own {
         let data = self.folder.join("data");
         let log = self.folder.join("log");
         let mut arguments: Vec<OsString> = vec!["-D".into(), data.clone().into()];
-        for setting in settings(self.port) {
+        for setting in settings(self.port, self.synced) {
             arguments.extend(["-c".into(), setting.into()]);
         }
         let mut child = Supervised::spawn(Launch {
@@ -196,11 +198,11 @@ fn is_ready(data: &Path, process: u32) -> bool {
 }
 
 /// What is said at every start; everything else stays as Postgres has it, `full_page_writes` among it.
-fn settings(port: u16) -> Vec<String> {
+fn settings(port: u16, synced: bool) -> Vec<String> {
     let fixed = [
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
-        "fsync=on",
+        if synced { "fsync=on" } else { "fsync=off" },
         "synchronous_commit=on",
         "logging_collector=off",
         "log_destination=stderr",

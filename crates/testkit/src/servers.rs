@@ -57,7 +57,7 @@ async fn servers() -> anyhow::Result<&'static Sandbox> {
 fn start() -> Result<Sandbox, String> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let named = || -> anyhow::Result<Sandbox> {
-        let mut options = Options::from_env()?;
+        let mut options = Options { synced: false, ..Options::from_env()? };
         options.postgres_url = variable(POSTGRES_URL_VARIABLE).or(options.postgres_url);
         options.redis_url = variable(REDIS_URL_VARIABLE).or(options.redis_url);
         Sandbox::start(options).context("sandbox")

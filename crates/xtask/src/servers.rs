@@ -21,7 +21,8 @@ pub(crate) struct Servers {
 impl Servers {
     /// Those that the environment names, else private ones.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let mut options = Options::from_env()?;
+        // Nothing of a test outlives its servers: waiting for the disk would be for nothing.
+        let mut options = Options { synced: false, ..Options::from_env()? };
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         options.postgres_url = variable(POSTGRES_URL).or(options.postgres_url);
         options.redis_url = variable(REDIS_URL).or(options.redis_url);

@@ -69,9 +69,10 @@ impl Posting<'_> {
         self.row(Kind::Chargeback, amount, about);
     }
 
-    /// Closes a lot that is empty, whatever its dates (D44).
+    /// Closes a lot that is empty, whatever its dates (D44). Where it left the team it only ever moved: there may be
+    /// nothing to take back there, and so no row that would tell of a close.
     pub(crate) fn close_void(&mut self, index: usize) {
-        if let Some(lot) = self.team.lots.get_mut(index) {
+        if let Some(lot) = self.team.lots.get_mut(index).filter(|lot| lot.is_here()) {
             lot.closed_at.get_or_insert(self.at);
         }
         self.touch(index);

@@ -176,6 +176,8 @@ impl Store {
             assert_eq!(micros(lot.granted), out.iter().map(|part| micros(*part)).sum::<i128>(), "{lot:?}");
             assert!(lot.is_live() || (lot.remaining, lot.held) == (MicroTokens::ZERO, MicroTokens::ZERO));
             assert_eq!(held(lot), micros(lot.held), "held is what open holds hold");
+            let in_time = lot.closed_at.is_none_or(|closed_at| closed_at >= lot.closes_at);
+            assert!(in_time || lot.void > MicroTokens::ZERO, "only what is void closes early: {lot:?}");
             if let Some(at) = balance.posted_at
                 && lot.state_at(at) == drawdown_ledger_core::LotState::Open
             {

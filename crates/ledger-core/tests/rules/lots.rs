@@ -1,12 +1,12 @@
 //! D1–D5: making lots, their life, and the order in which they are drawn.
 
 use drawdown_ledger_core::{
-    Grant, GrantError, Kind, LOT_MAX_TOKENS, LotState, PoolKind, PoolOrder, Purchase, PurchaseError,
-    draw_order, grant, lots_at, next_due, purchase,
+    Grant, GrantError, Kind, LOT_MAX_TOKENS, LotJournal, LotState, PoolKind, PoolOrder, Purchase,
+    PurchaseError, Team, charge_back, draw_order, grant, lots_at, move_lot, next_due, purchase,
 };
 use drawdown_types::{MicroTokens, Timestamp};
 
-use crate::world::{World, at, lot_id, on, tokens};
+use crate::world::{World, at, id, lot_id, on, tokens};
 
 fn try_buy(count: i64, purchased_at: Option<Timestamp>) -> Result<(), PurchaseError> {
     let mut world = World::new();
@@ -195,4 +195,24 @@ fn d53_the_sums_of_a_team_are_checked() {
     assert_eq!(world.team, before);
     world.team.balance.issued = MicroTokens::from_micros(i64::MAX - 100_000_000);
     assert!(purchase(&mut world.team, &order, now, now, &world.settings).is_ok());
+}
+
+#[test]
+fn d44_where_a_lot_only_moved_on_a_chargeback_finds_nothing_to_take_back() {
+    let mut world = World::new();
+    world.buy(1, 100, on("08:00:00"));
+    let mut right = Team::new(world.team.balance.account_id, id("team", 2));
+    let (nine, ten) = (on("09:00:00"), on("10:00:00"));
+    move_lot(&mut world.team, &mut right, lot_id(1), nine, nine, &world.settings).unwrap();
+    let mut teams = [world.team, right].map(|team| (team, LotJournal::default()));
+    let plan = charge_back(&mut teams, lot_id(1), ten, ten, &world.settings).unwrap();
+    let rows: Vec<_> = plan.journal.iter().map(|row| (row.team_id, row.kind, row.amount)).collect();
+    assert_eq!(rows, [(id("team", 2), Kind::Void, tokens("100"))]);
+    let after =
+        teams.map(|(team, _)| (team.lots[0].state_at(ten), team.lots[0].closed_at, team.lots[0].void));
+    assert_eq!(
+        after,
+        [(LotState::Moved, None, tokens("0")), (LotState::Closed, Some(ten), tokens("100"))],
+        "it moved from the one team and is void in the other"
+    );
 }

@@ -13,5 +13,5 @@ select format('budget %s month %s', budget_id, month)
 from ledger.budget_month m
 full join sums s using (budget_id, month)
 where coalesce(m.used_micros, 0) <> coalesce(s.used, 0)
-  and month >= ledger.checked_from()
+  and month >= (select ledger.checked_from())
 order by budget_id, month

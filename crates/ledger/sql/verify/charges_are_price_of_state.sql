@@ -43,7 +43,7 @@ select format('team %s price %s cycle %s', team_id, price_id, cycle)
 from ledger.usage_state s
 full join keys k using (account_id, team_id, price_id, cycle)
 left join terms t using (price_id)
-where cycle >= ledger.checked_from() and (t.price_id is null
+where cycle >= (select ledger.checked_from()) and (t.price_id is null
    or coalesce(s.quantity, 0) <> coalesce(k.quantity, 0)
    or ((t.price).charged_unit is null or cycle = '0001-01-01T00:00:00Z')
       and coalesce(k.amount, 0) <> ledger.price_above_quota(

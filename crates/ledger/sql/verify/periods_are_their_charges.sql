@@ -29,13 +29,13 @@ select format('team %s price %s from %s', team_id, price_id, start)
 from ledger.usage_period u
 full join periods p using (account_id, team_id, price_id, start)
 where coalesce(u.quantity, 0) <> coalesce(p.quantity, 0)
-  and start >= ledger.checked_from()
+  and start >= (select ledger.checked_from())
 union all
 select format('team %s price %s from %s: a value', team_id, price_id, start)
 from ledger.usage_value u
 full join seen s using (account_id, team_id, price_id, start, value)
 where (u.value is null or s.value is null)
-  and start >= ledger.checked_from()
+  and start >= (select ledger.checked_from())
 union all
 select format('team %s charge %s: its values', c.team_id, c.seq)
 from ledger.charge c

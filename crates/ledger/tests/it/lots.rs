@@ -233,6 +233,21 @@ async fn a_chargeback_makes_what_a_lot_paid_a_debt_of_the_team_that_used_it() {
 }
 
 #[tokio::test]
+async fn a_chargeback_reaches_a_lot_that_moved_on_before_it_was_used() {
+    let world = World::new().await;
+    let left = world.buyer();
+    let right = world.sibling(left);
+    let lot = world.purchase(left, 100, None).await.unwrap();
+    move_lot(&world, &lot, left, right).await.unwrap();
+    let (lots, owed) = charge_back(&world, &lot, left).await.unwrap();
+    assert_eq!((lots.len(), owed), (2, 0));
+    let (old, new) = (world.balance(left).await, world.balance(right).await);
+    assert_eq!((old.moved_out_micros, old.void_micros), (100_000_000, 0));
+    assert_eq!((new.available_micros, new.void_micros), (0, 100_000_000));
+    world.assert_clean().await;
+}
+
+#[tokio::test]
 async fn lots_that_cross_between_two_teams_never_deadlock() {
     let world = World::new().await;
     let left = world.buyer();

@@ -154,7 +154,9 @@ async fn nobody_has_more_than_they_need() {
     let relations =
         "from pg_class c where c.relnamespace = 'ledger'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')";
     let found = |role: &str, privileges: &str| {
-        format!("select c.relname::text {relations} and has_table_privilege('{role}', c.oid, '{privileges}')")
+        format!(
+            "select c.relname::text {relations} and has_table_privilege('{role}', c.oid, '{privileges}') order by 1"
+        )
     };
     for (role, privileges) in [
         (SERVICE_ROLE, "truncate, references, trigger"),

@@ -16,7 +16,7 @@ use drawdown_ledger::{
     jobs::{compact::Compact, months::Months, relay::Relay},
     metrics::Metrics,
     service::{Ledger, Parts},
-    store::pool::SERVICE_ROLE,
+    store::pool::{Pool, PoolConfig, SERVICE_ROLE, pool},
     verify::{Scope, Verdict, Verification},
 };
 use drawdown_proto::{
@@ -61,7 +61,8 @@ pub(crate) struct Buyer {
 }
 
 pub(crate) struct World {
-    pub(crate) database: Database,
+    pub(crate) database: Arc<Database>,
+    pool: Pool,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) tokens: Tokens,
@@ -110,18 +111,41 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        Self::begun_at(at(NOW), change).await
+    }
+
+    /// The clock stands at `now`, and its month and some after it have their partitions.
+    pub(crate) async fn begun_at(now: Timestamp, change: impl FnOnce(&mut Options)) -> Self {
         let database = Database::create_with("ledger", drawdown_ledger::migrate).await.unwrap();
         let world = Self::on(database, change);
+        world.clock.set(now);
         world.months.look().await.unwrap();
         world
     }
 
-    pub(crate) fn on(database: Database, change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) fn on(database: impl Into<Arc<Database>>, change: impl FnOnce(&mut Options)) -> Self {
+        Self::over(database.into(), pool, change)
+    }
+
+    /// Another process on the same database, with a clock and a directory of its own. It shares the sessions of this
+    /// one.
+    pub(crate) fn beside(&self, change: impl FnOnce(&mut Options)) -> Self {
+        Self::over(Arc::clone(&self.database), |_| self.pool.clone(), change)
+    }
+
+    fn over(
+        database: Arc<Database>,
+        connect: impl FnOnce(&PoolConfig) -> Pool,
+        change: impl FnOnce(&mut Options),
+    ) -> Self {
         let clock = Arc::new(ManualClock::new(at(NOW)));
         let directory = Arc::new(FakeDirectory::default());
-        let (ledger, config) = Self::open(&database, &clock, &directory, change);
+        let config = Self::config(&database, change);
+        let pool = connect(&config.database);
+        let ledger = Self::open(&config, pool.clone(), &clock, &directory);
         Self {
             database,
+            pool,
             clock,
             tokens: Tokens::new(Arc::clone(&ledger)),
             lot_service: Lots::new(Arc::clone(&ledger)),
@@ -141,12 +165,7 @@ impl World {
         }
     }
 
-    fn open(
-        database: &Database,
-        clock: &Arc<ManualClock>,
-        directory: &Arc<FakeDirectory>,
-        change: impl FnOnce(&mut Options),
-    ) -> (Arc<Ledger>, Config) {
+    fn config(database: &Database, change: impl FnOnce(&mut Options)) -> Config {
         let mut options = Options::default();
         database.url().clone_into(&mut options.database.url);
         // On a busy machine the last of many callers may wait for a while.
@@ -154,22 +173,30 @@ impl World {
         // A missing grant shows in whatever test needs it.
         SERVICE_ROLE.clone_into(&mut options.database.role);
         change(&mut options);
-        let config = options.validate().unwrap();
-        let ledger = Arc::new(Ledger::new(Parts {
-            pool: drawdown_ledger::store::pool::pool(&config.database),
+        options.validate().unwrap()
+    }
+
+    fn open(
+        config: &Config,
+        pool: Pool,
+        clock: &Arc<ManualClock>,
+        directory: &Arc<FakeDirectory>,
+    ) -> Arc<Ledger> {
+        Arc::new(Ledger::new(Parts {
+            pool,
             clock: Arc::clone(clock) as Arc<dyn Clock>,
             settings: config.settings.clone(),
             notice_rules: config.notices.rules.clone(),
             limits: config.limits,
             directory: Arc::clone(directory) as Arc<dyn Directory>,
             metrics: Metrics::new(&opentelemetry::global::meter("test")),
-        }));
-        (ledger, config)
+        }))
     }
 
     /// Reports of another process on the same database.
     pub(crate) fn other_reports(&self, change: impl FnOnce(&mut Options)) -> Reports {
-        Reports::new(Self::open(&self.database, &self.clock, &self.directory, change).0)
+        let config = Self::config(&self.database, change);
+        Reports::new(Self::open(&config, pool(&config.database), &self.clock, &self.directory))
     }
 
     pub(crate) fn buyer(&self) -> Buyer {

@@ -7,7 +7,7 @@ use drawdown_ledger_model::{
 use drawdown_proto::ledger::v1::{self as pb, ContractKind, line};
 
 use super::{Both, instant};
-use crate::world::{SHARD, proto};
+use crate::world::proto;
 
 impl Both {
     pub(super) async fn batch(&mut self, seeds: &[LineSeed]) {
@@ -16,6 +16,7 @@ impl Both {
         for (line, seed) in seeds.iter().enumerate() {
             let (wire, usage_of) = self.line(line, seed);
             received_first = received_first.min(usage_of.received);
+            self.lines.insert((self.batches, line), usage_of.client.clone());
             lines.push(wire);
             usage.push(usage_of);
         }
@@ -23,8 +24,13 @@ impl Both {
             (0..TEAMS).filter(|team| seeds.iter().any(|seed| seed.team == Some(*team))).collect();
         let settled = self.settled().min(received_first);
         self.naive.post(self.batches, &usage, &loaded, &[], self.now, settled);
-        let batch = self.world.batch(SHARD, self.producer, lines).await;
+        let batch = self.world.batch(self.number, self.producer, lines).await;
         self.world.post(&batch).await.unwrap();
+    }
+
+    /// Client ids are never used twice, so each sequence has its own.
+    pub(super) fn client(&self, app: u64) -> String {
+        format!("sequence{}-client{app}", self.number)
     }
 
     pub(super) fn line(&self, line: usize, seed: &LineSeed) -> (pb::Line, naive::Usage) {
@@ -52,7 +58,7 @@ impl Both {
             line::State::Sum(pb::SumState { quantity })
         };
         let wire = pb::Line {
-            client_id: format!("client{app}"),
+            client_id: self.client(seed.app),
             meter: METERS[seed.meter].to_owned(),
             failed: seed.failed,
             dimensions: [("region".to_owned(), seed.series.to_string())].into(),
@@ -67,7 +73,7 @@ impl Both {
             line,
             team: seed.team,
             app: seed.app,
-            client: format!("client{app}"),
+            client: self.client(seed.app),
             meter: METERS[seed.meter].to_owned(),
             failed: seed.failed,
             trial: seed.trial,

@@ -20,7 +20,8 @@ impl Both {
             // On the wire nothing means all that stands.
             return;
         }
-        let window = self.naive.teams[*team].charges[place].window;
+        let charges = self.naive.teams[*team].charges.clone();
+        let window = charges[place].window;
         // A meter without a price has no row in the catalogue, and the trial is the directory's to know.
         let again = again.as_ref().filter(|again| again.team.is_some() && METERS[again.meter] != "unknown");
         let usage = again.map(|seed| {
@@ -32,7 +33,9 @@ impl Both {
         self.batches += 1;
         let (now, settled) = (self.now, self.settled());
         let taken = self.naive.correct(*team, place, quantity, usage.as_ref(), self.batches, now, settled);
-        let charge_id = self.world.charges(self.teams[*team]).await.swap_remove(place).charge_id;
+        // Usage from before an import is no charge.
+        let prior = charges[..place].iter().filter(|charge| charge.name == naive::PRIOR).count();
+        let charge_id = self.world.charges(self.teams[*team]).await.swap_remove(place - prior).charge_id;
         let answer = self.world.correct(self.teams[*team], &charge_id, quantity, instead).await;
         assert_eq!(taken, answer.is_ok(), "{answer:?}");
     }

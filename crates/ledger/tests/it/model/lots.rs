@@ -1,22 +1,47 @@
 //! Lots: bought, granted, moved, changed, taken back, put to both.
 
-use drawdown_ledger_model::history::{Op, POOLS};
+use drawdown_ledger_model::history::{Op, POOLS, When};
 use drawdown_proto::ledger::v1::{
     self as pb, AdjustLotRequest, ChargeBackLotRequest, GrantTokensRequest, MoveLotRequest, PoolKind,
-    RefundLotRequest, lot_service_server::LotService, token_service_server::TokenService,
+    PurchaseTokensRequest, RefundLotRequest, lot_service_server::LotService,
+    token_service_server::TokenService,
 };
 use tonic::{Request, Status};
 
 use super::{Both, instant};
 use crate::world::{proto, request_id};
 
+/// In the order of [`POOLS`].
+pub(super) const KINDS_OF_POOLS: [PoolKind; POOLS.len()] =
+    [PoolKind::Free, PoolKind::Enterprise, PoolKind::Credit, PoolKind::Promotional, PoolKind::Flex];
+
 impl Both {
-    pub(super) async fn purchase(&mut self, team: usize, tokens: i64) {
+    pub(super) async fn purchase(&mut self, team: usize, tokens: i64, original: Option<When>) {
+        let original = original.map(|when| self.resolve(when));
         let (number, settled) = (self.number(), self.settled());
-        let taken = self.naive.purchase(team, number, tokens, None, self.now, settled);
-        let lot = self.world.purchase(self.teams[team], tokens, None).await;
+        let set_up = original.filter(|original| *original <= self.latest(team));
+        let taken = self.may_set_up(team, set_up)
+            && self.naive.purchase(team, number, tokens, original, self.now, settled);
+        let request = PurchaseTokensRequest {
+            account_id: self.teams[team].account.to_string(),
+            team_id: self.teams[team].team.to_string(),
+            tokens,
+            purchased_at: original.and_then(|original| proto(instant(original))),
+            request_id: request_id(),
+            note: String::new(),
+        };
+        let lot = self.world.tokens.purchase_tokens(Request::new(request)).await;
         assert_eq!(taken, lot.is_ok(), "{lot:?}");
-        self.keep(number, lot);
+        self.keep(number, lot.map(|answer| answer.into_inner().lot.unwrap()));
+    }
+
+    /// D61: original instants are taken as long as no usage of their windows is settled.
+    pub(super) fn may_set_up(&mut self, team: usize, from: impl IntoIterator<Item = i64>) -> bool {
+        let settled = from.into_iter().any(|from| self.naive.is_settled(team, from));
+        if settled {
+            self.naive.hit("D61 usage of its windows is settled");
+        }
+        !settled
     }
 
     pub(super) fn keep(&mut self, number: u64, lot: Result<pb::Lot, Status>) {
@@ -27,19 +52,19 @@ impl Both {
 
     pub(super) async fn grant(&mut self, op: &Op) {
         let Op::Grant { team, pool, amount, start, expiry, .. } = op else { return };
-        // A start in the past is set-up, which the service guards (D61).
-        let start = start.map(|when| self.resolve(when)).filter(|start| *start >= self.latest(*team));
+        let start = start.map(|when| self.resolve(when));
         let expiry = self.resolve(*expiry);
         let (number, settled) = (self.number(), self.settled());
-        let taken =
-            self.naive.grant(*team, number, POOLS[*pool], *amount, start, expiry, false, self.now, settled);
-        let kinds =
-            [PoolKind::Free, PoolKind::Enterprise, PoolKind::Credit, PoolKind::Promotional, PoolKind::Flex];
+        // A start in the past is set-up.
+        let set_up = start.filter(|start| *start < self.latest(*team));
+        let (pool_name, past) = (POOLS[*pool], set_up.is_some());
+        let taken = self.may_set_up(*team, set_up)
+            && self.naive.grant(*team, number, pool_name, *amount, start, expiry, past, self.now, settled);
         let request = GrantTokensRequest {
             account_id: self.teams[*team].account.to_string(),
             team_id: self.teams[*team].team.to_string(),
             micros: *amount,
-            pool_kind: kinds[*pool].into(),
+            pool_kind: KINDS_OF_POOLS[*pool].into(),
             starts_at: start.and_then(|start| proto(instant(start))),
             expires_at: proto(instant(expiry)),
             note: "test".to_owned(),
