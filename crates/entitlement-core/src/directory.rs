@@ -32,6 +32,8 @@ pub struct Account {
     pub contract: History<ContractKind>,
     /// What decides about its trial.
     pub trial: TrialTerms,
+    /// The cell that it lives in: which ledger has its tokens and charges. Fixed when it is opened.
+    pub cell: u8,
 }
 
 /// A team as the end of a link, with the account that is billed for it.
@@ -74,6 +76,8 @@ pub struct BilledTo {
     pub contract_kind: ContractKind,
     /// The window lies in its trial.
     pub in_trial: bool,
+    /// The cell of the account.
+    pub cell: u8,
 }
 
 /// The answer to one question.
@@ -115,6 +119,7 @@ impl Directory {
             account_id: account.account_id,
             contract_kind: account.contract.at(at).copied().unwrap_or(account.opened_as),
             in_trial: account.trial.holds_at(window, rules),
+            cell: account.cell,
         })
     }
 }
@@ -138,6 +143,7 @@ mod tests {
             opened_as: kinds[0].1,
             contract: History::from_changes(changes).unwrap(),
             trial,
+            cell: 3,
         })
     }
 
@@ -173,6 +179,7 @@ mod tests {
                 account_id: link.account.account_id,
                 contract_kind,
                 in_trial,
+                cell: 3,
             })
         };
         for (instant, answer) in [

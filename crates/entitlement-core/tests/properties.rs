@@ -159,7 +159,13 @@ impl Rows {
             .iter()
             .map(|(account_id, _, kind, from, trial)| {
                 let contract = History::from_changes([Change { from: *from, value: *kind }]).unwrap();
-                Arc::new(Account { account_id: *account_id, opened_as: *kind, contract, trial: *trial })
+                Arc::new(Account {
+                    account_id: *account_id,
+                    opened_as: *kind,
+                    contract,
+                    trial: *trial,
+                    cell: 0,
+                })
             })
             .collect();
         let teams: BTreeMap<TeamId, TeamLink> = self

@@ -20,6 +20,8 @@ CREATE TABLE entitlement.account (
     -- since the first credential is in force; the end is fixed with it, so that a later setting changes no answer
     trial_started_at timestamptz,
     trial_ends_at timestamptz,
+    -- which ledger has its tokens and charges; never changed
+    cell smallint NOT NULL DEFAULT 0 CHECK (cell BETWEEN 0 AND 255),
     CHECK ((trial_started_at IS NULL) = (trial_ends_at IS NULL))
 );
 

@@ -17,7 +17,8 @@ comment on function ledger.refuse_change() is
 create table ledger.installation (
     only_row boolean primary key default true check (only_row),
     window_secs bigint not null check (window_secs > 0),
-    pool_order text[] not null
+    pool_order text[] not null,
+    cell smallint not null default 0 check (cell between 0 and 255)
 );
 comment on table ledger.installation is
     'Settings that stay for the life of a ledger: another window size would cut windows, another order would undo the replay.';
@@ -134,6 +135,8 @@ create table ledger.settlement_batch (
     refused bigint not null check (refused >= 0),
     refused_by_reason jsonb not null,
     totals jsonb not null,
+    elsewhere_events bigint not null default 0 check (elsewhere_events >= 0),
+    elsewhere jsonb not null default '{}',
     charges bigint not null check (charges >= 0),
     unattributed bigint not null check (unattributed >= 0),
     amount_micros bigint not null check (amount_micros >= 0),
@@ -142,7 +145,9 @@ create table ledger.settlement_batch (
 );
 comment on table ledger.settlement_batch is 'Each settled batch with its receipt: a retry is answered from here, without moving anything.';
 comment on column ledger.settlement_batch.digest is '128 bits over raw counters, lanes and chains only, so resolving again on a retry does not change it.';
-comment on column ledger.settlement_batch.totals is 'Events and quantity by meter, as checked by the gate: what its charges and unattributed lines must add up to.';
+comment on column ledger.settlement_batch.totals is 'Events and quantity by meter, as checked by the gate: what its charges and unattributed lines must add up to, with what is elsewhere.';
+comment on column ledger.settlement_batch.elsewhere_events is 'Events of its ranges that other cells have: in their lines, or refused.';
+comment on column ledger.settlement_batch.elsewhere is 'Events and quantity by meter of the lines that other cells have; like totals.';
 create trigger settlement_batch_only_grows before update or delete or truncate on ledger.settlement_batch
     for each statement execute function ledger.refuse_change();
 
@@ -189,13 +194,13 @@ create function ledger.lane_bytes(
 create function ledger.batch_chain(
     previous bytea, number bigint, generation bigint, digest bytea, posted_at timestamptz,
     lines bigint, events bigint, refused bigint, charges bigint, unattributed bigint,
-    amount_micros bigint, uncharged_micros bigint, lanes bytea
+    amount_micros bigint, uncharged_micros bigint, elsewhere_events bigint, lanes bytea
 ) returns bytea language sql immutable return
     sha256(previous || int8send(number) || int8send(generation) || digest || timestamptz_send(posted_at)
         || int8send(lines) || int8send(events) || int8send(refused) || int8send(charges) || int8send(unattributed)
-        || int8send(amount_micros) || int8send(uncharged_micros) || lanes);
+        || int8send(amount_micros) || int8send(uncharged_micros) || int8send(elsewhere_events) || lanes);
 comment on function ledger.batch_chain(
-    bytea, bigint, bigint, bytea, timestamptz, bigint, bigint, bigint, bigint, bigint, bigint, bigint, bytea
+    bytea, bigint, bigint, bytea, timestamptz, bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint, bytea
 ) is 'The chain over batches is made and checked by this one function, inside the database, so it can be recomputed with psql alone.';
 
 -- === books ===

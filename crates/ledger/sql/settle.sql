@@ -5,8 +5,9 @@ with ranges as (
         as r (producer_id, map_version, epoch, from_sequence, to_sequence, chain_before, chain_after)
 ), cursor as (
     update ledger.shard_cursor
-    set last_batch = $2, changed_at = $5,
-        chain = ledger.batch_chain(chain, $2, $3, $4, $5, $6, $7, $8, $10, $11, $12, $13, (
+    -- The leading cell has this generation already; another one takes it over.
+    set last_batch = $2, generation = $3, changed_at = $5,
+        chain = ledger.batch_chain(chain, $2, $3, $4, $5, $6, $7, $8, $10, $11, $12, $13, $38, (
             select coalesce(string_agg(
                 ledger.lane_bytes(producer_id, map_version, epoch, from_sequence, to_sequence, chain_before, chain_after),
                 ''::bytea order by producer_id, map_version), ''::bytea)
@@ -16,8 +17,9 @@ with ranges as (
 ), batch as (
     insert into ledger.settlement_batch (
         shard, number, batch_id, generation, digest, chain, posted_at, lines, events, refused, refused_by_reason,
-        totals, charges, unattributed, amount_micros, uncharged_micros)
-    select $1, $2, $21, $3, $4, chain, $5, $6, $7, $8, $9::text::jsonb, $36::text::jsonb, $10, $11, $12, $13 from cursor
+        totals, elsewhere_events, elsewhere, charges, unattributed, amount_micros, uncharged_micros)
+    select $1, $2, $21, $3, $4, chain, $5, $6, $7, $8, $9::text::jsonb, $36::text::jsonb, $38, $39::text::jsonb,
+           $10, $11, $12, $13 from cursor
 ), batch_lanes as (
     insert into ledger.batch_lane (
         shard, number, producer_id, map_version, epoch, from_sequence, to_sequence, chain_before, chain_after)

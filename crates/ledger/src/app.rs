@@ -50,17 +50,10 @@ pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
 /// Where the configuration does not fit the database, a port is taken, or the server fails.
 pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let pool = pool::pool(&config.database);
-    let ours = Installation::of(&config.settings);
+    let ours = Installation::of(&config.settings, &config.cells);
     let noted =
         installation::note(&pool, &ours).await.context("can not start on this database; was it migrated?")?;
-    ensure!(
-        noted == ours,
-        "the database was used with windows of {} s and pool order {:?}, the configuration says {} s and {:?}",
-        noted.window_secs,
-        noted.pool_order,
-        ours.window_secs,
-        ours.pool_order
-    );
+    ensure!(noted == ours, "the database was used with {noted}; the configuration says {ours}",);
     let channel = drawdown_client::connect(&config.entitlement).context("no channel to entitlement")?;
     let server = Server::bind(&config.server, &context).await?;
     let ledger = Arc::new(Ledger::new(Parts {
@@ -69,6 +62,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         settings: config.settings,
         notice_rules: config.notices.rules,
         limits: config.limits,
+        cells: config.cells,
         directory: Arc::new(Entitlement::new(channel)),
         metrics: Metrics::new(&context.telemetry.meter()),
     }));

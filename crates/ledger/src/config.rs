@@ -2,6 +2,7 @@
 //! named here, with its unit.
 
 mod adoption;
+mod cells;
 mod growth;
 mod notices;
 
@@ -18,10 +19,12 @@ use drawdown_types::WindowSize;
 use serde::Deserialize;
 
 pub use adoption::{AdoptionConfig, AdoptionOptions};
+pub use cells::CellOptions;
 pub use growth::{CompactConfig, GrowthConfig, GrowthOptions, MonthsConfig};
 pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
 use crate::{
+    cells::Cells,
     reports::ReportLimits,
     service::{ImportLimits, Limits},
     store::{PoolConfig, Pooler},
@@ -91,6 +94,8 @@ pub struct Options {
     pub notices: NoticeOptions,
     /// How charges and journal are cut by month.
     pub growth: GrowthOptions,
+    /// Several ledgers.
+    pub cells: CellOptions,
     /// Ports and layers.
     pub server: ServerOptions,
     /// The database.
@@ -166,6 +171,8 @@ pub struct Config {
     pub notices: NoticeConfig,
     /// How charges and journal are cut by month.
     pub growth: GrowthConfig,
+    /// Which cell this is.
+    pub cells: Cells,
     /// Ports and layers.
     pub server: ServerConfig,
     /// The database.
@@ -237,6 +244,7 @@ impl Default for Options {
             adoption: AdoptionOptions::default(),
             notices: NoticeOptions::default(),
             growth: GrowthOptions::default(),
+            cells: CellOptions::default(),
             server: ServerOptions {
                 listen: loopback(7402).into(),
                 metrics_listen: loopback(7412).into(),
@@ -326,14 +334,15 @@ impl Options {
         };
         let notices = problems.section("notices", self.notices.validate());
         let growth = problems.section("growth", self.growth.validate());
+        let cells = problems.section("cells", self.cells.validate());
         let server = problems.section("server", self.server.validate());
         let database = problems.section("database", self.database.validate());
         for problem in self.entitlement.problems() {
             problems.push(&format!("entitlement.{}", problem.field), problem.problem);
         }
         let jobs = limits.zip(adoption).zip(notices.zip(growth));
-        let parts = settings.zip(jobs).zip(server.zip(database));
-        let config = parts.map(|((settings, jobs), (server, database))| {
+        let parts = settings.zip(jobs).zip(cells.zip(server).zip(database));
+        let config = parts.map(|((settings, jobs), ((cells, server), database))| {
             let ((limits, (_, adoption)), (notices, growth)) = jobs;
             Config {
                 settings,
@@ -343,6 +352,7 @@ impl Options {
                 adoption,
                 notices,
                 growth,
+                cells,
                 server,
                 database,
                 entitlement: self.entitlement,

@@ -24,6 +24,8 @@ pub struct TeamFacts {
     pub trial_to: Option<Timestamp>,
     /// The account's kind of contract, which picks the price (D57).
     pub contract_kind: ContractKind,
+    /// The cell that the account lives in.
+    pub cell: u8,
 }
 
 impl TeamFacts {
@@ -74,6 +76,7 @@ impl Directory for Entitlement {
                     .map_err(|e| Error::stored("instant")(e.into()))
             };
             Ok(Some(TeamFacts {
+                cell: u8::try_from(account.cell).map_err(|e| Error::stored("cell")(e.into()))?,
                 account_id,
                 trial_from: instant(account.trial_started_at)?,
                 trial_to: instant(account.trial_ends_at)?,

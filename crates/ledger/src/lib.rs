@@ -6,6 +6,7 @@ pub mod archive;
 mod budgets;
 mod cards;
 mod catalogue;
+pub mod cells;
 mod commands;
 pub mod config;
 mod corrections;

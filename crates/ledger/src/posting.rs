@@ -22,6 +22,7 @@ mod batch;
 mod capture;
 mod clients;
 mod direct;
+mod elsewhere;
 mod gate;
 mod ids;
 mod rows;
@@ -34,15 +35,17 @@ use drawdown_ledger_core::{
 };
 use drawdown_types::{Clock, HoldId, TeamId, Timestamp};
 
-pub use batch::{LineDetail, MeterTotal, SealedBatch};
+pub use batch::{Elsewhere, LineDetail, MeterTotal, Part, SealedBatch, by_meter};
 pub(crate) use capture::{Capture, Captured};
 pub use clients::SettledClients;
 pub(crate) use direct::{Content, Direct};
 pub use gate::{Fault, Gate, check};
 pub(crate) use rows::closed;
 
+use self::elsewhere::Passed;
 use crate::{
     catalogue::{Catalogue, Remembered},
+    cells::Cells,
     error::Error,
     noting,
     store::{
@@ -67,6 +70,8 @@ pub struct Poster {
     pub notice_rules: Arc<NoticeRules>,
     /// Meters and prices.
     pub catalogue: Arc<Remembered>,
+    /// Which cell this is.
+    pub cells: Arc<Cells>,
     /// Client ids whose newest window is committed.
     pub clients: Arc<SettledClients>,
     /// Most charges that one statement writes.
@@ -186,14 +191,10 @@ impl Poster {
         balances: Balances,
     ) -> Result<Option<Posted>, PostError> {
         let mut tx = self.pool.begin().await?;
-        let Some((cursor, version)) = settlement::lock_in_tx(&mut tx, batch.shard).await? else {
-            return Err(Fault::ShardUnknown { shard: batch.shard }.into());
+        let version = match self.pass_in_tx(&mut tx, batch).await? {
+            Passed::Open { version } => version,
+            Passed::Settled(receipt) => return Ok(Some(Posted::Already(receipt))),
         };
-        let lanes: Vec<_> = batch.lanes.iter().map(|range| range.key).collect();
-        let facts = settlement::facts_in_tx(&mut tx, batch.shard, batch.number, &lanes).await?;
-        if let Gate::Settled(receipt) = check(batch, &cursor, &facts)? {
-            return Ok(Some(Posted::Already(receipt)));
-        }
         let catalogue = self.catalogue.of_version(&mut tx, version).await?;
         let mut lines = batch::charged_lines(batch, &catalogue, poisoned);
         let payers = batch::payers(&lines);
@@ -234,7 +235,9 @@ impl Poster {
         write::write_in_tx(&mut tx, &plan_rows).await?;
         let (accounts, values) = (rows.accounts(), rows.values());
         periods::write_in_tx(&mut tx, &accounts, &plan.periods, &values).await?;
-        settlement::settle_in_tx(&mut tx, &rows.settled()).await?;
+        let settled = rows.settled();
+        settlement::settle_in_tx(&mut tx, &settled).await?;
+        self.keep_parts_in_tx(&mut tx, batch, settled.posted_at).await?;
         match ending {
             Ending::Commit => {
                 tx.commit().await.map_err(Error::from)?;

@@ -21,6 +21,12 @@ pub const LANE_GAP: &str = "LANE_GAP";
 pub const LANE_DIVERGED: &str = "LANE_DIVERGED";
 /// Events or totals do not add up.
 pub const TOTALS_MISMATCH: &str = "TOTALS_MISMATCH";
+/// The batch, or a part of it, is for another cell than the one it was sent to.
+pub const CELL_MISMATCH: &str = "CELL_MISMATCH";
+/// The shard has settled no batch of that number.
+pub const BATCH_UNKNOWN: &str = "BATCH_UNKNOWN";
+/// What the batch had for the cell is no longer kept.
+pub const PART_GONE: &str = "PART_GONE";
 /// The shard has no cursor yet.
 pub const SHARD_UNKNOWN: &str = "SHARD_UNKNOWN";
 /// The producer is not registered.
@@ -51,6 +57,8 @@ pub const WINDOW_SETTLED: &str = "WINDOW_SETTLED";
 
 // === tokens ===
 
+/// The account of the team lives in another cell.
+pub const ACCOUNT_ELSEWHERE: &str = "ACCOUNT_ELSEWHERE";
 /// Fewer tokens than one purchase buys at least.
 pub const PURCHASE_TOO_SMALL: &str = "PURCHASE_TOO_SMALL";
 /// More tokens than one lot may hold.

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     catalogue::Remembered,
+    cells::Cells,
     directory::{Directory, TeamFacts},
     error::Error,
     metrics::Metrics,
@@ -76,6 +77,8 @@ pub struct Parts {
     pub notice_rules: NoticeRules,
     /// Limits of the handlers.
     pub limits: Limits,
+    /// Which cell this is.
+    pub cells: Cells,
     /// Who knows the teams.
     pub directory: Arc<dyn Directory>,
     /// Instruments.
@@ -89,6 +92,7 @@ pub struct Ledger {
     pub(crate) settings: Arc<Settings>,
     pub(crate) notice_rules: Arc<NoticeRules>,
     pub(crate) limits: Limits,
+    pub(crate) cells: Arc<Cells>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) metrics: Metrics,
     /// Wakes whoever adopts usage, as soon as an app is registered.
@@ -118,6 +122,7 @@ impl Ledger {
     pub fn new(parts: Parts) -> Self {
         let settings = Arc::new(parts.settings);
         let notice_rules = Arc::new(parts.notice_rules);
+        let cells = Arc::new(parts.cells);
         let poster = Poster {
             pool: parts.pool.clone(),
             clock: Arc::clone(&parts.clock),
@@ -125,6 +130,7 @@ impl Ledger {
             notice_rules: Arc::clone(&notice_rules),
             catalogue: Arc::new(Remembered::default()),
             clients: Arc::new(SettledClients::new(parts.limits.known_clients_max)),
+            cells: Arc::clone(&cells),
             sub_batch_lines: parts.limits.sub_batch_lines,
             settle_allowance: parts.limits.settle_allowance,
         };
@@ -134,6 +140,7 @@ impl Ledger {
             settings,
             notice_rules,
             limits: parts.limits,
+            cells,
             directory: parts.directory,
             metrics: parts.metrics,
             adopted: Notify::new(),
@@ -171,9 +178,22 @@ impl Ledger {
         self.pool.begin().await
     }
 
-    /// Who a team belongs to.
+    /// The number of its cell.
+    #[must_use]
+    pub fn cell(&self) -> u8 {
+        self.cells.number
+    }
+
+    /// Who a team belongs to. A team whose account lives in another cell has nothing here and gets nothing here.
     pub(crate) async fn team_facts(&self, team: TeamId) -> Result<TeamFacts, Error> {
-        self.directory.team(team).await?.ok_or_else(|| unknown_team(team))
+        let facts = self.directory.team(team).await?.ok_or_else(|| unknown_team(team))?;
+        if facts.cell == self.cells.number {
+            return Ok(facts);
+        }
+        let why = format!("the account lives in cell {}, this is cell {}", facts.cell, self.cells.number);
+        Err(Refusal::new(Code::FailedPrecondition, reason::ACCOUNT_ELSEWHERE, why)
+            .violation("team_id", "is of an account that lives in another cell")
+            .into())
     }
 
     /// The account of a team.

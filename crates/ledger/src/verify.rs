@@ -90,6 +90,7 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant!("balance_is_its_lots"),
     invariant!("batch_chain_recomputes", since),
     invariant!("batch_is_its_lines", since),
+    invariant!("batch_is_its_parts", since),
     invariant!("batch_is_its_ranges", since),
     invariant!("batch_is_its_receipt", since),
     invariant!("batches_are_gapless", since),

@@ -8,6 +8,7 @@
 
 pub mod aggregate;
 pub mod blob;
+pub mod cells;
 pub mod chain;
 pub mod dictionary;
 pub mod fault;

@@ -22,7 +22,7 @@ use crate::{
     instance::{Instance, Parts, retry::Retry},
     jobs::{self, Worker},
     metrics::Metrics,
-    peer::{Ledger, Meters, Resolver},
+    peer::{Cell, Cells, Ledger, Meters, Resolver},
     redis::Store,
 };
 
@@ -82,28 +82,35 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
 
 async fn start(config: &Config, context: &Context) -> anyhow::Result<(Arc<Instance>, Resolver)> {
     let ledger_channel = drawdown_client::connect(&config.ledger).context("ledger")?;
+    let others = config.cells.iter().map(|(number, options)| {
+        let channel =
+            drawdown_client::connect(options).with_context(|| format!("ledger of cell {number}"))?;
+        Ok(Cell { number: *number, ledger: Ledger::new(&channel) })
+    });
+    let others = others.collect::<anyhow::Result<Vec<_>>>()?;
     let entitlement_channel = drawdown_client::connect(&config.entitlement).context("entitlement")?;
     let store = Arc::new(Store::connect(&config.redis).await.context("redis")?);
-    let instance = assemble(config, context, store, &ledger_channel).await;
+    let instance = assemble(config, context, store, &ledger_channel, others).await;
     let resolver = Resolver::new(&entitlement_channel, &config.settle, Arc::clone(&context.clock));
     Ok((instance, resolver))
 }
 
-/// Waits for the ledger: without it no lane can be placed and no event judged.
+/// Waits for the ledger, of every cell: without it no lane can be placed and no event judged.
 async fn assemble(
     config: &Config,
     context: &Context,
     store: Arc<Store>,
     ledger_channel: &Channel,
+    others: Vec<Cell>,
 ) -> Arc<Instance> {
-    let ledger = Ledger::new(ledger_channel);
+    let cells = Cells { leading: Ledger::new(ledger_channel), others };
     let meters = Meters::new(ledger_channel, config.meters.clone());
     let shards: Vec<u32> = (0..config.shards()).collect();
     let mut retry = Retry::new(START_PAUSE_MIN, START_PAUSE_MAX);
     let window = loop {
         let known = async {
             meters.refresh().await?;
-            ledger.shards(&shards, &[]).await
+            cells.shards(&shards, &[]).await
         };
         match known.await {
             Ok(shards) => break shards.window,
@@ -121,7 +128,7 @@ async fn assemble(
         config: config.clone(),
         window,
         store,
-        ledger,
+        cells,
         meters,
         metrics: Metrics::new(&context.telemetry.meter()),
         clock: Arc::clone(&context.clock),

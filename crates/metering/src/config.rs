@@ -3,7 +3,9 @@
 //! Memory of an instance is bounded by: streams × (series per stream + responses) + shards × 2 × counters of a
 //! shard + shards at once × the blobs of one batch.
 
-use std::{num::NonZeroU32, time::Duration};
+mod cells;
+
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use drawdown_client::ChannelOptions;
 use drawdown_metering_core::{aggregate::EventRules, frame::FrameLimits, shard::ShardMap};
@@ -38,8 +40,10 @@ pub struct Options {
     pub server: ServerOptions,
     /// The accumulator.
     pub redis: RedisOptions,
-    /// How the ledger is reached.
+    /// How the ledger is reached: the only one, or the leading one.
     pub ledger: ChannelOptions,
+    /// The ledgers of other cells.
+    pub cells: Vec<CellOptions>,
     /// How entitlement is reached.
     pub entitlement: ChannelOptions,
     /// Limits of streams.
@@ -55,6 +59,8 @@ pub struct Options {
     /// Limits of queries.
     pub usage: UsageOptions,
 }
+
+pub use cells::CellOptions;
 
 /// A map that is not used for new events.
 #[derive(Clone, Debug, Deserialize)]
@@ -199,8 +205,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// The accumulator.
     pub redis: Settings,
-    /// How the ledger is reached.
+    /// How the ledger is reached: the only one, or the leading one.
     pub ledger: ChannelOptions,
+    /// The ledgers of other cells, by number.
+    pub cells: BTreeMap<u8, ChannelOptions>,
     /// How entitlement is reached.
     pub entitlement: ChannelOptions,
     /// Limits of streams.
@@ -231,6 +239,7 @@ impl Default for Options {
             },
             redis: RedisOptions::default(),
             ledger: ChannelOptions::to("http://127.0.0.1:7402"),
+            cells: Vec::new(),
             entitlement: ChannelOptions::to("http://127.0.0.1:7403"),
             ingest: IngestOptions::default(),
             events: EventOptions::default(),
@@ -370,11 +379,13 @@ impl Options {
                 problems.push(&format!("{section}.{}", problem.field), problem.problem);
             }
         }
+        let cells = cells::checked(&mut problems, &self.cells);
         let config = server.zip(redis).map(|(server, redis)| Config {
             maps,
             server,
             redis,
             ledger: self.ledger,
+            cells,
             entitlement: self.entitlement,
             ingest: self.ingest,
             events: self.events,

@@ -64,6 +64,7 @@ pub(crate) struct Metrics {
     resets: Counter<u64>,
     repeated_resets: Counter<u64>,
     aside: Counter<u64>,
+    cell_refused: Counter<u64>,
     unsettled: Gauge<u64>,
     lag: Gauge<f64>,
 }
@@ -135,6 +136,10 @@ impl Metrics {
             repeated_resets: counter(
                 "metering.shards.reset.repeated",
                 "shards reset again though nothing had settled in between; must stay 0",
+            ),
+            cell_refused: counter(
+                "metering.cells.refused",
+                "settled batches that another cell refused; must stay 0",
             ),
             aside: counter(
                 "metering.lanes.aside",
@@ -215,6 +220,10 @@ impl Metrics {
         if repeated {
             self.repeated_resets.add(1, &[]);
         }
+    }
+
+    pub(crate) fn cell_refused(&self) {
+        self.cell_refused.add(1, &[]);
     }
 
     pub(crate) fn lane_aside(&self) {

@@ -49,6 +49,9 @@ enum AccountAction {
         /// Set-up: the original instant, such as 2025-01-01T00:00:00Z [default: now]
         #[arg(long, value_name = "INSTANT")]
         created_at: Option<Timestamp>,
+        /// Which ledger has its tokens and charges, for ever: 0 for the only or the leading one
+        #[arg(long, default_value_t = 0)]
+        cell: u8,
         #[command(flatten)]
         change: Change,
     },
@@ -168,13 +171,14 @@ enum Role {
     ContractManager,
 }
 
-const ACCOUNT: [Column; 6] = [
+const ACCOUNT: [Column; 7] = [
     text("account", "account_id"),
     text("name", "name"),
     name("contract", "contract_kind", "CONTRACT_KIND_"),
     text("created", "created_at"),
     text("trial from", "trial_started_at"),
     text("trial to", "trial_ends_at"),
+    text("cell", "cell"),
 ];
 const TEAM: [Column; 4] = [
     text("team", "team_id"),
@@ -208,12 +212,13 @@ impl AccountCommand {
         let session = self.connection.open()?;
         let mut client = hierarchy(&session.entitlement);
         let answer = match self.action {
-            AccountAction::Create { name, contract, commercial, created_at, change } => {
+            AccountAction::Create { name, contract, commercial, created_at, cell, change } => {
                 let request = CreateAccountRequest {
                     name,
                     contract_kind: pb::ContractKind::from(contract).into(),
                     created_at: wire(created_at),
                     commercial,
+                    cell: cell.into(),
                     request_id: change.id(),
                 };
                 let answer = client.create_account(request).await?.into_inner();

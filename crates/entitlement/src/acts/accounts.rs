@@ -23,6 +23,7 @@ pub(crate) struct CreateAccount {
     pub(crate) kind: ContractKind,
     pub(crate) created_at: Option<Timestamp>,
     pub(crate) commercial: bool,
+    pub(crate) cell: u8,
 }
 
 /// Creates a team of an account.
@@ -47,7 +48,7 @@ impl Act for CreateAccount {
         let now = acts.now();
         let new = plan_account(now, self.created_at, self.commercial, &acts.rules)?;
         let account_id = AccountId::generate();
-        store::insert_account_in_tx(tx, account_id, &self.name, self.kind, &new).await?;
+        store::insert_account_in_tx(tx, account_id, &self.name, (self.kind, self.cell), &new).await?;
         let contract = History::from_changes([Change { from: new.contract_from, value: self.kind }]);
         let account = AccountRecord {
             account_id,
@@ -56,6 +57,7 @@ impl Act for CreateAccount {
             opened_as: self.kind,
             contract: contract.unwrap_or_default(),
             trial: TrialTerms { trial: None, commercial_from: new.commercial_from },
+            cell: self.cell,
         };
         let entry = AuditEntry {
             at: now,
@@ -67,6 +69,7 @@ impl Act for CreateAccount {
                 "contract_kind": store::kind_text(self.kind),
                 "created_at": new.created_at,
                 "commercial_from": new.commercial_from,
+                "cell": self.cell,
             }),
         };
         let reply = CreateAccountResponse { account: Some(encode::account(&account, now)) };

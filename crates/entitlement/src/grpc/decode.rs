@@ -28,11 +28,11 @@ pub(crate) fn create_account(request: &v1::CreateAccountRequest) -> Result<Keyed
     let name = name(&mut violations, &request.name);
     let kind = contract_kind(&mut violations, request.contract_kind());
     let created_at = instant(&mut violations, "created_at", request.created_at.as_ref());
-    let act = name.zip(kind).zip(created_at).map(|((name, kind), created_at)| CreateAccount {
-        name,
-        kind,
-        created_at,
-        commercial: request.commercial,
+    let cell = violations.field("cell", || {
+        u8::try_from(request.cell).map_err(|_| format!("{} is above {}", request.cell, u8::MAX))
+    });
+    let act = name.zip(kind).zip(created_at.zip(cell)).map(|((name, kind), (created_at, cell))| {
+        CreateAccount { name, kind, created_at, commercial: request.commercial, cell }
     });
     keyed(violations, act, request, &request.request_id)
 }

@@ -23,6 +23,7 @@ pub(crate) fn account(account: &AccountRecord, now: Timestamp) -> v1::Account {
         created_at: Some(timestamp_to_proto(account.created_at)),
         trial_started_at: account.trial.trial.map(|trial| timestamp_to_proto(trial.started_at)),
         trial_ends_at: account.trial.ends_at().map(timestamp_to_proto),
+        cell: account.cell.into(),
     }
 }
 
@@ -56,6 +57,7 @@ pub(crate) fn resolution(client_id: String, resolution: &Resolution) -> v1::Reso
             account_id: billed.account_id.to_string(),
             contract_kind: kind(billed.contract_kind).into(),
             in_trial: billed.in_trial,
+            cell: billed.cell.into(),
         }),
         Resolution::UnknownClient => unresolved(v1::UnresolvedReason::UnknownClient),
         Resolution::NoTeam => unresolved(v1::UnresolvedReason::NoTeam),

@@ -20,6 +20,7 @@ pub(crate) struct AccountRecord {
     pub(crate) opened_as: ContractKind,
     pub(crate) contract: History<ContractKind>,
     pub(crate) trial: TrialTerms,
+    pub(crate) cell: u8,
 }
 
 /// A team as stored.
@@ -37,6 +38,7 @@ struct AccountRow {
     commercial_from: Option<Instant>,
     trial_started_at: Option<Instant>,
     trial_ends_at: Option<Instant>,
+    cell: i16,
 }
 
 struct TeamRow {
@@ -59,6 +61,10 @@ pub(super) fn kind_of(text: &str) -> Result<ContractKind, Error> {
         "enterprise" => Ok(ContractKind::Enterprise),
         _ => Err(Error::stored("contract kind", format!("{text:?} is none"))),
     }
+}
+
+pub(super) fn cell_of(cell: i16) -> Result<u8, Error> {
+    u8::try_from(cell).map_err(|error| Error::stored("cell", error))
 }
 
 pub(super) fn trial_terms(
@@ -96,15 +102,16 @@ pub(crate) async fn insert_account_in_tx(
     tx: &mut PgConnection,
     account_id: AccountId,
     name: &str,
-    kind: ContractKind,
+    (kind, cell): (ContractKind, u8),
     new: &NewAccount,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO entitlement.account (account_id, name, created_at, commercial_from) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO entitlement.account (account_id, name, created_at, commercial_from, cell) VALUES ($1, $2, $3, $4, $5)",
         account_id.as_uuid(),
         name,
         Instant(new.created_at),
         new.commercial_from.map(Instant) as _,
+        i16::from(cell),
     )
     .execute(&mut *tx)
     .await?;
@@ -135,7 +142,7 @@ pub(crate) async fn account_in_tx(
     }
     let row = sqlx::query_as!(
         AccountRow,
-        "SELECT name, created_at, commercial_from, trial_started_at, trial_ends_at
+        "SELECT name, created_at, commercial_from, trial_started_at, trial_ends_at, cell
          FROM entitlement.account WHERE account_id = $1",
         account_id.as_uuid(),
     )
@@ -160,6 +167,7 @@ pub(crate) async fn account_in_tx(
         opened_as,
         contract,
         trial: trial_terms(row.commercial_from, row.trial_started_at, row.trial_ends_at),
+        cell: cell_of(row.cell)?,
     }))
 }
 

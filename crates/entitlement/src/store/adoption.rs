@@ -52,7 +52,8 @@ pub(crate) async fn first_team_in_tx(
 }
 
 impl Store {
-    /// Up to `rows` rows after `after` that are due at `now` and not done.
+    /// Up to `rows` rows after `after` that are due at `now` and not done. Usage without a team is kept by the leading
+    /// ledger, which can not charge it to a team of another one: such rows are left as they are.
     pub(crate) async fn due_adoptions(
         &self,
         now: Timestamp,
@@ -64,7 +65,7 @@ impl Store {
              FROM entitlement.adoption d
              JOIN entitlement.app p ON p.app_id = d.app_id
              JOIN entitlement.account c ON c.account_id = p.account_id
-             WHERE d.done_at IS NULL AND d.due_at <= $1 AND d.adoption_id > $2
+             WHERE d.done_at IS NULL AND d.due_at <= $1 AND d.adoption_id > $2 AND c.cell = 0
              ORDER BY d.adoption_id LIMIT $3",
             Instant(now),
             after,

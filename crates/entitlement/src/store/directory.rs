@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Instant, Store,
-    accounts::{contracts, kind_of, trial_terms},
+    accounts::{cell_of, contracts, kind_of, trial_terms},
 };
 use crate::Error;
 
@@ -68,7 +68,7 @@ impl Store {
             return Ok(HashMap::new());
         }
         let rows = sqlx::query!(
-            "SELECT a.account_id, a.commercial_from, a.trial_started_at, a.trial_ends_at, c.valid_from, c.kind
+            "SELECT a.account_id, a.commercial_from, a.trial_started_at, a.trial_ends_at, a.cell, c.valid_from, c.kind
              FROM unnest($1::uuid[]) AS asked (account_id)
              JOIN entitlement.account a ON a.account_id = asked.account_id
              JOIN entitlement.account_contract c ON c.account_id = a.account_id",
@@ -79,15 +79,16 @@ impl Store {
         let mut found: HashMap<AccountId, (_, Vec<Change<ContractKind>>)> = HashMap::new();
         for row in rows {
             let terms = trial_terms(row.commercial_from, row.trial_started_at, row.trial_ends_at);
+            let facts = (terms, cell_of(row.cell)?);
             let (_, changes) =
-                found.entry(AccountId::from_uuid(row.account_id)).or_insert_with(|| (terms, Vec::new()));
+                found.entry(AccountId::from_uuid(row.account_id)).or_insert_with(|| (facts, Vec::new()));
             changes.push(Change { from: row.valid_from.0, value: kind_of(&row.kind)? });
         }
         found
             .into_iter()
-            .map(|(account_id, (trial, changes))| {
+            .map(|(account_id, ((trial, cell), changes))| {
                 let (opened_as, contract) = contracts(changes)?;
-                Ok((account_id, Arc::new(Account { account_id, opened_as, contract, trial })))
+                Ok((account_id, Arc::new(Account { account_id, opened_as, contract, trial, cell })))
             })
             .collect()
     }

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use drawdown_client::{ChannelOptions, connect};
 use drawdown_entitlement::{Ledger, SettledUsage as _};
 use drawdown_proto::ledger::v1::{
-    BeginResetRequest, BeginResetResponse, CreateProducerRequest, CreateProducerResponse, GetShardsRequest,
-    GetShardsResponse, HasSettledUsageRequest, HasSettledUsageResponse, NameLostRequest, NameLostResponse,
-    OpenProducerRequest, OpenProducerResponse, PostBatchRequest, PostBatchResponse, ResetAllShardsRequest,
-    ResetAllShardsResponse,
+    BeginResetRequest, BeginResetResponse, CreateProducerRequest, CreateProducerResponse, GetCellPartRequest,
+    GetCellPartResponse, GetShardsRequest, GetShardsResponse, HasSettledUsageRequest,
+    HasSettledUsageResponse, NameLostRequest, NameLostResponse, OpenProducerRequest, OpenProducerResponse,
+    PostBatchRequest, PostBatchResponse, ResetAllShardsRequest, ResetAllShardsResponse,
     settlement_service_server::{SettlementService, SettlementServiceServer},
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -38,6 +38,10 @@ impl SettlementService for Listening {
     }
 
     async fn post_batch(&self, _: Request<PostBatchRequest>) -> Answer<PostBatchResponse> {
+        never()
+    }
+
+    async fn get_cell_part(&self, _: Request<GetCellPartRequest>) -> Answer<GetCellPartResponse> {
         never()
     }
 

@@ -85,6 +85,7 @@ impl Ids {
                     created_at,
                     commercial,
                     request_id,
+                    cell: 0,
                 };
                 let reply = service.create_account(Request::new(request)).await?.into_inner();
                 self.accounts.push(reply.account.unwrap().account_id);

@@ -170,6 +170,7 @@ impl World {
             created_at: created_at.and_then(|text| wire(at(text))),
             commercial,
             request_id: String::new(),
+            cell: 0,
         };
         ok(self.hierarchy.create_account(Request::new(request)).await).account.unwrap().account_id
     }

@@ -12,13 +12,14 @@ with lanes as (
     left join lanes l using (shard, number)
 ), chained as (
     select shard, number, chain, lag(chain, 1, decode(repeat('00', 32), 'hex')) over (partition by shard order by number) as previous,
-           generation, digest, posted_at, lines, events, refused, charges, unattributed, amount_micros, uncharged_micros, lane_bytes
+           generation, digest, posted_at, lines, events, refused, charges, unattributed, amount_micros, uncharged_micros,
+           elsewhere_events, lane_bytes
     from batches
 )
 select format('batch %s of shard %s', number, shard)
 from chained
 where chain <> ledger.batch_chain(previous, number, generation, digest, posted_at, lines, events, refused, charges,
-                                  unattributed, amount_micros, uncharged_micros, lane_bytes)
+                                  unattributed, amount_micros, uncharged_micros, elsewhere_events, lane_bytes)
 union all
 select format('cursor of shard %s', c.shard)
 from ledger.shard_cursor c

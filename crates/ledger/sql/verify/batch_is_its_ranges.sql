@@ -1,9 +1,9 @@
--- Every event of a batch's lane ranges was counted in its lines or refused with a reason.
+-- Every event of a batch's lane ranges was counted in its lines, refused with a reason, or is in another cell.
 with ranges as (
     select shard, number, sum(to_sequence::numeric - from_sequence + 1) as events from ledger.batch_lane group by shard, number
 )
 select format('batch %s of shard %s', number, shard)
 from ledger.settlement_batch b
 full join ranges r using (shard, number)
-where b.events::numeric + b.refused is distinct from coalesce(r.events, 0)
+where b.events::numeric + b.refused + b.elsewhere_events is distinct from coalesce(r.events, 0)
 order by shard, number

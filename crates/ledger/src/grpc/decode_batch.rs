@@ -11,7 +11,10 @@ use drawdown_proto::ledger::v1::{self, line};
 use drawdown_service::{Refusal, Violations};
 use drawdown_types::{HoldId, MeterSlug, Quantity, Timestamp, WindowSize};
 
-use super::decode::{contract_kind, instant, map_version, parsed, shard, stored};
+use super::{
+    decode::{contract_kind, instant, map_version, parsed, shard, stored},
+    decode_cells,
+};
 use crate::{
     posting::{LineDetail, MeterTotal, SealedBatch},
     reason,
@@ -43,19 +46,23 @@ pub(super) fn batch(
     }
     at_most(&mut v, "lanes", request.lanes.len(), LANES_MAX);
     at_most(&mut v, "refused", request.refused.len(), REASONS_MAX);
-    at_most(&mut v, "lines", request.lines.len(), lines_max);
+    at_most(&mut v, "lost", request.lost.len(), LANES_MAX);
+    let elsewhere = request.parts.iter().map(|part| part.lines.len());
+    let lines = elsewhere.fold(request.lines.len(), usize::saturating_add);
+    at_most(&mut v, "lines", lines, lines_max);
     if !v.is_empty() {
         return v.finish(reason::REQUEST_INVALID, None);
     }
-    let lanes = lanes(&mut v, &request.lanes);
+    let lanes = lanes(&mut v, "lanes", &request.lanes);
     let refused = refused(&mut v, &request.refused);
-    let totals = totals(&mut v, &request.totals);
+    let totals = totals(&mut v, "totals", &request.totals);
     let mut reader = LineReader::new(size, request.lines.len());
     for (index, line) in request.lines.iter().enumerate() {
         if let Err(problem) = reader.read(line) {
             v.push(&format!("lines[{index}].{}", problem.field), problem.why);
         }
     }
+    let elsewhere = decode_cells::elsewhere(&mut v, request, size);
     let batch = shard.zip(number).zip(events).map(|((shard, number), events)| SealedBatch {
         shard,
         generation: request.generation,
@@ -67,6 +74,7 @@ pub(super) fn batch(
         totals,
         lines: reader.lines,
         details: reader.details,
+        elsewhere,
     });
     v.finish(reason::REQUEST_INVALID, batch)
 }
@@ -77,23 +85,28 @@ fn at_most(v: &mut Violations, field: &str, found: usize, max: usize) {
     }
 }
 
-fn lanes(v: &mut Violations, ranges: &[v1::LaneRange]) -> Vec<LaneRange> {
+fn lanes(v: &mut Violations, field: &str, ranges: &[v1::LaneRange]) -> Vec<LaneRange> {
     let mut seen = HashSet::new();
     let mut read = |v: &mut Violations, range: &v1::LaneRange| {
-        let producer_id = parsed(v, "producer_id", &range.producer_id);
-        let map_version = map_version(v, "map_version", range.map_version);
-        let epoch = stored(v, "epoch", range.epoch);
-        let from = stored(v, "from_sequence", range.from_sequence);
-        let to = stored(v, "to_sequence", range.to_sequence);
-        let key = LaneKey { producer_id: producer_id?, map_version: map_version? };
-        if !seen.insert(key) {
+        let range = lane(v, range)?;
+        if !seen.insert(range.key) {
             v.push("producer_id", "has two ranges of one lane");
         }
-        let (chain_before, chain_after) = (range.chain_before, range.chain_after);
-        Some(LaneRange { key, epoch: epoch?, from: from?, to: to?, chain_before, chain_after })
+        Some(range)
     };
     let ranges = ranges.iter().enumerate();
-    ranges.filter_map(|(index, range)| v.within(&format!("lanes[{index}]"), |v| read(v, range))).collect()
+    ranges.filter_map(|(index, range)| v.within(&format!("{field}[{index}]"), |v| read(v, range))).collect()
+}
+
+pub(super) fn lane(v: &mut Violations, range: &v1::LaneRange) -> Option<LaneRange> {
+    let producer_id = parsed(v, "producer_id", &range.producer_id);
+    let map_version = map_version(v, "map_version", range.map_version);
+    let epoch = stored(v, "epoch", range.epoch);
+    let from = stored(v, "from_sequence", range.from_sequence);
+    let to = stored(v, "to_sequence", range.to_sequence);
+    let key = LaneKey { producer_id: producer_id?, map_version: map_version? };
+    let (chain_before, chain_after) = (range.chain_before, range.chain_after);
+    Some(LaneRange { key, epoch: epoch?, from: from?, to: to?, chain_before, chain_after })
 }
 
 fn refused(v: &mut Violations, counts: &[v1::RefusedCount]) -> Vec<(String, i64)> {
@@ -117,7 +130,7 @@ fn refused(v: &mut Violations, counts: &[v1::RefusedCount]) -> Vec<(String, i64)
     by_reason.into_iter().collect()
 }
 
-fn totals(v: &mut Violations, totals: &[v1::MeterTotal]) -> Vec<MeterTotal> {
+pub(super) fn totals(v: &mut Violations, field: &str, totals: &[v1::MeterTotal]) -> Vec<MeterTotal> {
     let mut seen = HashSet::new();
     let mut read = |v: &mut Violations, total: &v1::MeterTotal| {
         let meter: MeterSlug = parsed(v, "meter", &total.meter)?;
@@ -127,13 +140,13 @@ fn totals(v: &mut Violations, totals: &[v1::MeterTotal]) -> Vec<MeterTotal> {
         Some(MeterTotal { meter, events: total.events, quantity: total.quantity })
     };
     let totals = totals.iter().enumerate();
-    totals.filter_map(|(index, total)| v.within(&format!("totals[{index}]"), |v| read(v, total))).collect()
+    totals.filter_map(|(index, total)| v.within(&format!("{field}[{index}]"), |v| read(v, total))).collect()
 }
 
 /// What is wrong with a line.
-struct Problem {
-    field: &'static str,
-    why: String,
+pub(super) struct Problem {
+    pub(super) field: &'static str,
+    pub(super) why: String,
 }
 
 fn problem(field: &'static str) -> impl FnOnce(String) -> Problem {
@@ -145,17 +158,17 @@ fn known<T: std::str::FromStr<Err: ToString>>(field: &'static str, text: &str) -
 }
 
 /// Reads lines one after the other; the slugs that most of them share are checked once.
-struct LineReader {
+pub(super) struct LineReader {
     size: WindowSize,
     meters: HashMap<String, MeterSlug>,
-    lines: Vec<Line>,
+    pub(super) lines: Vec<Line>,
     details: Vec<LineDetail>,
 }
 
 // === impl LineReader ===
 
 impl LineReader {
-    fn new(size: WindowSize, lines: usize) -> Self {
+    pub(super) fn new(size: WindowSize, lines: usize) -> Self {
         Self {
             size,
             meters: HashMap::new(),
@@ -164,7 +177,7 @@ impl LineReader {
         }
     }
 
-    fn read(&mut self, line: &v1::Line) -> Result<(), Problem> {
+    pub(super) fn read(&mut self, line: &v1::Line) -> Result<(), Problem> {
         let client_id = known("client_id", &line.client_id)?;
         let meter = self.meter(&line.meter)?;
         let window = self.edge("window_start", line.window_start.as_ref())?;

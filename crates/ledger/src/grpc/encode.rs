@@ -18,7 +18,7 @@ pub(super) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or_default()
 }
 
-fn small(value: i32) -> u32 {
+pub(super) fn small(value: i32) -> u32 {
     u32::try_from(value).unwrap_or_default()
 }
 

@@ -5,25 +5,25 @@ use std::sync::Arc;
 use drawdown_proto::{
     ledger::v1::{
         BeginResetRequest, BeginResetResponse, CreateProducerRequest, CreateProducerResponse,
-        GetShardsRequest, GetShardsResponse, HasSettledUsageRequest, HasSettledUsageResponse,
-        NameLostRequest, NameLostResponse, OpenProducerRequest, OpenProducerResponse, PostBatchRequest,
-        PostBatchResponse, ProducerState, ResetAllShardsRequest, ResetAllShardsResponse,
-        settlement_service_server::SettlementService,
+        GetCellPartRequest, GetCellPartResponse, GetShardsRequest, GetShardsResponse, HasSettledUsageRequest,
+        HasSettledUsageResponse, NameLostRequest, NameLostResponse, OpenProducerRequest,
+        OpenProducerResponse, PostBatchRequest, PostBatchResponse, ProducerState, ResetAllShardsRequest,
+        ResetAllShardsResponse, settlement_service_server::SettlementService,
     },
     scalar::timestamp_to_proto,
 };
-use drawdown_service::Violations;
+use drawdown_service::{Code, Refusal, Violations};
 use drawdown_types::ProducerId;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{decode, decode_batch, encode, status};
+use super::{decode, decode_batch, decode_cells, encode, encode_cells, status};
 use crate::{
     error::Error,
     posting::Posted,
     reason,
     service::{Ledger, Once},
-    store::{idempotency::RequestKey, settlement},
+    store::{idempotency::RequestKey, parts, settlement},
 };
 
 /// `SettlementService` over a ledger.
@@ -52,6 +52,7 @@ impl Settlement {
             shards: states.iter().map(encode::shard).collect(),
             window_secs: self.0.settings.window_size.as_secs(),
             producers: producers.into_iter().map(producer).collect(),
+            cell: self.0.cells.number.into(),
         })
     }
 
@@ -95,6 +96,24 @@ impl Settlement {
         Ok(NameLostResponse { from_sequence: encode::unsigned(from), to_sequence: encode::unsigned(to) })
     }
 
+    async fn part(&self, request: &GetCellPartRequest) -> Result<GetCellPartResponse, Error> {
+        let (shard, number, cell) = decode_cells::wanted(request)?;
+        let refuse = |code, reason, why: String| Error::from(Refusal::new(code, reason, why));
+        if !self.0.cells.others.contains(&cell) {
+            let why = format!("cell {cell} is none of {:?}", self.0.cells.others);
+            return Err(refuse(Code::FailedPrecondition, reason::CELL_MISMATCH, why));
+        }
+        let Some(stored) = parts::part(&self.0.pool, shard, number, cell).await? else {
+            let why = format!("shard {shard} has settled no batch {number}");
+            return Err(refuse(Code::NotFound, reason::BATCH_UNKNOWN, why));
+        };
+        let Some(post) = encode_cells::part(shard, number, cell, &stored)? else {
+            let why = format!("what batch {number} of shard {shard} had for cell {cell} is no longer kept");
+            return Err(refuse(Code::FailedPrecondition, reason::PART_GONE, why));
+        };
+        Ok(GetCellPartResponse { post: Some(post) })
+    }
+
     async fn settled(&self, request: &HasSettledUsageRequest) -> Result<HasSettledUsageResponse, Error> {
         let (team, from) = decode::usage_question(request)?;
         let settled =
@@ -134,6 +153,13 @@ impl SettlementService for Settlement {
         drop(request);
         let posted = self.0.post(&batch).await.map_err(|error| status::of_post(error, &self.0.metrics))?;
         Ok(Response::new(answer(posted)))
+    }
+
+    async fn get_cell_part(
+        &self,
+        request: Request<GetCellPartRequest>,
+    ) -> Result<Response<GetCellPartResponse>, Status> {
+        self.part(request.get_ref()).await.map(Response::new).map_err(self.failed())
     }
 
     async fn get_shards(

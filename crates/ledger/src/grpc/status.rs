@@ -41,7 +41,8 @@ fn of_fault(fault: &Fault) -> Refusal {
         | Fault::GenerationStale
         | Fault::LaneUnknown(_)
         | Fault::LaneGap { .. }
-        | Fault::LaneDiverged(_) => Code::FailedPrecondition,
+        | Fault::LaneDiverged(_)
+        | Fault::CellMismatch { .. } => Code::FailedPrecondition,
     };
     let refusal = Refusal::new(code, fault.reason(), fault.to_string());
     match fault {
@@ -52,6 +53,7 @@ fn of_fault(fault: &Fault) -> Refusal {
         | Fault::Conflict { .. }
         | Fault::NotNext { .. }
         | Fault::GenerationStale
+        | Fault::CellMismatch { .. }
         | Fault::TotalsMismatch { .. } => refusal,
     }
 }

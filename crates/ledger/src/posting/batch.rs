@@ -6,11 +6,15 @@ use std::{
 };
 
 use drawdown_ledger_core::{Aggregation, Attribution, Line, Payer, Unattributable, Usage};
-use drawdown_types::{AccountId, HoldId, MeterSlug, TeamId};
+use drawdown_types::{AccountId, HoldId, MeterSlug, TeamId, Timestamp};
 
 use crate::{
     catalogue::Catalogue,
-    store::{settlement::LaneRange, teams::StoredTeam},
+    store::{
+        settlement::{LaneRange, Split},
+        shards::LaneKey,
+        teams::StoredTeam,
+    },
 };
 
 /// A sealed batch, merged and resolved by metering.
@@ -36,6 +40,40 @@ pub struct SealedBatch {
     pub lines: Vec<Line>,
     /// Beside each line: what the core does not look at.
     pub details: Vec<LineDetail>,
+    /// What other cells have of it.
+    pub elsewhere: Elsewhere,
+}
+
+/// What of a batch is in other cells, as the batch says.
+#[derive(Clone, Debug, Default)]
+pub struct Elsewhere {
+    /// The cell that the batch is for.
+    pub cell: u8,
+    /// Events that are not in this cell.
+    pub events: i64,
+    /// The sums of the lines of others.
+    pub totals: Vec<MeterTotal>,
+    /// To the leading cell: what each of the others gets.
+    pub parts: Vec<Part>,
+    /// To another: ranges named as lost since its last batch.
+    pub lost: Vec<LaneRange>,
+}
+
+/// What one other cell gets of a batch.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The cell.
+    pub cell: u8,
+    /// Lines.
+    pub lines: i64,
+    /// Events in them.
+    pub events: i64,
+    /// Their sums, by meter.
+    pub totals: Vec<MeterTotal>,
+    /// The lines as they came.
+    pub content: Vec<u8>,
+    /// Each client id of them with its newest window.
+    pub clients: Vec<(String, Timestamp)>,
 }
 
 /// The sum over one meter.
@@ -47,6 +85,15 @@ pub struct MeterTotal {
     pub events: u64,
     /// Σ quantity.
     pub quantity: i64,
+}
+
+/// Sums as a JSON object: events and quantity by meter.
+pub fn by_meter(totals: &[MeterTotal]) -> serde_json::Value {
+    let sums = totals.iter().map(|total| {
+        let sums = serde_json::json!({ "events": total.events, "quantity": total.quantity });
+        (total.meter.to_string(), sums)
+    });
+    serde_json::Value::Object(sums.collect())
 }
 
 /// What is kept of a line beside its usage.
@@ -61,6 +108,26 @@ impl SealedBatch {
     #[must_use]
     pub fn refused(&self) -> i64 {
         self.refused.iter().fold(0, |sum, (_, events)| sum.saturating_add(*events))
+    }
+
+    /// How it is split, as the cell that it is for will have it.
+    #[must_use]
+    pub fn split(&self) -> Split {
+        Split {
+            lines: i64::try_from(self.lines.len()).unwrap_or(i64::MAX),
+            events: self.events,
+            elsewhere_events: self.elsewhere.events,
+            elsewhere: by_meter(&self.elsewhere.totals),
+        }
+    }
+
+    /// The lanes that it says something of, each once.
+    #[must_use]
+    pub fn lane_keys(&self) -> Vec<LaneKey> {
+        let mut keys: Vec<_> = self.lanes.iter().chain(&self.elsewhere.lost).map(|range| range.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
     }
 
     /// Every team that a line names.

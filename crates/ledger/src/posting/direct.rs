@@ -14,7 +14,7 @@ use drawdown_ledger_core::{Hold, Line, Plan, periods_wanted, usage_keys};
 use drawdown_types::{AccountId, HoldId, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
-use super::{LineDetail, Poster, SealedBatch, rows};
+use super::{Elsewhere, LineDetail, Poster, SealedBatch, rows};
 use crate::{
     catalogue::Catalogue,
     error::Error,
@@ -113,5 +113,6 @@ fn outside(lines: &[Line], details: &[LineDetail]) -> SealedBatch {
         totals: Vec::new(),
         lines: lines.to_vec(),
         details: details.to_vec(),
+        elsewhere: Elsewhere::default(),
     }
 }

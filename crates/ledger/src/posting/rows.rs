@@ -6,7 +6,11 @@ use std::collections::HashMap;
 use drawdown_ledger_core::{Attribution, Balance, DistinctValues, Line, Payer, Plan, Rated, Usage};
 use drawdown_types::{AccountId, BatchId, MicroTokens, TeamId, Timestamp};
 
-use super::{Summary, batch::SealedBatch, clients::SettledClients};
+use super::{
+    Summary,
+    batch::{MeterTotal, SealedBatch, by_meter},
+    clients::SettledClients,
+};
 use crate::{
     error::Error,
     store::{
@@ -29,6 +33,7 @@ pub(super) struct Rows<'a> {
     usage: HashMap<TeamId, TeamUsage>,
     refused_by_reason: String,
     totals: String,
+    elsewhere: String,
     amount_micros: i64,
     uncharged_micros: i64,
 }
@@ -65,7 +70,8 @@ impl<'a> Rows<'a> {
             clients: Vec::new(),
             usage: usage.collect(),
             refused_by_reason: refused_by_reason(batch),
-            totals: totals(batch),
+            totals: totals(&batch.totals),
+            elsewhere: totals(&batch.elsewhere.totals),
             amount_micros: 0,
             uncharged_micros: 0,
         };
@@ -144,8 +150,11 @@ impl<'a> Rows<'a> {
     fn newest_windows(&self) -> Vec<(&'a str, Timestamp)> {
         let charged = self.charges.iter().map(|row| (row.client_id, row.charge.window));
         let left = self.unattributed.iter().map(|row| (row.client_id, row.window));
+        // The leading cell is asked about the client ids of all cells (D61).
+        let parts = self.batch.elsewhere.parts.iter().flat_map(|part| &part.clients);
+        let parts = parts.map(|(client_id, window)| (client_id.as_str(), *window));
         let mut newest: HashMap<&str, Timestamp> = HashMap::new();
-        for (client_id, window) in charged.chain(left) {
+        for (client_id, window) in charged.chain(left).chain(parts) {
             let known = newest.entry(client_id).or_insert(window);
             *known = window.max(*known);
         }
@@ -203,6 +212,8 @@ impl<'a> Rows<'a> {
             refused: self.batch.refused(),
             refused_by_reason: &self.refused_by_reason,
             totals: &self.totals,
+            elsewhere_events: self.batch.elsewhere.events,
+            elsewhere: &self.elsewhere,
             charges: count(self.charges.len()),
             amount_micros: self.amount_micros,
             uncharged_micros: self.uncharged_micros,
@@ -254,14 +265,6 @@ fn refused_by_reason(batch: &SealedBatch) -> String {
     serde_json::Value::Object(by_reason).to_string()
 }
 
-fn totals(batch: &SealedBatch) -> String {
-    let by_meter: serde_json::Map<_, _> = batch
-        .totals
-        .iter()
-        .map(|total| {
-            let sums = serde_json::json!({ "events": total.events, "quantity": total.quantity });
-            (total.meter.to_string(), sums)
-        })
-        .collect();
-    serde_json::Value::Object(by_meter).to_string()
+fn totals(totals: &[MeterTotal]) -> String {
+    by_meter(totals).to_string()
 }

@@ -22,6 +22,7 @@ pub mod journal;
 pub mod lots;
 pub mod outbox;
 pub mod partitions;
+pub mod parts;
 pub mod periods;
 pub mod pool;
 pub mod reads;

@@ -46,6 +46,21 @@ pub struct Receipt {
     pub unattributed: i64,
     /// Σ price of its charges, in micro-tokens.
     pub amount_micros: i64,
+    /// How it was split.
+    pub split: Split,
+}
+
+/// How a batch was split between cells, as one of them has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Lines here.
+    pub lines: i64,
+    /// Events in them.
+    pub events: i64,
+    /// Events elsewhere.
+    pub elsewhere_events: i64,
+    /// Events and quantity elsewhere, by meter.
+    pub elsewhere: serde_json::Value,
 }
 
 /// Where a lane stands for the gate. A lane of a known producer that never settled anything stands at 0.
@@ -78,6 +93,8 @@ pub async fn facts_in_tx(
     let rows = sqlx::query!(
         r#"select b.digest as "digest?", b.posted_at as "posted_at?", b.charges as "charges?",
                   b.unattributed as "unattributed?", b.amount_micros as "amount_micros?",
+                  b.lines as "lines?", b.events as "events?", b.elsewhere_events as "elsewhere_events?",
+                  b.elsewhere::text as "elsewhere?",
                   l.producer_id as "producer_id?", l.map_version as "map_version?",
                   l.settled as "settled?", l.chain as "chain?"
            from (values (true)) as one
@@ -102,7 +119,15 @@ pub async fn facts_in_tx(
             (row.digest, row.posted_at, row.charges, row.unattributed, row.amount_micros)
         {
             let posted_at = posted_at.0;
-            facts.receipt = Some(Receipt { digest, posted_at, charges, unattributed, amount_micros });
+            let elsewhere = row.elsewhere.as_deref().unwrap_or_default();
+            let split = Split {
+                lines: row.lines.unwrap_or_default(),
+                events: row.events.unwrap_or_default(),
+                elsewhere_events: row.elsewhere_events.unwrap_or_default(),
+                elsewhere: serde_json::from_str(elsewhere)
+                    .map_err(|error| Error::stored("sums of a batch")(error.into()))?,
+            };
+            facts.receipt = Some(Receipt { digest, posted_at, charges, unattributed, amount_micros, split });
         }
         if let (Some(producer_id), Some(map_version), Some(settled), Some(chain)) =
             (row.producer_id, row.map_version, row.settled, row.chain)
@@ -185,6 +210,10 @@ pub struct SettledRows<'a> {
     pub refused_by_reason: &'a str,
     /// Events and quantity by meter, as a JSON object.
     pub totals: &'a str,
+    /// Events that other cells have.
+    pub elsewhere_events: i64,
+    /// Events and quantity that other cells have, by meter, as a JSON object.
+    pub elsewhere: &'a str,
     /// Charges written.
     pub charges: i64,
     /// Σ price of its charges, in micro-tokens.
@@ -245,6 +274,8 @@ pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Resu
         col(left, |u| u.payer.map(|(.., app)| app.as_uuid())) as _,
         rows.totals,
         col(left, |u| u.values.map(literal)) as _,
+        rows.elsewhere_events,
+        rows.elsewhere,
     )
     .execute(tx)
     .await?;

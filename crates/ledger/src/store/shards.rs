@@ -166,6 +166,29 @@ pub async fn insert_producer_in_tx(
     Ok(())
 }
 
+/// Makes the producers of lanes known to a cell that follows: the leading one has registered them.
+pub async fn know_producers_in_tx(
+    tx: &mut PgConnection,
+    lanes: &[LaneKey],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let ids: Vec<_> = lanes.iter().map(|lane| lane.producer_id.as_uuid()).collect();
+    sqlx::query!(
+        "insert into ledger.producer (producer_id, name, created_at)
+         select distinct w.producer_id, 'of the leading cell', $2::timestamptz
+         from unnest($1::uuid[]) as w (producer_id)
+         left join ledger.producer p using (producer_id)
+         where p.producer_id is null
+         order by w.producer_id
+         on conflict do nothing",
+        &ids,
+        Instant(now) as _,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Cursors, lanes and producers as the gate knew them at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {

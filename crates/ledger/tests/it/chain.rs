@@ -7,6 +7,18 @@ use crate::{
 
 const CHAIN: &str = "batch_chain_recomputes";
 
+/// Numbers of a receipt.
+const RECEIPT: [&str; 8] = [
+    "lines",
+    "events",
+    "refused",
+    "charges",
+    "unattributed",
+    "amount_micros",
+    "uncharged_micros",
+    "elsewhere_events",
+];
+
 async fn sees(world: &World, sql: &str) -> bool {
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(world.database.pool()).await.unwrap();
     let seen = world.violated().await.iter().any(|verdict| verdict.name == CHAIN);
@@ -25,9 +37,7 @@ async fn rows_that_were_changed_removed_swapped_or_inserted_break_it() {
     assert_eq!(batches, 6);
     sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
     back_up(&world).await;
-    let receipt =
-        ["lines", "events", "refused", "charges", "unattributed", "amount_micros", "uncharged_micros"];
-    let numbers = receipt.iter().chain(&["generation"]);
+    let numbers = RECEIPT.iter().chain(&["generation"]);
     let mut tampering: Vec<String> = numbers
         .map(|column| format!("update ledger.settlement_batch set {column} = {column} + 1 where number = 2"))
         .collect();

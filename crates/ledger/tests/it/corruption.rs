@@ -180,6 +180,14 @@ const CORRUPTIONS: &[Corruption] = &[
         seen_by: &["batch_chain_recomputes", "batch_is_its_ranges"],
     },
     Corruption {
+        sql: "update ledger.settlement_batch set elsewhere_events = 1 where number = 1",
+        seen_by: &["batch_chain_recomputes", "batch_is_its_parts", "batch_is_its_ranges"],
+    },
+    Corruption {
+        sql: "update ledger.settlement_batch set elsewhere = '{\"call\": {\"events\": 1, \"quantity\": 1}}' where number = 1",
+        seen_by: &["batch_is_its_lines", "batch_is_its_parts"],
+    },
+    Corruption {
         sql: "update ledger.lane_settled set settled = settled + 1",
         seen_by: &["lanes_are_their_ranges"],
     },

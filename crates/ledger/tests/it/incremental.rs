@@ -146,6 +146,7 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ),
     ("delete from ledger.unattributed where batch > {b}", "batch_is_its_receipt"),
     ("update ledger.settlement_batch set refused = refused + 1 where number = {b} + 1", "batch_is_its_ranges"),
+    ("update ledger.settlement_batch set elsewhere_events = 1 where number = {b} + 1", "batch_is_its_parts"),
     ("update ledger.lane_settled set settled = settled + 1", "lanes_are_their_ranges"),
     ("update ledger.batch_lane set chain_after = chain_after + 1 where number = {b} + 1", "lanes_are_their_ranges"),
     ("update ledger.usage_day set amount_micros = amount_micros + 1 where last_seq > {c}", "usage_is_its_charges"),

@@ -5,6 +5,7 @@ mod adoption;
 mod archive;
 mod budgets;
 mod catalog;
+mod cells;
 mod chain;
 mod corrections;
 mod corruption;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drawdown_client::{ChannelOptions, connect};
-use drawdown_ledger::Options;
+use drawdown_ledger::{Options, config::CellOptions};
 use drawdown_proto::ledger::v1::{GetBalanceRequest, GetShardsRequest, WatchNoticesRequest};
 use drawdown_service::{Addresses, Context, Telemetry, config::ListenAddress};
 use drawdown_testkit::Database;
@@ -72,10 +72,16 @@ async fn settings_that_stay_for_life_are_compared_at_every_start() {
     let running = start(options(&database)).await;
     running.shutdown.cancel();
     running.service.await.unwrap().unwrap();
-    let other = start(Options { window_secs: 30, ..options(&database) }).await;
-    assert!(other.addresses.is_none());
-    let error = other.service.await.unwrap().unwrap_err().to_string();
-    assert!(error.contains("windows of 60 s") && error.contains("30 s"), "{error}");
+    let number = CellOptions { number: 1, ..CellOptions::default() };
+    for (other, ours, theirs) in [
+        (Options { window_secs: 30, ..options(&database) }, "windows of 60 s", "windows of 30 s"),
+        (Options { cells: number, ..options(&database) }, "as cell 0", "as cell 1"),
+    ] {
+        let other = start(other).await;
+        assert!(other.addresses.is_none());
+        let error = other.service.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains(ours) && error.contains(theirs), "{error}");
+    }
 }
 
 #[tokio::test]

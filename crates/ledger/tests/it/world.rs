@@ -188,6 +188,7 @@ impl World {
             settings: config.settings.clone(),
             notice_rules: config.notices.rules.clone(),
             limits: config.limits,
+            cells: config.cells.clone(),
             directory: Arc::clone(directory) as Arc<dyn Directory>,
             metrics: Metrics::new(&opentelemetry::global::meter("test")),
         }))
@@ -215,8 +216,14 @@ impl World {
 
     pub(crate) fn know(&self, buyer: Buyer, trial_from: Option<Timestamp>, trial_to: Option<Timestamp>) {
         let contract_kind = drawdown_ledger_core::ContractKind::Flex;
-        let facts = TeamFacts { account_id: buyer.account, trial_from, trial_to, contract_kind };
+        let cell = self.ledger.cell();
+        let facts = TeamFacts { account_id: buyer.account, trial_from, trial_to, contract_kind, cell };
         self.directory.0.lock().unwrap().insert(buyer.team, facts);
+    }
+
+    /// The account of a team lives in this cell.
+    pub(crate) fn lives_in(&self, buyer: Buyer, cell: u8) {
+        self.directory.0.lock().unwrap().get_mut(&buyer.team).unwrap().cell = cell;
     }
 
     /// The account of a team has this kind of contract.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod aggregate;
 #[cfg(test)]
+mod cells;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod look;

@@ -16,6 +16,8 @@ fn every_problem_is_named_at_once() {
     options.redis.namespace = "a{b}".to_owned();
     options.redis.url = "http://secret".to_owned();
     options.ledger.endpoint = String::new();
+    let nowhere = |number| CellOptions { number, ledger: ChannelOptions::to("") };
+    options.cells = vec![nowhere(0), nowhere(3), nowhere(3)];
     options.ingest.lanes_per_shard_max = Count::of(5000);
     options.ingest.frame_bytes_max = Count::of(64 << 20);
     options.settle.interval_max_ms = Millis::from_millis(1);
@@ -32,6 +34,11 @@ fn every_problem_is_named_at_once() {
             "redis.namespace",
             "redis.url",
             "ledger.endpoint",
+            "cells[0].number",
+            "cells[0].ledger.endpoint",
+            "cells[1].ledger.endpoint",
+            "cells[2].ledger.endpoint",
+            "cells[2].number",
         ]
     );
     assert!(problems.iter().all(|problem| !problem.description.contains("secret")));

@@ -41,9 +41,9 @@ impl Ingest {
     }
 }
 
-fn settled(producer: ProducerId, state: &LaneState) -> wire::LanePosition {
+fn settled(producer: ProducerId, state: &LaneState) -> (Lane, Position) {
     let lane = Lane { producer, map_version: state.map_version, shard: state.shard };
-    encode::position(&lane, Position { sequence: state.settled_sequence, chain: state.settled_chain })
+    (lane, Position { sequence: state.settled_sequence, chain: state.settled_chain })
 }
 
 /// What the ledger says to a producer: its own refusals as they are, everything else as unavailable.
@@ -69,14 +69,20 @@ impl IngestService for Ingest {
     ) -> Result<Response<wire::OpenProducerResponse>, Status> {
         let request = request.into_inner();
         let producer = decode::producer(&request.producer_id)?;
-        let opened =
-            self.instance.ledger.open_producer(producer, request.log_epoch).await.map_err(opening_failed)?;
+        let opened = self
+            .instance
+            .ledger()
+            .open_producer(producer, request.log_epoch)
+            .await
+            .map_err(opening_failed)?;
+        let settled = opened.lanes.iter().map(|state| settled(producer, state)).collect();
+        let settled = self.instance.cells.told(settled).await.map_err(refusal::unavailable)?;
         let map = self.instance.config.current_map();
         Ok(Response::new(wire::OpenProducerResponse {
             epoch: opened.epoch,
             map_version: map.map_or(0, |map| map.version),
             shard_count: map.map_or(0, |map| map.shard_count.get()),
-            settled: opened.lanes.iter().map(|state| settled(producer, state)).collect(),
+            settled: settled.iter().map(|(lane, at)| encode::position(lane, *at)).collect(),
             limits: Some(self.limits()),
         }))
     }

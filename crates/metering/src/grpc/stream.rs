@@ -15,6 +15,7 @@ use std::{
 
 use drawdown_metering_core::{
     aggregate::Incoming,
+    cells::LEADING,
     dictionary::Dictionary,
     fault::FrameFault,
     frame::{Definition, FrameView},
@@ -173,7 +174,7 @@ async fn read(
 
 /// Only a producer that the ledger knows, in its newest epoch, may send.
 async fn admit(instance: &Instance, hello: Hello) -> Result<(), Status> {
-    let answer = instance.ledger.shards(&[0], &[hello.producer]).await.map_err(unavailable)?;
+    let answer = instance.ledger().shards(&[0], &[hello.producer], LEADING).await.map_err(unavailable)?;
     match answer.producers.get(&hello.producer) {
         None => {
             let message = "the ledger does not know this producer";

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use drawdown_metering_core::{
     blob::{Decoded, FINGERPRINT_START, fingerprint_next},
+    cells::LEADING,
     look::{Cursor, Head},
     series::SeriesKey,
     settle::{Line, Seal, SealedBatch, merge},
@@ -99,7 +100,7 @@ impl Usage {
                 let head = head.map_err(|_| Error::Resetting(*shard))?;
                 batches.push((*shard, self.read(*shard, &head, &mut budget).await?, head));
             }
-            let cursors = self.instance.ledger.shards(&shards, &[]).await?.cursors;
+            let cursors = self.instance.ledger().shards(&shards, &[], LEADING).await?.cursors;
             let mut moving = Vec::new();
             for (shard, lines, head) in batches {
                 match (lines, cursors.get(&shard)) {
@@ -209,7 +210,8 @@ impl UsageService for Usage {
     ) -> Result<Response<wire::GetMeteringStatusResponse>, Status> {
         let numbers = self.instance.shard_numbers();
         let heads = self.instance.store.look(&numbers).await.map_err(Error::from)?;
-        let cursors = self.instance.ledger.shards(&numbers, &[]).await.map_err(Error::from)?.cursors;
+        let cursors =
+            self.instance.ledger().shards(&numbers, &[], LEADING).await.map_err(Error::from)?.cursors;
         let shards = numbers.iter().zip(heads).map(|(shard, head)| {
             let empty = wire::ShardStatus { shard: *shard, ..wire::ShardStatus::default() };
             match (head, cursors.get(shard)) {

@@ -3,14 +3,17 @@
 //! A lane that is not in its shard's cursor has never settled: it stands at 0, if its producer is registered;
 //! an unknown producer is refused, because "new, start at 0" would count a forgotten lane twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use drawdown_metering_core::shard::{Lane, Position};
+use drawdown_metering_core::{
+    look::Cursor,
+    shard::{Lane, Position},
+};
 use drawdown_types::ProducerId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Instance, retry::Retry};
+use super::{Instance, retry::Retry, seat::Found};
 use crate::peer;
 
 /// Shards and producers of one question.
@@ -68,12 +71,21 @@ impl Instance {
         let producers: BTreeSet<ProducerId> = lanes.iter().map(|lane| lane.producer).collect();
         let shards: Vec<u32> = shards.into_iter().collect();
         let producers: Vec<ProducerId> = producers.into_iter().collect();
-        let answer = self.ledger.shards(&shards, &producers).await?;
+        let answer = self.cells.shards(&shards, &producers).await?;
+        let told: HashMap<u32, Cursor> =
+            answer.shards.iter().map(|(shard, standing)| (*shard, standing.told())).collect();
         for lane in lanes {
             let Some(shard) = self.shard(lane.shard) else { continue };
-            let known = answer.cursors.get(&lane.shard).and_then(|cursor| cursor.lanes.get(lane));
-            let settled = known.map_or(Position::START, |known| known.settled);
-            shard.found(lane, settled, answer.producers.get(&lane.producer).copied());
+            let settled = |cursor: Option<&Cursor>| {
+                cursor
+                    .and_then(|cursor| cursor.lanes.get(lane))
+                    .map_or(Position::START, |known| known.settled)
+            };
+            let found = Found {
+                settled: settled(answer.shards.get(&lane.shard).map(|standing| &standing.leading)),
+                told: settled(told.get(&lane.shard)),
+            };
+            shard.found(lane, found, answer.producers.get(&lane.producer).copied());
         }
         self.wake_flusher();
         Ok(())

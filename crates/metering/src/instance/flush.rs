@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Instance,
-    seat::Phase,
+    seat::{Found, Phase},
     shard::{Belief, Shard, State},
 };
 use crate::{
@@ -234,13 +234,13 @@ impl Instance {
 
     fn attached(&self, state: &mut State, lane: &Lane, answer: Asked) {
         let Some(seat) = state.seats.get_mut(lane) else { return };
-        let Phase::Asking { settled, registered } = seat.phase else { return };
+        let Phase::Asking { found: Found { told, .. }, registered } = seat.phase else { return };
         let stop = match answer {
             Asked::Known(found) if found.epoch > seat.sender.epoch => {
                 (reason::FENCED, "redis has seen a newer epoch of this producer")
             }
             Asked::Known(found) => {
-                if state.go_live(lane, found.applied, settled, registered) {
+                if state.go_live(lane, found.applied, told, registered) {
                     self.worker_wanted.notify_one();
                 }
                 return;
@@ -379,7 +379,8 @@ impl Shard {
             }));
         }
         let asking = state.seats.iter().filter_map(|(lane, seat)| match seat.phase {
-            Phase::Asking { settled, .. } => {
+            Phase::Asking { found, .. } => {
+                let settled = found.settled;
                 Some(AttachLane { lane: *lane, epoch: seat.sender.epoch, settled })
             }
             Phase::Wanted | Phase::Parked | Phase::Live => None,

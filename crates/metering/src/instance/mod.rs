@@ -31,7 +31,7 @@ pub(crate) use shard::{Offer, Shard};
 use crate::{
     config::Config,
     metrics::Metrics,
-    peer::{self, Ledger, Meters},
+    peer::{self, Cells, Ledger, Meters},
     redis::Store,
 };
 
@@ -39,7 +39,8 @@ use crate::{
 pub(crate) struct Instance {
     pub(crate) config: Config,
     pub(crate) store: Arc<Store>,
-    pub(crate) ledger: Ledger,
+    /// The ledgers of all cells.
+    pub(crate) cells: Cells,
     pub(crate) meters: Meters,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
@@ -62,7 +63,7 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) window: WindowSize,
     pub(crate) store: Arc<Store>,
-    pub(crate) ledger: Ledger,
+    pub(crate) cells: Cells,
     pub(crate) meters: Meters,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
@@ -70,7 +71,7 @@ pub(crate) struct Parts {
 
 impl Instance {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, window, store, ledger, meters, metrics, clock } = parts;
+        let Parts { config, window, store, cells, meters, metrics, clock } = parts;
         let rules = config.events.rules(window);
         let limits = shard::Limits {
             counters_max: config.ingest.shard_counters_max.get(),
@@ -92,11 +93,16 @@ impl Instance {
             flushed: CancellationToken::new(),
             config,
             store,
-            ledger,
+            cells,
             meters,
             metrics,
             clock,
         }
+    }
+
+    /// The only ledger, or the leading one: it decides what Redis has to hold, and knows the producers.
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.cells.leading
     }
 
     /// A shard of some map.
@@ -146,7 +152,7 @@ impl Instance {
         }
     }
 
-    /// What the ledger has committed for a shard, and what a worker saw in Redis after it.
+    /// What is settled of a shard in all cells, and what a worker saw in Redis after it.
     pub(crate) fn observe(&self, number: u32, cursor: &Cursor, head: Option<&Head>) {
         if let Some(shard) = self.shard(number)
             && shard.observe(cursor, head)

@@ -22,11 +22,20 @@ pub(super) enum Phase {
     /// The ledger has to be asked where the lane stands.
     Wanted,
     /// Redis has to be asked.
-    Asking { settled: Position, registered: u64 },
+    Asking { found: Found, registered: u64 },
     /// Lanes are settled one by one, and it is not its turn before the next generation.
     Parked,
     /// Frames are taken.
     Live,
+}
+
+/// Where the ledger has a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// What Redis may go on from.
+    pub(crate) settled: Position,
+    /// What its producer is told: settled in all cells.
+    pub(crate) told: Position,
 }
 
 /// A lane and the stream that sends it.

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use super::{
     outbox::{Mark, Standing, Stop},
     retry::Retry,
-    seat::{Phase, Seat, Sender},
+    seat::{Found, Phase, Seat, Sender},
 };
 use crate::reason;
 
@@ -226,16 +226,16 @@ impl Shard {
     }
 
     /// The ledger's answer for a lane that was wanted.
-    pub(super) fn found(&self, lane: &Lane, settled: Position, registered: Option<u64>) {
+    pub(super) fn found(&self, lane: &Lane, found: Found, registered: Option<u64>) {
         let mut state = self.lock();
         let Some(seat) = state.seats.get_mut(lane).filter(|seat| seat.phase == Phase::Wanted) else { return };
         match registered {
             None => state.stop(lane, reason::PRODUCER_UNKNOWN, "the ledger does not know this producer"),
             Some(registered) if registered > seat.sender.epoch => {
-                seat.settled = settled;
+                seat.settled = found.told;
                 state.stop(lane, reason::FENCED, "a newer epoch of this producer is registered");
             }
-            Some(registered) => seat.phase = Phase::Asking { settled, registered },
+            Some(registered) => seat.phase = Phase::Asking { found, registered },
         }
         drop(state);
         self.moved.notify_waiters();

@@ -9,18 +9,22 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use drawdown_metering_core::{
     blob::{Decoded, FINGERPRINT_START, fingerprint_next},
+    cells::{self, LEADING, UnknownCell},
     meter::Aggregation,
     series::Outcome,
-    settle::{Damage, Line, MergedBatch, Seal, SealedBatch, merge},
+    settle::{Damage, Line, MergedBatch, Seal, SealedBatch, Total, merge},
 };
 use drawdown_proto::{
     ledger::v1::{
-        CountState, LaneRange, Line as WireLine, MeterTotal, PostBatchRequest, RefusedCount, SumState,
+        CellLines, CountState, Elsewhere, LaneRange, Line as WireLine, MeterTotal, PostBatchRequest,
+        RefusedCount, SumState,
         line::{Attribution, State},
     },
     scalar::timestamp_to_proto,
 };
-use drawdown_types::{ClientId, Timestamp};
+use drawdown_types::MeterSlug;
+
+use crate::peer::{Question, Resolved};
 
 /// What is posted of a sealed batch.
 #[derive(Debug)]
@@ -51,20 +55,36 @@ pub(super) fn merge_to_fit(
 }
 
 /// The questions that the lines of a batch ask: each client id at each of its windows.
-pub(super) fn questions(lines: &[Line]) -> impl Iterator<Item = (ClientId, Timestamp)> {
+pub(super) fn questions(lines: &[Line]) -> impl Iterator<Item = Question> {
     lines.iter().map(|line| (line.series.client_id().clone(), line.window_start))
 }
 
-/// The post; `None` where a line has no answer, which a resolver never leaves out.
+/// Why there is no post.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRequest {
+    /// A resolver never leaves a question out.
+    #[error("a question has no answer")]
+    NoAnswer,
+    /// A payer lives in a cell that this instance does not know. Its usage must not go anywhere else.
+    #[error(transparent)]
+    Cell(#[from] UnknownCell),
+}
+
+/// The post to the only or the leading cell, with what it keeps for the others.
 pub(super) fn request(
     sealed: &SealedBatch,
     merged: &MergedBatch,
-    answers: &HashMap<(ClientId, Timestamp), Attribution>,
-) -> Option<PostBatchRequest> {
-    let lines = merged.lines.iter().map(|line| {
-        let asked = (line.series.client_id().clone(), line.window_start);
-        answers.get(&asked).map(|answer| wire_line(line, answer.clone()))
-    });
+    answers: &HashMap<Question, Resolved>,
+    others: &[u8],
+) -> Result<PostBatchRequest, NoRequest> {
+    let answer = |line: &Line| answers.get(&(line.series.client_id().clone(), line.window_start));
+    let split = cells::split(merged, others, |line| answer(line).map_or(LEADING, |answer| answer.cell))?;
+    let wire_lines = |lines: &[&Line]| {
+        let wire = lines.iter().map(|line| Some(wire_line(line, answer(line)?.attribution.clone())));
+        wire.collect::<Option<Vec<_>>>().ok_or(NoRequest::NoAnswer)
+    };
+    let parts = split.others.iter();
+    let parts = parts.map(|(cell, lines)| Ok(CellLines { cell: (*cell).into(), lines: wire_lines(lines)? }));
     let lanes = merged.lanes.iter().map(|span| LaneRange {
         producer_id: span.lane.producer.to_string(),
         map_version: span.lane.map_version,
@@ -78,21 +98,29 @@ pub(super) fn request(
         .refused
         .iter()
         .map(|(reason, events)| RefusedCount { reason: reason.clone(), events: *events });
-    let totals = merged.totals.iter().map(|(meter, total)| MeterTotal {
+    let total = |(meter, total): (&MeterSlug, &Total)| MeterTotal {
         meter: meter.to_string(),
         events: total.events,
         quantity: total.quantity,
-    });
-    Some(PostBatchRequest {
+    };
+    let elsewhere = Elsewhere {
+        events: split.events_elsewhere,
+        totals: split.elsewhere.iter().map(|(meter, sum)| total((meter, sum))).collect(),
+    };
+    Ok(PostBatchRequest {
         shard: sealed.shard,
         generation: sealed.generation,
         number: sealed.batch,
         digest: merged.digest128().to_vec(),
         lanes: lanes.collect(),
-        events: merged.events,
+        events: merged.events.saturating_sub(split.events_elsewhere),
         refused: refused.collect(),
-        totals: totals.collect(),
-        lines: lines.collect::<Option<Vec<_>>>()?,
+        totals: merged.totals.iter().map(total).collect(),
+        lines: wire_lines(&split.leading)?,
+        elsewhere: (!others.is_empty()).then_some(elsewhere),
+        cell: LEADING.into(),
+        parts: parts.collect::<Result<_, NoRequest>>()?,
+        lost: Vec::new(),
     })
 }
 

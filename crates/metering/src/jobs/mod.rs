@@ -2,6 +2,7 @@
 
 mod batch;
 mod drift;
+mod follow;
 mod isolation;
 mod settle;
 mod work;

@@ -1,6 +1,6 @@
 //! The worker: looks, seals, reads, merges, resolves, posts, retires; resets what is damaged.
 //!
-//! Shape: one round asks the ledger for all cursors (A), then Redis for all heads, in this order; each shard
+//! Shape: one round asks the ledger, of every cell, for all cursors (A), then Redis for all heads, in this order; each shard
 //! that needs work gets a task, a few at once, one at a time for each shard. Any number of workers may run, in
 //! any number of processes, without a lease: every step is compared and set, and a step that comes too late
 //! changes nothing. A transport error is no refusal: the next round posts the same batch again. Trouble has to
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use drawdown_metering_core::look::{Cursor, Head};
+use drawdown_metering_core::look::Head;
 use tokio::{
     sync::{Mutex, Semaphore},
     time::Instant,
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     config::SettleOptions,
     instance::{Instance, retry::Retry},
-    peer::Resolver,
+    peer::{Resolver, Standing},
     redis::HeadFault,
 };
 
@@ -49,7 +49,7 @@ pub(crate) struct Worker {
 
 /// One shard, as a round saw it.
 pub(super) struct Seen {
-    pub(super) cursor: Cursor,
+    pub(super) standing: Standing,
     pub(super) head: Result<Head, HeadFault>,
 }
 
@@ -98,17 +98,18 @@ impl Worker {
 
     async fn round(self: &Arc<Self>) -> Result<(), Failed> {
         let numbers = self.instance.shard_numbers();
-        let mut cursors = self.instance.ledger.shards(&numbers, &[]).await?.cursors;
+        let mut standings = self.instance.cells.shards(&numbers, &[]).await?.shards;
         let heads = self.instance.store.look(&numbers).await?;
         let now = Instant::now();
         let mut drifts = self.drifts.lock().await;
         for (((number, head), work), drift) in
             numbers.iter().zip(heads).zip(&self.works).zip(drifts.iter_mut())
         {
-            let Some(cursor) = cursors.remove(number) else { continue };
-            self.instance.observe(*number, &cursor, head.as_ref().ok());
+            let Some(standing) = standings.remove(number) else { continue };
+            let told = standing.told();
+            self.instance.observe(*number, &told, head.as_ref().ok());
             if let Ok(head) = &head {
-                let (events, lag) = drift.seen(now, head, &cursor);
+                let (events, lag) = drift.seen(now, head, &told);
                 self.instance.metrics.drift(*number, events, lag);
             }
             // A shard that is being settled is left to the task that does it.
@@ -116,7 +117,7 @@ impl Worker {
             if !work.retry.is_due(now) {
                 continue;
             }
-            let (worker, number, seen) = (Arc::clone(self), *number, Seen { cursor, head });
+            let (worker, number, seen) = (Arc::clone(self), *number, Seen { standing, head });
             self.tasks.spawn(async move {
                 let Ok(_permit) = Arc::clone(&worker.at_once).acquire_owned().await else { return };
                 worker.settle(&mut work, number, seen).await;

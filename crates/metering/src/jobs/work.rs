@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use drawdown_metering_core::{
+    cells::LEADING,
     look::{Cursor, Head, LaneApplied, Remedy, ResetHistory, Trouble, Verdict, after_trouble, look},
     settle::SealedBatch,
     shard::Lane,
@@ -45,6 +46,8 @@ pub(super) enum Failed {
     Redis(#[from] redis::Error),
     #[error("another service was not asked")]
     Peer(#[from] peer::Error),
+    #[error("cell {cell} refused batch {batch}, which the leading cell has settled: {reason}: {message}")]
+    Cell { cell: u8, batch: u64, reason: String, message: String },
 }
 
 /// What follows a step.
@@ -76,6 +79,7 @@ impl Failed {
         match &self {
             Self::Redis(_) => metrics.redis_error("settle"),
             Self::Peer(error) => metrics.peer_error(error.peer()),
+            Self::Cell { .. } => metrics.cell_refused(),
         }
         let chain = drawdown_service::refusal::chain(&self.into());
         tracing::warn!(shard, error = %chain, "settlement waits");
@@ -113,31 +117,30 @@ impl Worker {
         work.retry.failed(Instant::now());
     }
 
-    /// The cursor, then the head.
+    /// The cursors, then the head.
     async fn see(&self, shard: u32) -> Result<Seen, Failed> {
-        let cursor = self.cursor(shard).await?;
+        let mut shards = self.instance.cells.shards(&[shard], &[]).await?.shards;
+        let standing = shards.remove(&shard).ok_or_else(|| no_shard(shard))?;
         let mut heads = self.instance.store.look(&[shard]).await?;
         let head = heads.pop().unwrap_or(Err(HeadFault::Absent));
-        self.instance.observe(shard, &cursor, head.as_ref().ok());
-        Ok(Seen { cursor, head })
+        self.instance.observe(shard, &standing.told(), head.as_ref().ok());
+        Ok(Seen { standing, head })
     }
 
     async fn cursor(&self, shard: u32) -> Result<Cursor, Failed> {
-        let mut shards = self.instance.ledger.shards(&[shard], &[]).await?;
-        // An answer without it is no answer: the client has made sure of that.
-        Ok(shards.cursors.remove(&shard).unwrap_or(Cursor {
-            generation: 0,
-            last_batch: 0,
-            lanes: std::collections::BTreeMap::new(),
-        }))
+        let mut shards = self.instance.ledger().shards(&[shard], &[], LEADING).await?;
+        Ok(shards.cursors.remove(&shard).ok_or_else(|| no_shard(shard))?)
     }
 
     async fn step(&self, work: &mut Work, shard: u32, seen: &Seen) -> Result<Next, Failed> {
-        let head = seen.head.as_ref().ok();
-        let verdict = match look(&seen.cursor, head, None) {
+        if self.catch_up(shard, &seen.standing).await? {
+            return Ok(Next::Look);
+        }
+        let (head, cursor) = (seen.head.as_ref().ok(), &seen.standing.leading);
+        let verdict = match look(cursor, head, None) {
             Verdict::Confirm(_) => {
                 let later = self.cursor(shard).await?;
-                look(&seen.cursor, head, Some(&later))
+                look(cursor, head, Some(&later))
             }
             verdict => verdict,
         };
@@ -184,7 +187,12 @@ impl Worker {
     ) -> Result<Next, Failed> {
         let began = Instant::now();
         let generation = head.generation;
-        let posted = self.post(shard, generation, batch, seal).await;
+        let mut posted = self.post(shard, generation, batch, seal).await;
+        if let Ok(Ok(_)) = &posted
+            && let Err(failed) = self.follow_all(shard, batch).await
+        {
+            posted = Err(failed);
+        }
         if posted.is_err() {
             self.make_room(shard, head).await?;
         }
@@ -252,10 +260,10 @@ impl Worker {
         drop(entries);
         let merged = &to_post.merged;
         let answers = self.resolver.resolve(batch::questions(&merged.lines)).await?;
-        let Some(request) = batch::request(&sealed, merged, &answers) else {
-            return Err(peer::Error::answer("entitlement", "BatchResolve", "a question has no answer").into());
-        };
-        match self.instance.ledger.post(request).await? {
+        let others: Vec<u8> = self.instance.config.cells.keys().copied().collect();
+        let request = batch::request(&sealed, merged, &answers, &others)
+            .map_err(|error| peer::Error::answer("entitlement", "BatchResolve", error))?;
+        match self.instance.ledger().post(request).await? {
             Posted::Settled(receipt) => Ok(Ok(Done {
                 events: merged.events,
                 lines: merged.lines.len(),
@@ -298,7 +306,8 @@ impl Worker {
         cause: String,
     ) -> Result<Next, Failed> {
         let detail = cause.clone();
-        let Some(cursor) = self.instance.ledger.begin_reset(shard, seen.cursor.generation, cause).await?
+        let Some(cursor) =
+            self.instance.ledger().begin_reset(shard, seen.standing.leading.generation, cause).await?
         else {
             return Ok(Next::Look);
         };
@@ -347,7 +356,8 @@ impl Worker {
         let now = Instant::now();
         work.isolation.next(now + self.instance.config.settle.isolation_ms.duration());
         let cause = "lanes are settled one by one".to_owned();
-        let begun = self.instance.ledger.begin_reset(shard, seen.cursor.generation, cause).await?;
+        let begun =
+            self.instance.ledger().begin_reset(shard, seen.standing.leading.generation, cause).await?;
         if let Some(cursor) = begun {
             self.install(work, shard, seen, &cursor).await?;
         }
@@ -382,6 +392,10 @@ struct Unsettleable {
     cause: String,
     /// Its lanes, where it could be merged.
     lanes: Vec<Lane>,
+}
+
+fn no_shard(shard: u32) -> peer::Error {
+    peer::Error::answer("ledger", "GetShards", format!("shard {shard} is missing"))
 }
 
 fn install(shard: u32, head: &Result<Head, HeadFault>, cursor: &Cursor, isolation: &Isolation) -> Install {

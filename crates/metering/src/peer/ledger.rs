@@ -8,8 +8,8 @@ use drawdown_metering_core::{
     shard::{Lane, Position},
 };
 use drawdown_proto::ledger::v1::{
-    BeginResetRequest, GetShardsRequest, OpenProducerRequest, OpenProducerResponse, PostBatchRequest,
-    PostBatchResponse, ShardCursor, settlement_service_client::SettlementServiceClient,
+    BeginResetRequest, GetCellPartRequest, GetShardsRequest, OpenProducerRequest, OpenProducerResponse,
+    PostBatchRequest, PostBatchResponse, ShardCursor, settlement_service_client::SettlementServiceClient,
 };
 use drawdown_types::{ProducerId, WindowSize};
 use tonic::{Code, Status};
@@ -17,6 +17,8 @@ use tonic::{Code, Status};
 use super::Error;
 
 const PEER: &str = "ledger";
+/// The ledger knows other cells than this instance.
+const CELL_MISMATCH: &str = "CELL_MISMATCH";
 
 /// Cursors of some shards, with the producers asked for, of one read.
 #[derive(Clone, Debug)]
@@ -56,8 +58,13 @@ impl Ledger {
         Self { settlement: ledger::settlement(channel) }
     }
 
-    /// Cursors with all lanes of some shards, as committed.
-    pub(crate) async fn shards(&self, shards: &[u32], producers: &[ProducerId]) -> Result<Shards, Error> {
+    /// Cursors with all lanes of some shards, as committed in this cell.
+    pub(crate) async fn shards(
+        &self,
+        shards: &[u32],
+        producers: &[ProducerId],
+        cell: u8,
+    ) -> Result<Shards, Error> {
         const CALL: &str = "GetShards";
         let request = GetShardsRequest {
             shards: shards.to_vec(),
@@ -66,6 +73,9 @@ impl Ledger {
         let answer = self.settlement.clone().get_shards(request).await.map_err(Error::call(PEER, CALL))?;
         let answer = answer.into_inner();
         let malformed = |detail: String| Error::answer(PEER, CALL, detail);
+        if answer.cell != u32::from(cell) {
+            return Err(malformed(format!("it is cell {}, not {cell}", answer.cell)));
+        }
         let mut cursors = HashMap::with_capacity(answer.shards.len());
         for cursor in answer.shards {
             let shard = cursor.shard;
@@ -94,6 +104,14 @@ impl Ledger {
             }),
             Err(status) => Err(Error::call(PEER, "PostBatch")(status)),
         }
+    }
+
+    /// What a settled batch of the leading cell has for another one.
+    pub(crate) async fn part(&self, shard: u32, number: u64, cell: u8) -> Result<PostBatchRequest, Error> {
+        const CALL: &str = "GetCellPart";
+        let request = GetCellPartRequest { shard, number, cell: cell.into() };
+        let answer = self.settlement.clone().get_cell_part(request).await.map_err(Error::call(PEER, CALL))?;
+        answer.into_inner().post.ok_or_else(|| Error::answer(PEER, CALL, "there is no part"))
     }
 
     /// Gives a shard a new generation, if it still has the expected one; `None` where it has another.
@@ -129,6 +147,10 @@ impl Ledger {
 /// has not: a post may be repeated at will, a reset is not free.
 fn is_refusal(status: &Status) -> bool {
     match status.code() {
+        // A matter of configuration, which no reset mends.
+        Code::FailedPrecondition if drawdown_client::reason_of(status).as_deref() == Some(CELL_MISMATCH) => {
+            false
+        }
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists

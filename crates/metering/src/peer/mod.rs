@@ -3,13 +3,15 @@
 //! Doctrine: an answer is decoded whole or is an error; what another service refuses is told apart from what
 //! it could not answer, because only a refusal may lead to a reset.
 
+mod cells;
 mod ledger;
 mod meters;
 mod resolver;
 
+pub(crate) use cells::{Cell, Cells, Standing};
 pub(crate) use ledger::{Ledger, Posted};
 pub(crate) use meters::Meters;
-pub(crate) use resolver::Resolver;
+pub(crate) use resolver::{Question, Resolved, Resolver};
 
 /// Why another service gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,15 @@ pub(crate) enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// The ledger of another cell than the leading one.
+    #[error("the ledger of cell {cell} was not asked")]
+    Cell {
+        /// Which.
+        cell: u8,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
 }
 
 impl Error {
@@ -46,20 +57,26 @@ impl Error {
         Self::Answer { peer, call, detail: detail.to_string() }
     }
 
+    pub(crate) fn of_cell(cell: u8) -> impl FnOnce(Self) -> Self {
+        move |source| Self::Cell { cell, source: Box::new(source) }
+    }
+
     /// Whether the same question may be answered later.
     #[must_use]
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Call { source, .. } => drawdown_client::is_transient(source),
             Self::Answer { .. } => false,
+            Self::Cell { source, .. } => source.is_transient(),
         }
     }
 
     /// Who was asked.
     #[must_use]
-    pub(crate) const fn peer(&self) -> &'static str {
+    pub(crate) fn peer(&self) -> &'static str {
         match self {
             Self::Call { peer, .. } | Self::Answer { peer, .. } => peer,
+            Self::Cell { source, .. } => source.peer(),
         }
     }
 }

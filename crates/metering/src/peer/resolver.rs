@@ -7,6 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use drawdown_client::{Channel, channel::Transport, entitlement};
+use drawdown_metering_core::cells::LEADING;
 use drawdown_proto::{
     entitlement::v1::{
         BatchResolveRequest, ClientInstant, Resolution, UnresolvedReason, resolution::Answer,
@@ -27,13 +28,23 @@ const CALL: &str = "BatchResolve";
 const UNKNOWN_CLIENT: &str = "unknown_client";
 const NO_TEAM: &str = "no_team";
 
-type Question = (ClientId, Timestamp);
+/// A client id at a window.
+pub(crate) type Question = (ClientId, Timestamp);
+
+/// Who pays, and in which cell.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    /// Who, or why nobody.
+    pub(crate) attribution: Attribution,
+    /// Where the account lives; what nobody pays is the leading cell's.
+    pub(crate) cell: u8,
+}
 
 /// Answers of entitlement.
 pub(crate) struct Resolver {
     resolution: ResolutionServiceClient<Transport>,
     queries_max: usize,
-    payers: Cache<Question, Payer>,
+    payers: Cache<Question, (Payer, u8)>,
     clock: Arc<dyn Clock>,
 }
 
@@ -62,7 +73,7 @@ impl Resolver {
     pub(crate) async fn resolve(
         &self,
         questions: impl IntoIterator<Item = Question>,
-    ) -> Result<HashMap<Question, Attribution>, Error> {
+    ) -> Result<HashMap<Question, Resolved>, Error> {
         let mut answers = HashMap::new();
         let mut asked: Vec<Question> = Vec::new();
         for question in questions {
@@ -74,7 +85,8 @@ impl Resolver {
             if known.is_none() {
                 asked.push(question.clone());
             }
-            answers.insert(question, known.map(Attribution::Payer));
+            let known = known.map(|(payer, cell)| Resolved { attribution: Attribution::Payer(payer), cell });
+            answers.insert(question, known);
         }
         for part in asked.chunks(self.queries_max) {
             self.ask(part, &mut answers).await?;
@@ -85,7 +97,7 @@ impl Resolver {
     async fn ask(
         &self,
         questions: &[Question],
-        answers: &mut HashMap<Question, Option<Attribution>>,
+        answers: &mut HashMap<Question, Option<Resolved>>,
     ) -> Result<(), Error> {
         let queries = questions.iter().map(|(client_id, at)| ClientInstant {
             client_id: client_id.to_string(),
@@ -100,33 +112,39 @@ impl Resolver {
         }
         let now = self.clock.now();
         for (question, resolution) in questions.iter().zip(resolutions) {
-            let attribution = attribution(&question.0, resolution)?;
-            if let Attribution::Payer(payer) = &attribution
+            let resolved = resolved(&question.0, resolution)?;
+            if let Attribution::Payer(payer) = &resolved.attribution
                 && question.1 <= now
             {
-                self.payers.insert(question.clone(), payer.clone()).await;
+                self.payers.insert(question.clone(), (payer.clone(), resolved.cell)).await;
             }
-            answers.insert(question.clone(), Some(attribution));
+            answers.insert(question.clone(), Some(resolved));
         }
         Ok(())
     }
 }
 
-fn attribution(asked: &ClientId, resolution: Resolution) -> Result<Attribution, Error> {
+fn resolved(asked: &ClientId, resolution: Resolution) -> Result<Resolved, Error> {
     if resolution.client_id != asked.as_str() {
         return Err(Error::answer(PEER, CALL, "the answers are not in the order of the questions"));
     }
+    let nobody = |reason: &str| {
+        Ok(Resolved { attribution: Attribution::UnattributedReason(reason.to_owned()), cell: LEADING })
+    };
     match resolution.answer {
-        Some(Answer::BilledTo(billed)) => Ok(Attribution::Payer(Payer {
-            contract_kind: contract_kind(billed.contract_kind)?.into(),
-            account_id: billed.account_id,
-            team_id: billed.team_id,
-            app_id: billed.app_id,
-            in_trial: billed.in_trial,
-        })),
+        Some(Answer::BilledTo(billed)) => Ok(Resolved {
+            cell: u8::try_from(billed.cell).map_err(|error| Error::answer(PEER, CALL, error))?,
+            attribution: Attribution::Payer(Payer {
+                contract_kind: contract_kind(billed.contract_kind)?.into(),
+                account_id: billed.account_id,
+                team_id: billed.team_id,
+                app_id: billed.app_id,
+                in_trial: billed.in_trial,
+            }),
+        }),
         Some(Answer::Unresolved(reason)) => match UnresolvedReason::try_from(reason) {
-            Ok(UnresolvedReason::UnknownClient) => Ok(Attribution::UnattributedReason(UNKNOWN_CLIENT.into())),
-            Ok(UnresolvedReason::NoTeam) => Ok(Attribution::UnattributedReason(NO_TEAM.into())),
+            Ok(UnresolvedReason::UnknownClient) => nobody(UNKNOWN_CLIENT),
+            Ok(UnresolvedReason::NoTeam) => nobody(NO_TEAM),
             Ok(UnresolvedReason::Unspecified) | Err(_) => {
                 Err(Error::answer(PEER, CALL, format!("reason {reason} is not known")))
             }

@@ -30,6 +30,8 @@ use tonic::{Request, Response, Status};
 /// (client id, meter, failed) → (events, quantity).
 pub(crate) type Sums = BTreeMap<(String, String, bool), (u64, i64)>;
 type LaneKey = (String, u32);
+/// Where a shard stands.
+pub(crate) type Place = (u64, Option<Vec<u8>>, BTreeMap<LaneKey, (u64, u64)>);
 
 /// How posts are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(crate) enum Mode {
     Open,
     /// Not answered.
     Down,
+    /// Nothing at all is answered.
+    Gone,
     /// Committed, and the reply is lost.
     ReplyLost,
 }
@@ -49,6 +53,8 @@ struct Shard {
     last: u64,
     lanes: BTreeMap<LaneKey, (u64, u64)>,
     digests: HashMap<u64, Vec<u8>>,
+    /// Batches as they came, where there are other cells.
+    kept: HashMap<u64, PostBatchRequest>,
 }
 
 /// Everything that is committed.
@@ -62,6 +68,11 @@ pub(crate) struct State {
     pub(crate) meters: BTreeMap<String, Meter>,
     /// Client ids without a team.
     pub(crate) strangers: HashSet<String>,
+    /// Client ids whose account lives in another cell.
+    pub(crate) elsewhere: BTreeMap<String, u32>,
+    /// Which cell it is, and in the leading one all others.
+    pub(crate) cell: u32,
+    pub(crate) others: Vec<u32>,
 }
 
 #[derive(Default)]
@@ -118,6 +129,19 @@ impl Gate {
         self.0.state.lock().unwrap().strangers.insert(client_id.to_owned());
     }
 
+    /// Becomes a cell: the leading one of `others`, or another one.
+    pub(crate) fn become_cell(&self, cell: u32, others: &[u32]) {
+        let mut state = self.0.state.lock().unwrap();
+        (state.cell, state.others) = (cell, others.to_vec());
+    }
+
+    /// The account of a client id lives in this cell.
+    pub(crate) fn lives_in(&self, client_id: &str, cell: u32) {
+        let mut state = self.0.state.lock().unwrap();
+        state.strangers.remove(client_id);
+        state.elsewhere.insert(client_id.to_owned(), cell);
+    }
+
     pub(crate) fn producer(&self) -> ProducerId {
         let id = ProducerId::generate();
         self.0.state.lock().unwrap().producers.insert(id.to_string(), 0);
@@ -152,6 +176,14 @@ impl Gate {
 }
 
 impl State {
+    /// Last batch, its digest, and all lanes with their chains, by shard.
+    pub(crate) fn places(&self) -> BTreeMap<u32, Place> {
+        let place =
+            |shard: &Shard| (shard.last, shard.digests.get(&shard.last).cloned(), shard.lanes.clone());
+        // A shard that never settled anything may be unknown to some.
+        self.shards.iter().filter(|(_, shard)| shard.last > 0).map(|(n, shard)| (*n, place(shard))).collect()
+    }
+
     fn shard(&mut self, shard: u32) -> &mut Shard {
         self.shards.entry(shard).or_insert_with(|| Shard { generation: rand::random(), ..Shard::default() })
     }
@@ -177,25 +209,33 @@ impl State {
 
     /// The checks of `gate post`, in their order.
     fn post(&mut self, batch: &PostBatchRequest) -> Result<bool, Status> {
-        let producers = self.producers.clone();
+        let (producers, cell, others) = (self.producers.clone(), self.cell, self.others.clone());
+        if batch.cell != cell {
+            return Err(refuse("CELL_MISMATCH", "another cell"));
+        }
         let shard = self.shard(batch.shard);
         if let Some(digest) = shard.digests.get(&batch.number) {
-            return if *digest == batch.digest {
+            let kept = &shard.kept[&batch.number];
+            let same = cell == 0 || (&kept.lines, &kept.elsewhere) == (&batch.lines, &batch.elsewhere);
+            return if *digest == batch.digest && same {
                 Ok(true)
             } else {
                 Err(refuse("BATCH_CONFLICT", "conflict"))
             };
         }
+        if batch.parts.iter().map(|part| part.cell).collect::<Vec<_>>() != others {
+            return Err(refuse("CELL_MISMATCH", "other parts"));
+        }
         if batch.number != shard.last + 1 {
             return Err(refuse("BATCH_NOT_NEXT", "not next"));
         }
-        if batch.generation != shard.generation {
+        if cell == 0 && batch.generation != shard.generation {
             return Err(refuse("GENERATION_STALE", "stale"));
         }
         let mut lanes = shard.lanes.clone();
         let mut in_lanes = 0;
         for range in &batch.lanes {
-            if !producers.contains_key(&range.producer_id) {
+            if cell == 0 && !producers.contains_key(&range.producer_id) {
                 return Err(refuse("LANE_UNKNOWN", "unknown"));
             }
             let key = (range.producer_id.clone(), range.map_version);
@@ -210,12 +250,15 @@ impl State {
             lanes.insert(key, (range.to_sequence, range.chain_after));
         }
         let refused: u64 = batch.refused.iter().map(|refused| refused.events).sum();
-        if batch.events + refused != in_lanes {
+        let elsewhere = batch.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.events);
+        if batch.events + refused + elsewhere != in_lanes {
             return Err(refuse("TOTALS_MISMATCH", "events"));
         }
         shard.lanes = lanes;
         shard.last = batch.number;
+        shard.generation = batch.generation;
         shard.digests.insert(batch.number, batch.digest.clone());
+        shard.kept.insert(batch.number, batch.clone());
         self.book(batch);
         Ok(false)
     }
@@ -241,6 +284,10 @@ impl State {
             }
             timestamp_from_proto(line.window_start.as_ref().unwrap()).unwrap();
         }
+        for total in batch.elsewhere.iter().flat_map(|elsewhere| &elsewhere.totals) {
+            let sum = totals.entry(total.meter.clone()).or_default();
+            *sum = (sum.0 + total.events, sum.1 + total.quantity);
+        }
         for total in &batch.totals {
             assert_eq!(totals.remove(&total.meter), Some((total.events, total.quantity)));
         }
@@ -260,7 +307,7 @@ impl SettlementService for Gate {
         *self.0.posts.lock().unwrap() += 1;
         self.0.posted.notify_waiters();
         let mode = *self.0.mode.lock().unwrap();
-        if mode == Mode::Down {
+        if matches!(mode, Mode::Down | Mode::Gone) {
             return Err(Status::unavailable("the test says so"));
         }
         let batch = request.into_inner();
@@ -277,18 +324,49 @@ impl SettlementService for Gate {
         Ok(Response::new(PostBatchResponse { already_settled, ..PostBatchResponse::default() }))
     }
 
+    async fn get_cell_part(
+        &self,
+        request: Request<ledger::GetCellPartRequest>,
+    ) -> Result<Response<ledger::GetCellPartResponse>, Status> {
+        let ledger::GetCellPartRequest { shard, number, cell } = request.into_inner();
+        let state = self.0.state.lock().unwrap();
+        let kept = state.shards.get(&shard).and_then(|shard| shard.kept.get(&number)).cloned();
+        let batch = kept.ok_or_else(|| refuse("BATCH_UNKNOWN", "unknown"))?;
+        let part = batch.parts.iter().find(|part| part.cell == cell).cloned();
+        let part = part.ok_or_else(|| refuse("CELL_MISMATCH", "no such cell"))?;
+        let events: u64 = part.lines.iter().map(|line| line.events).sum();
+        let in_lanes: u64 = batch.lanes.iter().map(|range| range.to_sequence - range.from_sequence + 1).sum();
+        let mut totals = batch.totals.clone();
+        for line in &part.lines {
+            let total = totals.iter_mut().find(|total| total.meter == line.meter).unwrap();
+            total.events -= line.events;
+            total.quantity -= match line.state.as_ref().unwrap() {
+                LineState::Sum(sum) => sum.quantity,
+                _ => i64::try_from(line.events).unwrap(),
+            };
+        }
+        totals.retain(|total| total.events > 0);
+        let elsewhere = Some(ledger::Elsewhere { events: in_lanes - events, totals });
+        let (refused, parts) = (Vec::new(), Vec::new());
+        let post = PostBatchRequest { cell, events, elsewhere, refused, parts, lines: part.lines, ..batch };
+        Ok(Response::new(ledger::GetCellPartResponse { post: Some(post) }))
+    }
+
     async fn get_shards(
         &self,
         request: Request<ledger::GetShardsRequest>,
     ) -> Result<Response<ledger::GetShardsResponse>, Status> {
         let request = request.into_inner();
+        if *self.0.mode.lock().unwrap() == Mode::Gone {
+            return Err(Status::unavailable("the test says so"));
+        }
         let mut state = self.0.state.lock().unwrap();
         let shards = request.shards.iter().map(|shard| state.cursor(*shard)).collect();
         let known = request.producer_ids.iter().filter_map(|id| state.producers.get_key_value(id));
         let producers = known
             .map(|(id, epoch)| ledger::ProducerState { producer_id: id.clone(), epoch: *epoch })
             .collect();
-        Ok(Response::new(ledger::GetShardsResponse { shards, window_secs: 60, producers }))
+        Ok(Response::new(ledger::GetShardsResponse { shards, window_secs: 60, producers, cell: state.cell }))
     }
 
     async fn begin_reset(
@@ -407,6 +485,7 @@ impl ResolutionService for Gate {
                     account_id: "acct".to_owned(),
                     contract_kind: entitlement::ContractKind::Flex.into(),
                     in_trial: false,
+                    cell: state.elsewhere.get(&query.client_id).copied().unwrap_or_default(),
                 })
             };
             Resolution { client_id: query.client_id, answer: Some(answer) }

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod bad_input;
+mod cells;
 mod damage;
 mod doubt;
 mod gate;

@@ -2,12 +2,13 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+use drawdown_client::ChannelOptions;
 use drawdown_metering::{
-    config::{Config, Options},
+    config::{CellOptions, Config, Options},
     redis::{Keys, Namespace},
 };
 use drawdown_service::{
-    Context, Telemetry,
+    Bound, Context, Telemetry,
     config::{Count, ListenAddress, Millis},
 };
 use drawdown_testkit::{ManualClock, RedisSpace};
@@ -30,6 +31,8 @@ pub(crate) struct Rig {
     pub(crate) keys: Keys,
     space: RedisSpace,
     ledger: SocketAddr,
+    /// Ledgers of other cells.
+    cells: Vec<SocketAddr>,
 }
 
 /// A running instance.
@@ -63,7 +66,20 @@ impl Rig {
             redis: client.get_multiplexed_async_connection().await.unwrap(),
             keys: Keys::new(Namespace::new(&space.namespace).unwrap()),
             space,
+            cells: Vec::new(),
         }
+    }
+
+    /// With two more cells; the ledger is the leading one.
+    pub(crate) async fn with_cells() -> (Self, [Gate; 2]) {
+        let mut rig = Self::new().await;
+        let others = [Gate::default(), Gate::default()];
+        rig.gate.become_cell(0, &[1, 2]);
+        for (number, other) in (1..).zip(&others) {
+            other.become_cell(number, &[]);
+            rig.cells.push(other.serve().await);
+        }
+        (rig, others)
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -74,6 +90,11 @@ impl Rig {
         options.redis.url.clone_from(&self.space.url);
         options.redis.namespace.clone_from(&self.space.namespace);
         options.ledger.endpoint = format!("http://{}", self.ledger);
+        let cells = (1..).zip(&self.cells).map(|(number, address)| CellOptions {
+            number,
+            ledger: ChannelOptions::to(format!("http://{address}")),
+        });
+        options.cells = cells.collect();
         options.entitlement.endpoint = format!("http://{}", self.ledger);
         options.settle.interval_ms = Millis::from_millis(20);
         options.settle.retry_pause_ms = Millis::from_millis(10);
@@ -102,6 +123,12 @@ impl Rig {
             Some(addresses) => Running { address: addresses.grpc, telemetry, stop, task },
             None => panic!("the instance did not start: {:?}", task.await),
         }
+    }
+
+    /// What an instance runs in.
+    pub(crate) fn context(&self) -> (Context, Bound) {
+        let telemetry = Telemetry::detached("metering").unwrap();
+        Context::new(telemetry, self.clock.clone(), CancellationToken::new())
     }
 
     pub(crate) async fn delete(&mut self, key: &str) {

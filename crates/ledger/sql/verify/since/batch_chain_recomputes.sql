@@ -14,7 +14,7 @@ with batches as materialized (
 select format('batch %s of shard %s', number, shard)
 from chained
 where chain <> ledger.batch_chain(previous, number, generation, digest, posted_at, lines, events, refused, charges,
-                                  unattributed, amount_micros, uncharged_micros, lane_bytes)
+                                  unattributed, amount_micros, uncharged_micros, elsewhere_events, lane_bytes)
 union all
 select format('cursor of shard %s', c.shard)
 from ledger.shard_cursor c

@@ -1,8 +1,12 @@
--- By meter, the events and quantities of a new batch are those of its charges and unattributed lines.
+-- By meter, the events and quantities of a new batch are those of its charges, its unattributed lines and what other cells have.
 with lines as (
     select shard, batch as number, meter, events, quantity from ledger.new_charges() where batch > 0
     union all
     select shard, batch, meter, events, quantity from ledger.new_unattributed()
+    union all
+    select shard, number, e.key, (e.value->>'events')::bigint, (e.value->>'quantity')::bigint
+    from ledger.new_batches()
+    cross join lateral jsonb_each(elsewhere) as e
 ), sums as (
     select shard, number, meter, sum(events) as events, sum(quantity) as quantity
     from lines

@@ -51,6 +51,7 @@ pub(crate) fn batch(cursor: &ShardCursor, producer: ProducerId, lines: Vec<Line>
         refused,
         totals: totals.into_values().collect(),
         lines,
+        ..PostBatchRequest::default()
     }
 }
 
