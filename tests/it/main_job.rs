@@ -14,7 +14,7 @@ use drawdown_tests::{
 /// Charges that are settled before the fault: about a fifth of them.
 const IN_THE_MIDDLE: usize = 500;
 
-fn pass((summary, differences): (Summary, Vec<String>)) -> Result<()> {
+pub(crate) fn pass((summary, differences): (Summary, Vec<String>)) -> Result<()> {
     ensure!(differences.is_empty(), "{differences:#?}\n{summary:#?}");
     ensure!(summary.verify_violations == 0, "verify found {}", summary.verify_violations);
     Ok(())

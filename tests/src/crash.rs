@@ -39,8 +39,8 @@ impl Victim {
 /// Where the ledger does not answer.
 pub async fn settled_charges(run: &Run) -> Result<usize> {
     let mut all = 0;
-    for team in run.platform.teams.values() {
-        all += charges(run.installation.channels(), team).await?.len();
+    for (name, team) in &run.platform.teams {
+        all += charges(&run.installation.channels().of_team(name), team).await?.len();
     }
     Ok(all)
 }

@@ -30,6 +30,17 @@ pub struct Settings {
     pub further_toml: String,
     /// The services that are started.
     pub services: Vec<Service>,
+    /// A second ledger with a Postgres server of its own, as cell 1.
+    pub two_cells: bool,
+}
+
+impl Settings {
+    /// With two cells.
+    #[must_use]
+    pub fn two_cells() -> Self {
+        let services = vec![Service::Ledger, Service::OtherLedger, Service::Entitlement, Service::Metering];
+        Self { services, two_cells: true, ..Self::default() }
+    }
 }
 
 impl Default for Settings {
@@ -39,17 +50,20 @@ impl Default for Settings {
             lateness_limit_secs: 7 * 86_400,
             further_toml: String::new(),
             services: vec![Service::Ledger, Service::Entitlement, Service::Metering],
+            two_cells: false,
         }
     }
 }
 
-/// One of the three services.
+/// One of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// Metering.
     Metering,
-    /// The ledger.
+    /// The ledger: the only one, or the leading one.
     Ledger,
+    /// The ledger of cell 1.
+    OtherLedger,
     /// Entitlement.
     Entitlement,
 }
@@ -60,8 +74,16 @@ impl Service {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Metering => "metering",
-            Self::Ledger => "ledger",
+            Self::Ledger | Self::OtherLedger => "ledger",
             Self::Entitlement => "entitlement",
+        }
+    }
+
+    /// Of its log.
+    const fn log_name(self) -> &'static str {
+        match self {
+            Self::OtherLedger => "ledger-1",
+            Self::Metering | Self::Ledger | Self::Entitlement => self.name(),
         }
     }
 }
@@ -71,9 +93,12 @@ impl Service {
 pub struct Installation {
     // Processes first: fields are dropped in this order, and services stop before their servers.
     ledger: Option<Program>,
+    other_ledger: Option<Program>,
     entitlement: Option<Program>,
     metering: Option<Program>,
     sandbox: Sandbox,
+    /// The servers of cell 1.
+    other_sandbox: Option<Sandbox>,
     dir: TempDir,
     binary: PathBuf,
     endpoints: Endpoints,
@@ -90,27 +115,48 @@ impl Installation {
         let sandbox =
             tokio::task::spawn_blocking(|| Sandbox::start(drawdown_sandbox::Options::from_env()?)).await??;
         let dir = TempDir::with_prefix("drawdown-installation-")?;
-        let ports = free_ports::<6>()?;
-        let [metering, ledger, entitlement, metering_page, ledger_page, entitlement_page] = ports;
+        let [metering, ledger, entitlement, metering_page, ledger_page, entitlement_page, other, other_page] =
+            free_ports::<8>()?;
         let http = |port: u16| format!("http://127.0.0.1:{port}");
-        let endpoints =
-            Endpoints { metering: http(metering), ledger: http(ledger), entitlement: http(entitlement) };
-        let config = config_toml(&sandbox, ports, settings);
+        let endpoints = Endpoints {
+            metering: http(metering),
+            ledger: http(ledger),
+            entitlement: http(entitlement),
+            other_ledger: settings.two_cells.then(|| http(other)),
+        };
+        let ports = [metering, ledger, entitlement, metering_page, ledger_page, entitlement_page];
+        let further = if settings.two_cells { leading_toml(other) } else { String::new() };
+        let config = config_toml((sandbox.postgres_url(), sandbox.redis_url()), ports, settings, &further);
         std::fs::write(dir.path().join("drawdown.toml"), config)?;
+        let other_sandbox = match settings.two_cells {
+            true => Some(tokio::task::spawn_blocking(other_servers).await??),
+            false => None,
+        };
+        if let Some(other_sandbox) = &other_sandbox {
+            let ports = [metering, other, entitlement, metering_page, other_page, entitlement_page];
+            let servers = (other_sandbox.postgres_url(), sandbox.redis_url());
+            let config = config_toml(servers, ports, settings, "[ledger.cells]\nnumber = 1\n");
+            std::fs::write(dir.path().join("cell-1.toml"), config)?;
+        }
         let channels = Channels::to(&endpoints)?;
         let mut installation = Self {
             ledger: None,
+            other_ledger: None,
             entitlement: None,
             metering: None,
             sandbox,
+            other_sandbox,
             dir,
             binary: drawdown_binary()?,
             endpoints,
             metrics: [http(metering_page), http(ledger_page), http(entitlement_page)],
             channels,
         };
-        let migrated = installation.command("migrate").output().context("drawdown migrate")?;
-        ensure!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+        let other = settings.two_cells.then(|| installation.other_command("migrate"));
+        for mut migrate in [installation.command("migrate")].into_iter().chain(other) {
+            let migrated = migrate.output().context("drawdown migrate")?;
+            ensure!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+        }
         for service in &settings.services {
             installation.spawn(*service)?;
         }
@@ -164,6 +210,20 @@ impl Installation {
         command
     }
 
+    /// The same with the configuration of cell 1.
+    #[must_use]
+    pub fn other_command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg(subcommand).arg("--config").arg(self.dir.path().join("cell-1.toml"));
+        command
+    }
+
+    /// The databases of the cells, the leading one first.
+    #[must_use]
+    pub fn databases(&self) -> Vec<&str> {
+        [&self.sandbox].into_iter().chain(&self.other_sandbox).map(Sandbox::postgres_url).collect()
+    }
+
     /// Starts a service that is not running and waits until it serves.
     ///
     /// # Errors
@@ -186,13 +246,18 @@ impl Installation {
         match service {
             Service::Metering => &mut self.metering,
             Service::Ledger => &mut self.ledger,
+            Service::OtherLedger => &mut self.other_ledger,
             Service::Entitlement => &mut self.entitlement,
         }
     }
 
     fn spawn(&mut self, service: Service) -> Result<()> {
         ensure!(self.slot(service).is_none(), "{} runs already", service.name());
-        let program = Program::start(service.name(), self.command(service.name()), self.dir.path())?;
+        let command = match service {
+            Service::OtherLedger => self.other_command(service.name()),
+            Service::Metering | Service::Ledger | Service::Entitlement => self.command(service.name()),
+        };
+        let program = Program::start(service.log_name(), command, self.dir.path())?;
         *self.slot(service) = Some(program);
         Ok(())
     }
@@ -201,6 +266,7 @@ impl Installation {
         let channel = match service {
             Service::Metering => &self.channels.metering,
             Service::Ledger => &self.channels.ledger,
+            Service::OtherLedger => self.channels.other_ledger.as_ref().context("there is one cell")?,
             Service::Entitlement => &self.channels.entitlement,
         };
         let health = HealthClient::new(channel.unary());
@@ -221,7 +287,7 @@ impl Installation {
     /// # Errors
     /// Where one of them does not end.
     pub async fn stop(mut self) -> Result<()> {
-        for service in [Service::Metering, Service::Entitlement, Service::Ledger] {
+        for service in [Service::Metering, Service::Entitlement, Service::OtherLedger, Service::Ledger] {
             if let Some(program) = self.slot(service) {
                 let status = program.stop().await?;
                 let log = program.log_tail();
@@ -234,14 +300,32 @@ impl Installation {
     /// What the services printed, for messages.
     #[must_use]
     pub fn logs(&self) -> String {
-        let programs = [&self.metering, &self.ledger, &self.entitlement];
+        let programs = [&self.metering, &self.ledger, &self.other_ledger, &self.entitlement];
         programs.into_iter().flatten().map(Program::log_tail).collect::<Vec<_>>().join("\n\n")
     }
 }
 
-fn config_toml(sandbox: &Sandbox, ports: [u16; 6], settings: &Settings) -> String {
+/// A Postgres of its own for cell 1, also where another one was given; its Redis is not used.
+fn other_servers() -> Result<Sandbox> {
+    let options = drawdown_sandbox::Options::from_env()?;
+    Ok(Sandbox::start(drawdown_sandbox::Options { postgres_url: None, redis_url: None, ..options })?)
+}
+
+/// What the leading cell and metering have to know of cell 1.
+fn leading_toml(other_ledger: u16) -> String {
+    format!(
+        r#"
+[ledger.cells]
+others = [1]
+[[metering.cells]]
+number = 1
+ledger.endpoint = "http://127.0.0.1:{other_ledger}"
+"#
+    )
+}
+
+fn config_toml((postgres, redis): (&str, &str), ports: [u16; 6], settings: &Settings, cells: &str) -> String {
     let [metering, ledger, entitlement, metering_page, ledger_page, entitlement_page] = ports;
-    let (postgres, redis) = (sandbox.postgres_url(), sandbox.redis_url());
     let lateness = settings.lateness_limit_secs;
     let pepper = "00112233445566778899aabbccddeeff".repeat(2);
     let further = &settings.further_toml;
@@ -278,6 +362,7 @@ url = "{postgres}"
 role = "drawdown_entitlement_service"
 [entitlement.ledger]
 endpoint = "http://127.0.0.1:{ledger}"
+{cells}
 {further}
 "#
     )

@@ -50,6 +50,7 @@ pub async fn set_up(channels: &Channels, size: LoadSize) -> Result<LoadPlatform>
             contract_kind: ent::ContractKind::Flex.into(),
             created_at: wire(founded),
             commercial: true,
+            cell: 0,
             request_id: "load-account".to_owned(),
         })
         .await?

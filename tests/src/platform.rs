@@ -21,6 +21,8 @@ pub struct Endpoints {
     pub ledger: String,
     /// `http://…` of entitlement.
     pub entitlement: String,
+    /// `http://…` of the ledger of cell 1, where there are two cells.
+    pub other_ledger: Option<String>,
 }
 
 /// Channels to all three services.
@@ -32,6 +34,8 @@ pub struct Channels {
     pub ledger: Channel,
     /// To entitlement.
     pub entitlement: Channel,
+    /// To the ledger of cell 1, where there are two cells.
+    pub other_ledger: Option<Channel>,
 }
 
 impl Channels {
@@ -45,7 +49,34 @@ impl Channels {
             metering: channel(&endpoints.metering)?,
             ledger: channel(&endpoints.ledger)?,
             entitlement: channel(&endpoints.entitlement)?,
+            other_ledger: endpoints.other_ledger.as_deref().map(channel).transpose()?,
         })
+    }
+
+    /// The same for each cell: with its ledger as the ledger.
+    #[must_use]
+    pub fn cells(&self) -> Vec<Self> {
+        let at = |ledger: &Channel| Self { ledger: ledger.clone(), ..self.clone() };
+        [&self.ledger].into_iter().chain(&self.other_ledger).map(at).collect()
+    }
+
+    /// The same, with the ledger that has an account.
+    #[must_use]
+    pub fn at(&self, account: &str) -> Self {
+        let mut cells = self.cells();
+        cells.swap_remove(self.cell_of(account))
+    }
+
+    /// Where there are two cells, the second account lives in the second one.
+    fn cell_of(&self, account: &str) -> usize {
+        usize::from(self.other_ledger.is_some() && account == "Lakeside")
+    }
+
+    /// The same, with the ledger that has a team.
+    #[must_use]
+    pub fn of_team(&self, team: &str) -> Self {
+        let account = TEAMS.iter().find(|(name, _)| *name == team).map_or("", |(_, account)| account);
+        self.at(account)
     }
 }
 
@@ -81,9 +112,13 @@ fn wire(at: Timestamp) -> Option<prost_types::Timestamp> {
 pub async fn set_up(channels: &Channels, scenario: &Scenario) -> Result<Platform> {
     let mut platform = Platform::default();
     enter_hierarchy(channels, scenario, &mut platform).await?;
-    enter_catalog(channels, scenario).await?;
+    for cell in channels.cells() {
+        enter_catalog(&cell, scenario).await?;
+    }
     for lot in &scenario.lots {
-        let id = enter_lot(channels, &platform, lot).await.with_context(|| format!("lot {}", lot.name))?;
+        let id = enter_lot(&channels.of_team(lot.team), &platform, lot)
+            .await
+            .with_context(|| format!("lot {}", lot.name))?;
         platform.lots.insert(lot.name.to_owned(), id);
     }
     platform.producer = ledger::settlement(&channels.ledger)
@@ -107,6 +142,7 @@ async fn enter_hierarchy(channels: &Channels, scenario: &Scenario, platform: &mu
                 contract_kind: ent::ContractKind::Flex.into(),
                 created_at: wire(scenario.founded),
                 commercial: true,
+                cell: u32::try_from(channels.cell_of(account))?,
                 request_id: request_id("account", account),
             })
             .await

@@ -168,12 +168,14 @@ pub async fn verify(channels: &Channels) -> Result<(i64, Vec<String>)> {
 pub async fn summarize(channels: &Channels, platform: &Platform) -> Result<Summary> {
     let mut summary = Summary::default();
     for (name, team_id) in &platform.teams {
-        let team = team_report(channels, platform, name, team_id).await?;
+        let team = team_report(&channels.of_team(name), platform, name, team_id).await?;
         summary.settled_events += team.apps.iter().map(|app| app.events).sum::<i64>();
         summary.teams.push(team);
     }
     summary.unattributed_events = unattributed_events(channels).await?;
-    summary.verify_violations = verify(channels).await?.0;
+    for cell in channels.cells() {
+        summary.verify_violations += verify(&cell).await?.0;
+    }
     Ok(summary)
 }
 

@@ -26,9 +26,11 @@ pub async fn differences(
     found.extend(quantities(summary, recount));
     found.extend(amounts(summary, recount));
     for (name, team_id) in &platform.teams {
-        found.extend(lots_against_model(channels, name, team_id, summary).await?);
+        found.extend(lots_against_model(&channels.of_team(name), name, team_id, summary).await?);
     }
-    found.extend(verify(channels).await?.1);
+    for cell in channels.cells() {
+        found.extend(verify(&cell).await?.1);
+    }
     Ok(found)
 }
 

@@ -37,6 +37,7 @@ impl Directory for KnownTeams {
     fn team(&self, team: TeamId) -> BoxFuture<'_, Result<Option<TeamFacts>, Error>> {
         let account = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&team).copied();
         let facts = account.map(|account_id| TeamFacts {
+            cell: 0,
             account_id,
             trial_from: None,
             trial_to: None,
@@ -218,6 +219,7 @@ fn handlers(mut options: Options, clock: Arc<dyn Clock>, known: Arc<KnownTeams>)
         settings: config.settings,
         notice_rules: config.notices.rules,
         limits: config.limits,
+        cells: config.cells,
         directory: known,
         metrics: Metrics::new(&opentelemetry::global::meter("drawdown-tests")),
     }));

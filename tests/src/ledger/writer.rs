@@ -83,6 +83,7 @@ impl ShardWriter {
             refused: Vec::new(),
             totals,
             lines,
+            ..v1::PostBatchRequest::default()
         }
     }
 }
