@@ -300,6 +300,7 @@ async fn enter_lot(channels: &Channels, platform: &Platform, lot: &LotSpec) -> R
                 LotSource::Promotion | LotSource::Purchase => led::PoolKind::Promotional,
             };
             let request = led::GrantTokensRequest {
+                leaves_older_debts: false,
                 account_id,
                 team_id,
                 micros: lot.tokens * drawdown_types::MICROS_PER_TOKEN,

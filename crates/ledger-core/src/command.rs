@@ -84,6 +84,8 @@ pub struct Grant {
     /// The grant is set up with its original instants (D61): it counts as valid from its start, and
     /// may be expired already. Without it a grant pays windows from now on only (D9).
     pub set_up: bool,
+    /// It does not pay older debts (D57).
+    pub leaves_older_debts: bool,
 }
 
 /// Why nothing is granted. All are permanent.
@@ -156,6 +158,7 @@ pub fn purchase(
     let one_year_later = calendar::one_year_after(purchased_at).ok_or(PurchaseError::CalendarEnd)?;
     let starts_at = settings.window_size.floor(purchased_at);
     let terms = LotTerms {
+        leaves_older_debts: false,
         lot_id: purchase.lot_id,
         pool_kind: PoolKind::Flex,
         granted,
@@ -189,6 +192,7 @@ pub fn grant(
         (max(starts_at, size.floor(at)), at)
     };
     let terms = LotTerms {
+        leaves_older_debts: grant.leaves_older_debts,
         lot_id: grant.lot_id,
         pool_kind: grant.pool_kind,
         granted: grant.amount,
@@ -230,6 +234,7 @@ fn check(
 
 /// What a new lot is to be.
 struct LotTerms {
+    leaves_older_debts: bool,
     lot_id: LotId,
     pool_kind: PoolKind,
     granted: MicroTokens,
@@ -277,6 +282,7 @@ fn add(
         closes_at: terms.expires_at.checked_add(settings.lateness_limit).unwrap_or(Timestamp::MAX),
         closed_at: None,
         moved_to: None,
+        leaves_older_debts: terms.leaves_older_debts,
     };
     let mut plan = Plan { instant: Some(at), ..Plan::default() };
     let mut posting = Posting::new(team, &mut plan, settings);

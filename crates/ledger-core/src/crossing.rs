@@ -83,9 +83,27 @@ fn next_instant(team: &Team, to: Timestamp, rules: &NoticeRules) -> Option<Times
 struct Share {
     available: i128,
     granted: i128,
+    /// Of what is available, what may pay any debt (D57).
+    payable: i128,
 }
 
 impl Share {
+    const fn add(&mut self, tracked: &Tracked<'_>) {
+        self.available = self.available.saturating_add(tracked.remaining);
+        self.granted = self.granted.saturating_add(tracked.granted);
+        if !tracked.lot.leaves_older_debts {
+            self.payable = self.payable.saturating_add(tracked.remaining);
+        }
+    }
+
+    const fn remove(&mut self, tracked: &Tracked<'_>) {
+        self.available = self.available.saturating_sub(tracked.remaining);
+        self.granted = self.granted.saturating_sub(tracked.granted);
+        if !tracked.lot.leaves_older_debts {
+            self.payable = self.payable.saturating_sub(tracked.remaining);
+        }
+    }
+
     /// At or below a level. Without an open lot there is nothing left of anything.
     const fn is_at_or_below(self, percent: u8) -> bool {
         self.available.saturating_mul(100) <= self.granted.saturating_mul(percent as i128)
@@ -194,11 +212,9 @@ impl<'a> Walk<'a> {
     }
 
     fn share(&self, at: Timestamp) -> Share {
-        let open = self.lots.iter().filter(|tracked| tracked.is_open(at));
-        open.fold(Share::default(), |share, tracked| Share {
-            available: share.available.saturating_add(tracked.remaining),
-            granted: share.granted.saturating_add(tracked.granted),
-        })
+        let mut share = Share::default();
+        self.lots.iter().filter(|tracked| tracked.is_open(at)).for_each(|tracked| share.add(tracked));
+        share
     }
 
     /// Time alone, up to `to`.
@@ -264,7 +280,7 @@ impl<'a> Walk<'a> {
             if lowest_share.is_none_or(|lowest| share.is_below(lowest)) {
                 lowest_share = Some(share);
             }
-            let balance = share.available.saturating_sub(self.owed);
+            let balance = share.payable.saturating_sub(self.owed);
             lowest = Some(lowest.map_or(balance, |lowest| lowest.min(balance)));
         }
         let came = facts.iter().any(|fact| match fact {
@@ -277,7 +293,7 @@ impl<'a> Walk<'a> {
         for (lot_id, from, to) in nettings {
             self.tell(at, Fact::DebtNetted { lot_id, from, to, owed: micros(self.owed) });
         }
-        let balance = share.available.saturating_sub(self.owed);
+        let balance = share.payable.saturating_sub(self.owed);
         // Of usage from before an import it is known since when it is owed (D61).
         let prior = |row: &&JournalRow| row.credit == Book::Consumed && row.charge_id.is_none();
         let since = rows.iter().filter(prior).map(|row| row.effective_at).min().unwrap_or(at);
@@ -285,6 +301,7 @@ impl<'a> Walk<'a> {
         self.levels(lowest_share.unwrap_or(share), share, came, at);
     }
 
+    /// The balance here is without lots that leave older debts: what they have pays nothing that is owed (D57).
     /// The clock starts where a transaction ends below zero, and is cleared by one that ends at or above it
     /// (D48). A dip is told where no clock was running.
     fn zero(&mut self, lowest: i128, balance: i128, at: Timestamp, since: Timestamp) {
@@ -343,13 +360,9 @@ const fn brings(row: &JournalRow) -> bool {
 /// A row and its lot: what the open lots hold afterwards, and what became true of the lot.
 fn apply(tracked: &mut Tracked<'_>, row: &JournalRow, at: Timestamp, share: &mut Share) -> Option<Fact> {
     let amount = wide(row.amount);
-    let take_out = |share: &mut Share, tracked: &Tracked<'_>| {
-        if tracked.is_open(at) {
-            share.available = share.available.saturating_sub(tracked.remaining);
-            share.granted = share.granted.saturating_sub(tracked.granted);
-        }
-    };
-    take_out(share, tracked);
+    if tracked.is_open(at) {
+        share.remove(tracked);
+    }
     let mut fact = None;
     if row.debit == Book::Lot {
         tracked.remaining = tracked.remaining.saturating_sub(amount);
@@ -374,8 +387,7 @@ fn apply(tracked: &mut Tracked<'_>, row: &JournalRow, at: Timestamp, share: &mut
         Book::Issued | Book::Held | Book::Consumed | Book::Uncharged | Book::Void | Book::Expired => {}
     }
     if tracked.is_open(at) {
-        share.available = share.available.saturating_add(tracked.remaining);
-        share.granted = share.granted.saturating_add(tracked.granted);
+        share.add(tracked);
     }
     fact
 }

@@ -43,6 +43,8 @@ pub struct ImportedLot {
     pub starts_at: Timestamp,
     /// First instant at which it may not; rounded up to an edge. It may lie in the past.
     pub expires_at: Timestamp,
+    /// It does not pay older debts (D57).
+    pub leaves_older_debts: bool,
 }
 
 /// Usage of another platform that nobody had paid.
@@ -316,6 +318,7 @@ fn arriving(team: &Team, lot: &ImportedLot, settings: &Settings) -> Lot {
         closes_at: expires_at.checked_add(settings.lateness_limit).unwrap_or(Timestamp::MAX),
         closed_at: None,
         moved_to: None,
+        leaves_older_debts: lot.leaves_older_debts,
     }
 }
 

@@ -132,6 +132,8 @@ pub struct Lot {
     pub closed_at: Option<Timestamp>,
     /// The team in which it lives now, where that is another one.
     pub moved_to: Option<TeamId>,
+    /// It pays no usage of windows before it came to the team, not as debt either (D57); a property of its offer.
+    pub leaves_older_debts: bool,
 }
 
 impl Lot {
@@ -155,6 +157,14 @@ impl Lot {
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.closed_at.is_none() && self.moved_to.is_none()
+    }
+
+    /// It may pay debt for usage of the window that starts at `window`: of any, unless it is expired or leaves older
+    /// debts; then of its validity only (D42, D57).
+    #[must_use]
+    pub fn pays_debt_of(&self, window: Timestamp, at: Timestamp) -> bool {
+        let any = self.state_at(at) == LotState::Open && !self.leaves_older_debts;
+        any || self.is_valid_for(window)
     }
 
     /// It may pay usage of the window that starts at `window`, other than as debt (D9).

@@ -216,10 +216,12 @@ impl Course {
         self.debt = self.debt.saturating_add(wanted);
     }
 
-    /// Lots that start at a boundary pay what is owed (D42).
+    /// Lots that start at a boundary pay what is owed (D42), unless they leave older debts (D57).
     fn net(&mut self, at: Timestamp) {
-        let open =
-            |drawn: &&mut Drawn| drawn.lot.starts_at <= at && at < drawn.lot.expires_at && drawn.left > 0;
+        let open = |drawn: &&mut Drawn| {
+            let lot = &drawn.lot;
+            lot.starts_at <= at && at < lot.expires_at && drawn.left > 0 && !lot.leaves_older_debts
+        };
         for drawn in self.lots.iter_mut().filter(open) {
             let given = drawn.give(self.debt);
             self.debt = self.debt.saturating_sub(given);

@@ -6,9 +6,9 @@
 //! team stay sorted in draw order (D4) all along.
 //!
 //! Two things always hold when a transaction ends: no open lot has anything left while the team
-//! owes (D42), and a row's interval of the running debt lies at its end (opened) or at its first
+//! owes what it may pay (D42, D57), and a row's interval of the running debt lies at its end (opened) or at its first
 //! unsettled part (paid), so that the debts are paid in posting order (D7). Ahead of their turn are settled
-//! only what a closing lot pays of what comes back to it, inside its validity, and usage that is taken back.
+//! only what a lot pays that is closing, or leaves older debts, of usage inside its validity, and usage that is taken back.
 
 mod back;
 mod holds;
@@ -19,7 +19,7 @@ use drawdown_types::{ChargeId, HoldId, MicroTokens, PriceId, Timestamp};
 
 use crate::{
     journal::{Book, DebtInterval, JournalRow, Kind},
-    lot::{Lot, LotState, draw_order},
+    lot::{Lot, draw_order},
     plan::Plan,
     settings::Settings,
     team::{Balance, DebtItem, Team},
@@ -146,18 +146,16 @@ impl<'a> Posting<'a> {
     }
 
     /// Ends the transaction: the grace clock is set by where the balance ends, not by where it
-    /// passed (D48).
+    /// passed (D48). It is below zero where anything is owed: what is owed, no open lot may pay.
     pub(crate) fn end(&mut self) {
         if !self.active {
             return;
         }
         self.changed = true;
-        let available: i128 = (self.team.lots.iter().filter(|lot| lot.state_at(self.at) == LotState::Open))
-            .fold(0, |sum, lot| sum.saturating_add(i128::from(lot.remaining.as_micros())));
         let since = self.since.unwrap_or(self.at);
         let balance = &mut self.team.balance;
         balance.posted_at = Some(self.at);
-        if available < i128::from(balance.uncharged().as_micros()) {
+        if balance.uncharged() > MicroTokens::ZERO {
             balance.negative_since.get_or_insert(since);
         } else {
             balance.negative_since = None;

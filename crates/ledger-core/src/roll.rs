@@ -88,8 +88,8 @@ fn open_holds(team: &Team) -> impl Iterator<Item = &Hold> {
 
 /// Lots that will pay debt when they start. What started at or before the last posting has paid then.
 fn starting(team: &Team, last: Timestamp) -> impl Iterator<Item = &Lot> {
-    let owes = team.balance.uncharged() > MicroTokens::ZERO;
-    unclosed(team).filter(move |lot| owes && last < lot.starts_at && lot.remaining > MicroTokens::ZERO)
+    let waits = move |lot: &&Lot| last < lot.starts_at && lot.remaining > MicroTokens::ZERO;
+    unclosed(team).filter(waits).filter(|lot| team.owes_to(lot))
 }
 
 /// When a job should roll `team` forward next: the earliest close of a lot, time-out of a hold,

@@ -6,6 +6,8 @@
 //! `settled_until` is an instant before which everything received is settled; a lot does not close
 //! sooner (D55). A caller that does not know one passes the instant itself.
 
+use std::cmp::{max, min};
+
 use drawdown_types::{AccountId, MicroTokens, TeamId, Timestamp};
 
 use crate::{
@@ -110,8 +112,8 @@ pub struct Team {
     /// Parts of the running debt that were settled before their turn, in order: a lot that closes
     /// pays only usage of its validity (D42). Those behind [`Balance::debt_paid`] do no harm.
     pub settled_ahead: Vec<DebtInterval>,
-    /// Items of the running debt whose windows a closing lot with held tokens is valid for: the only
-    /// ones that what it gets back may pay. In order; settled ones do no harm.
+    /// Items of the running debt whose windows a closing lot with held tokens is valid for, or a lot that leaves older
+    /// debts: the only ones that these may pay. In order; settled ones and others do no harm.
     pub items: Vec<DebtItem>,
 }
 
@@ -126,6 +128,27 @@ impl Team {
             settled_ahead: Vec::new(),
             items: Vec::new(),
         }
+    }
+
+    /// The first part of `debt` that is not settled.
+    pub(crate) fn open_part(&self, debt: DebtInterval) -> Option<DebtInterval> {
+        let mut from = max(debt.from, self.balance.debt_paid);
+        for ahead in &self.settled_ahead {
+            if ahead.from <= from {
+                from = max(from, ahead.to);
+            } else {
+                let to = min(debt.to, ahead.from);
+                return (from < to).then_some(DebtInterval { from, to });
+            }
+        }
+        (from < debt.to).then_some(DebtInterval { from, to: debt.to })
+    }
+
+    /// Whether there is debt that `lot` may pay once it is open.
+    pub(crate) fn owes_to(&self, lot: &Lot) -> bool {
+        let own = |item: &DebtItem| lot.is_valid_for(item.window) && self.open_part(item.interval).is_some();
+        let owes = self.balance.uncharged() > MicroTokens::ZERO;
+        owes && (!lot.leaves_older_debts || self.items.iter().any(own))
     }
 }
 

@@ -25,7 +25,17 @@ impl Ledger {
                 if lot.state(at) != "open" || self.teams[team].debts[index].owed == 0 {
                     continue;
                 }
-                if !lot.pays(self.teams[team].debts[index].window) {
+                let inside = lot.pays(self.teams[team].debts[index].window);
+                if lot.leaves_older {
+                    self.hit(match inside {
+                        true => "D57 a lot that leaves older debts pays one of its validity",
+                        false => "D57 a lot leaves older debts",
+                    });
+                    if !inside {
+                        continue;
+                    }
+                }
+                if !inside {
                     self.hit("D41 netting outside the validity");
                 }
                 items += 1;
@@ -74,7 +84,8 @@ impl Ledger {
     pub(crate) fn end_transaction(&mut self, team: usize, at: i64) {
         let balance = i128::from(self.available(team, at)) - i128::from(self.owed(team));
         self.teams[team].posted = Some(at);
-        match (balance < 0, self.teams[team].below_since) {
+        // D57: what a lot that leaves older debts has does not lift a team above what it owes.
+        match (self.owed(team) > 0, self.teams[team].below_since) {
             (true, None) => {
                 self.teams[team].below_since = Some(at);
                 self.hit("D48 the clock starts");

@@ -49,6 +49,7 @@ pub struct ArrivalSeed {
     pub bought: When,
     pub start: When,
     pub expiry: When,
+    pub leaves_older: bool,
 }
 
 /// When a hold is over by itself.
@@ -80,6 +81,7 @@ pub enum Op {
         start: Option<When>,
         expiry: When,
         set_up: bool,
+        leaves_older: bool,
     },
     /// What is left of lots, and debts, of another platform.
     Import {
@@ -272,6 +274,10 @@ fn holds() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn leaves_older() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.2)
+}
+
 /// An instant that lies in the past, mostly.
 fn past() -> impl Strategy<Value = When> {
     prop_oneof![
@@ -284,16 +290,16 @@ fn past() -> impl Strategy<Value = When> {
 fn imports() -> impl Strategy<Value = Op> {
     let size = prop_oneof![3 => Just(1_000_000i64), 1 => Just(20_000i64), 3 => 100i64..3_000_000];
     let percent = prop_oneof![3 => Just(100i64), 12 => 1i64..100, 1 => Just(0i64), 1 => Just(101i64)];
-    let lot = (0..POOLS.len(), size, percent, past(), when(3 * HOUR), when(4 * HOUR)).prop_map(
-        |(pool, size, percent, bought, start, expiry)| ArrivalSeed {
+    let lot = (0..POOLS.len(), size, percent, past(), when(3 * HOUR), when(4 * HOUR), leaves_older())
+        .prop_map(|(pool, size, percent, bought, start, expiry, leaves_older)| ArrivalSeed {
             pool,
             size,
             percent,
             bought,
             start,
             expiry,
-        },
-    );
+            leaves_older,
+        });
     let debt = (past(), prop_oneof![12 => 1i64..1_500_000, 1 => Just(0i64)]);
     (
         0..TEAMS,
@@ -348,14 +354,16 @@ fn op() -> impl Strategy<Value = Op> {
         prop::option::weighted(0.6, when(3 * HOUR)),
         when(3 * HOUR),
         prop::bool::weighted(0.25),
+        leaves_older(),
     )
-        .prop_map(|((team, pool, amount), start, expiry, set_up)| Op::Grant {
+        .prop_map(|((team, pool, amount), start, expiry, set_up, leaves_older)| Op::Grant {
             team,
             pool,
             amount,
             start,
             expiry,
             set_up,
+            leaves_older,
         });
     let publish =
         (0..KINDS.len(), when(HOUR), prop::array::uniform5(prop_oneof![2 => Just(0u8), 1 => 0u8..4]))

@@ -61,6 +61,8 @@ pub struct Lot {
     pub closes: i64,
     /// It is closed.
     pub closed: bool,
+    /// It pays nothing older than itself.
+    pub leaves_older: bool,
 }
 
 impl Lot {
@@ -196,6 +198,8 @@ pub struct Ledger {
     pub cards: Vec<Card>,
     pub teams: Vec<Team>,
     pub unattributed: BTreeSet<(usize, usize, &'static str)>,
+    /// Lots whose offer says that they pay nothing older than themselves (D57).
+    pub leaving_older: BTreeSet<u64>,
     pub hits: Hits,
 }
 

@@ -105,6 +105,7 @@ impl Ledger {
             expiry,
             closes: expiry + self.lateness,
             closed: false,
+            leaves_older: self.leaving_older.contains(&id),
         }
     }
 

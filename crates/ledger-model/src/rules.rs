@@ -88,6 +88,8 @@ const BOTH: &[&str] = &[
     "D48 the clock starts",
     "D53 what does not fit",
     "D55 a close waits for settlement",
+    "D57 a lot leaves older debts",
+    "D57 a lot that leaves older debts pays one of its validity",
     "D61 a debt arrives",
     "D61 a debt that arrives is paid at once",
     "D61 a lot arrives",

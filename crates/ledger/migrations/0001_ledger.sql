@@ -269,6 +269,7 @@ create table ledger.lot (
     closes_at timestamptz not null,
     closed_at timestamptz,
     moved_to uuid,
+    leaves_older_debts boolean not null,
     order_id uuid,
     note text not null check (octet_length(note) <= 200),
     primary key (account_id, team_id, lot_id),
@@ -292,6 +293,7 @@ comment on column ledger.lot.moved_to is 'The team it left this one for; what it
 comment on column ledger.lot.closed_at is
     'Posting instant of its close. Scheduled, open and closing are not stored: they follow from the reader''s instant, not from a job (D3).';
 comment on column ledger.lot.valid_from is 'First window it pays for other than as debt: the one in which it came to the team (D9).';
+comment on column ledger.lot.leaves_older_debts is 'It pays no usage of windows before valid_from, not as debt either (D57).';
 comment on column ledger.lot.closes_at is 'Expiry plus the lateness limit in force when it was made.';
 
 create table ledger.charge (

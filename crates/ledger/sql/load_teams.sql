@@ -18,7 +18,9 @@ with lots as (
            array_agg(expires_at) as expires_at,
            array_agg(closes_at) as closes_at,
            array_agg(closed_at) as closed_at,
-           array_agg(moved_to) as moved_to
+           array_agg(moved_to) as moved_to,
+           array_agg(leaves_older_debts) as leaves_older_debts,
+           bool_or(leaves_older_debts) as any_leaves_older_debts
     from ledger.lot
     where team_id = any($1) and ((closed_at is null and moved_to is null) or lot_id = any($6))
     group by team_id
@@ -119,6 +121,7 @@ select b.account_id as "account_id!",
        coalesce(l.closes_at, '{}') as "lot_closes_at!: Vec<Instant>",
        coalesce(l.closed_at, '{}') as "lot_closed_at!: Vec<Option<Instant>>",
        coalesce(l.moved_to, '{}') as "lot_moved_to!: Vec<Option<Uuid>>",
+       coalesce(l.leaves_older_debts, '{}') as "lot_leaves_older_debts!",
        coalesce(h.ids, '{}') as "hold_ids!",
        coalesce(h.apps, '{}') as "hold_apps!: Vec<Option<Uuid>>",
        coalesce(h.windows, '{}') as "hold_windows!: Vec<Instant>",
@@ -155,11 +158,15 @@ left join lateral (
            array_agg(j.debt_to_micros order by j.debt_from_micros) as tos,
            array_agg(j.window_start order by j.debt_from_micros) as windows
     from ledger.journal j
-    where (b.held_micros > 0 or cardinality($6::uuid[]) > 0) and j.account_id = b.account_id and j.team_id = b.team_id
+    where (b.held_micros > 0 or cardinality($6::uuid[]) > 0 or l.any_leaves_older_debts or $7)
+      and j.account_id = b.account_id and j.team_id = b.team_id
       and j.debt_to_micros > b.debt_paid_micros and j.debit_book = 'uncharged'
-      and exists (
+      and ($7 or exists (
           select 1 from ledger.lot o
-          where o.account_id = b.account_id and o.team_id = b.team_id and (o.held_micros > 0 or o.lot_id = any($6))
-            and o.valid_from <= j.window_start and j.window_start < o.expires_at)
-) i on (b.held_micros > 0 or cardinality($6::uuid[]) > 0) and b.debt_opened_micros > b.debt_paid_micros
+          where o.account_id = b.account_id and o.team_id = b.team_id
+            and (o.held_micros > 0 or o.lot_id = any($6)
+                 or (o.leaves_older_debts and o.closed_at is null and o.moved_to is null))
+            and o.valid_from <= j.window_start and j.window_start < o.expires_at))
+) i on (b.held_micros > 0 or cardinality($6::uuid[]) > 0 or l.any_leaves_older_debts or $7)
+   and b.debt_opened_micros > b.debt_paid_micros
 where b.team_id = any($1)

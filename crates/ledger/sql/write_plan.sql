@@ -34,13 +34,13 @@ with charges as (
     insert into ledger.lot (
         account_id, team_id, lot_id, pool_kind, original_micros, granted_micros, remaining_micros, held_micros,
         consumed_micros, expired_micros, void_micros, moved_micros, purchased_at, starts_at, valid_from, expires_at,
-        closes_at, closed_at, moved_to, order_id, note)
+        closes_at, closed_at, moved_to, order_id, note, leaves_older_debts)
     select unnest($41::uuid[]), unnest($42::uuid[]), unnest($43::uuid[]), unnest($44::text[]),
            unnest($45::bigint[]), unnest($46::bigint[]), unnest($47::bigint[]), unnest($48::bigint[]),
            unnest($49::bigint[]), unnest($50::bigint[]), unnest($51::bigint[]), unnest($52::bigint[]),
            unnest($53::timestamptz[]), unnest($54::timestamptz[]), unnest($55::timestamptz[]),
            unnest($56::timestamptz[]), unnest($57::timestamptz[]), unnest($58::timestamptz[]),
-           unnest($59::uuid[]), unnest($60::uuid[]), unnest($61::text[])
+           unnest($59::uuid[]), unnest($60::uuid[]), unnest($61::text[]), unnest($102::boolean[])
     on conflict (account_id, team_id, lot_id) do update
         set granted_micros = excluded.granted_micros,
             remaining_micros = excluded.remaining_micros,

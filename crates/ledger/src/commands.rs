@@ -43,22 +43,21 @@ impl Ledger {
         lots: &[LotId],
     ) -> Result<Command, Error> {
         let teams: Vec<_> = teams.iter().map(|team| (account, *team)).collect();
-        self.begin_command_of(&teams, lots).await
+        self.begin_command_of(&teams, &Wanted { lots, ..Wanted::default() }).await
     }
 
-    /// The same for teams of several accounts.
+    /// The same for teams of several accounts, with what else is wanted.
     pub(crate) async fn begin_command_of(
         &self,
         teams: &[(AccountId, TeamId)],
-        lots: &[LotId],
+        wanted: &Wanted<'_>,
     ) -> Result<Command, Error> {
         let mut tx = self.begin().await?;
         teams::lock_in_tx(connection(&mut tx), teams.to_vec()).await?;
         let now = self.clock.now();
         let (loaded, _) = {
-            let wanted = Wanted { lots, ..Wanted::default() };
             let ids: Vec<TeamId> = teams.iter().map(|(_, team)| *team).collect();
-            teams::load_wanted_in_tx(connection(&mut tx), &ids, &wanted).await?
+            teams::load_wanted_in_tx(connection(&mut tx), &ids, wanted).await?
         };
         let mut stored = Vec::with_capacity(teams.len());
         for (account, team) in teams {

@@ -211,7 +211,7 @@ impl Ledger {
             let journal = journal::of_charges_in_tx(tx, order.account_id, order.team_id, &lines).await?;
             let lots: HashSet<LotId> = journal.rows.iter().filter_map(|row| row.lot_id).collect();
             let lots: Vec<LotId> = lots.into_iter().collect();
-            let wanted = Wanted { keys: &keys, months: &months, lots: &lots };
+            let wanted = Wanted { keys: &keys, months: &months, lots: &lots, items: false };
             let (stored, states) = teams::load_wanted_in_tx(tx, &case.teams, &wanted).await?;
             let correction = Correction {
                 charge_id: ChargeId::generate(),

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     reason,
     service::{Ledger, connection},
-    store::{audit, lots, write::LotNote},
+    store::{audit, lots, teams::Wanted, write::LotNote},
     tokens::{NotedLot, check_account, read_refusal, refuse},
 };
 
@@ -67,7 +67,7 @@ impl Ledger {
             self.check_import(team).await?;
         }
         let named: Vec<_> = order.teams.iter().map(|team| (team.account_id, team.team_id)).collect();
-        let mut command = self.begin_command_of(&named, &[]).await?;
+        let mut command = self.begin_command_of(&named, &Wanted { items: true, ..Wanted::default() }).await?;
         self.check_windows(order, &command)?;
         self.check_orders(order, connection(&mut command.tx)).await?;
         let (now, until) = (command.now, self.settled_until(command.now));

@@ -14,7 +14,7 @@ use crate::{
     reason,
     reports::archived,
     service::{Ledger, connection},
-    store::{lots, partitions, write::LotNote},
+    store::{lots, partitions, teams::Wanted, write::LotNote},
     tokens::{NotedLot, check_account, only, refuse},
 };
 
@@ -53,7 +53,9 @@ impl Ledger {
         if from == to {
             return Err(move_refusal(MoveError::SameTeam(to)));
         }
-        let mut command = self.begin_command(order.account_id, &[from, to], &[order.lot_id]).await?;
+        let teams = [(order.account_id, from), (order.account_id, to)];
+        let wanted = Wanted { lots: &[order.lot_id], items: true, ..Wanted::default() };
+        let mut command = self.begin_command_of(&teams, &wanted).await?;
         let (note, until) = (self.note_of(&mut command, order).await?, self.settled_until(command.now));
         let mut after: Vec<Team> = command.stored.iter().map(|stored| stored.team.clone()).collect();
         let [left, right] = after.as_mut_slice() else {

@@ -213,7 +213,7 @@ impl Poster {
         let holds = if holds.is_empty() { Vec::new() } else { teams::holds_in_tx(&mut tx, &holds).await? };
         let keys = usage_keys(&catalogue.prices, &lines, &holds);
         let months = noting::months(&lines, &holds);
-        let wanted = Wanted { keys: &keys, months: &months, lots: &[] };
+        let wanted = Wanted { keys: &keys, months: &months, lots: &[], items: false };
         let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &team_ids, &wanted).await?;
         let by_period = periods_wanted(&catalogue.prices, &lines, &holds);
         let known = periods::load_in_tx(&mut tx, &by_period).await?;

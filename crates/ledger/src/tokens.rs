@@ -20,7 +20,7 @@ use crate::{
     service::{Ledger, unknown_team},
     store::{
         reads,
-        teams::{self, StoredTeam},
+        teams::{self, StoredTeam, Wanted},
         write::LotNote,
     },
 };
@@ -122,7 +122,8 @@ impl Ledger {
     ) -> Result<(Transaction<'static, Postgres>, NotedLot), Error> {
         let facts = self.team_facts(order.team_id).await?;
         check_account(facts.account_id, order.account_id)?;
-        let mut command = self.begin_command(order.account_id, &[order.team_id], &[]).await?;
+        let wanted = Wanted { items: order.grant.leaves_older_debts, ..Wanted::default() };
+        let mut command = self.begin_command_of(&[(order.account_id, order.team_id)], &wanted).await?;
         let past = order.grant.starts_at.filter(|starts_at| *starts_at < command.now);
         if let Some(original) = past {
             self.check_unsettled(&command, original, "starts_at")?;

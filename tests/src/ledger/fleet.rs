@@ -248,6 +248,7 @@ pub async fn issue(tokens: &Tokens, team: &FleetTeam, lot: LotSize, now: Timesta
     let life = Duration::from_secs(u64::try_from(lot.minutes * 60).unwrap_or_default());
     let expires_at = now.checked_add(life).unwrap_or(Timestamp::MAX);
     let request = v1::GrantTokensRequest {
+        leaves_older_debts: false,
         account_id: team.account_id.clone(),
         team_id: team.team_id.clone(),
         micros: lot.tokens * 1_000_000,

@@ -171,6 +171,8 @@ struct LotLine {
     order: String,
     #[serde(default)]
     note: String,
+    #[serde(default)]
+    leaves_older_debts: bool,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -260,6 +262,7 @@ impl From<LotLine> for ImportedLot {
             expires_at: Some(timestamp_to_proto(line.expires_at)),
             order_id: line.order,
             note: line.note,
+            leaves_older_debts: line.leaves_older_debts,
         }
     }
 }

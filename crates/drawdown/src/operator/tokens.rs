@@ -59,6 +59,9 @@ enum TokensAction {
         /// First instant at which it may not
         #[arg(long, value_name = "INSTANT")]
         expires_at: Timestamp,
+        /// It pays no usage from before it, not as debt either
+        #[arg(long)]
+        leaves_older_debts: bool,
         /// Why
         #[arg(long)]
         note: String,
@@ -278,8 +281,18 @@ impl TokensCommand {
                 let answer = client.purchase_tokens(request).await?.into_inner();
                 json_of("drawdown.ledger.v1.PurchaseTokensResponse", &answer)?
             }
-            TokensAction::Grant { tokens, pool, owner, starts_at, expires_at, note, change } => {
+            TokensAction::Grant {
+                tokens,
+                pool,
+                owner,
+                starts_at,
+                expires_at,
+                leaves_older_debts,
+                note,
+                change,
+            } => {
                 let request = GrantTokensRequest {
+                    leaves_older_debts,
                     account_id: owner.account,
                     team_id: owner.team,
                     micros: tokens.as_micros(),

@@ -1,13 +1,13 @@
 //! Who pays: holds, lots, debts.
 
-use std::cmp::{max, min};
+use std::cmp::min;
 
 use drawdown_types::{HoldId, MicroTokens};
 
 use super::{About, Cause, Charged, Posting, minus, plus};
 use crate::{
     journal::{DebtInterval, Kind},
-    lot::LotState,
+    lot::{Lot, LotState},
 };
 
 impl Posting<'_> {
@@ -86,33 +86,73 @@ impl Posting<'_> {
     }
 
     /// Open lots pay debt, oldest first, lots in draw order, whatever the windows (D7, D42): one row
-    /// for each lot and gapless part of the queue, however many items it covers.
+    /// for each lot and gapless part of the queue, however many items it covers. While a lot that leaves older
+    /// debts has something left (D57), the items of its validity are parts of their own.
     pub(crate) fn net(&mut self) {
+        let mut cursor = self.team.balance.debt_paid;
         let mut place = 0_usize;
         let mut drained = false;
-        while let Some(debt) = self.first_debt()
-            && let Some(index) = self.live.get(place).copied()
-            && let Some(lot) = self.team.lots.get(index)
-        {
-            if lot.state_at(self.at) != LotState::Open || lot.remaining == MicroTokens::ZERO {
+        while let Some(open) = self.next_debt(cursor) {
+            while self.live.get(place).is_some_and(|index| !self.can_net(*index)) {
                 place = place.saturating_add(1);
-                continue;
             }
-            let part = min(lot.remaining, minus(debt.to, debt.from));
-            drained |= part == lot.remaining;
+            let payers = self.live.get(place..).unwrap_or_default();
+            let (debt, window) = self.first_part(open, payers);
+            let may = |lot: &Lot| !lot.leaves_older_debts || window.is_some_and(|at| lot.is_valid_for(at));
+            let able = |index: &&usize| self.can_net(**index) && self.team.lots.get(**index).is_some_and(may);
+            let Some(index) = payers.iter().find(able).copied() else {
+                if payers.is_empty() {
+                    break;
+                }
+                cursor = debt.to;
+                continue;
+            };
+            let remaining = self.team.lots.get(index).map_or(MicroTokens::ZERO, |lot| lot.remaining);
+            let part = min(remaining, debt.length());
+            drained |= part == remaining;
             self.pay_debt(index, debt.from, part);
+            cursor = plus(debt.from, part);
         }
         if drained {
             self.list_live();
         }
     }
 
-    /// The first gapless part of the debt that is open.
-    fn first_debt(&self) -> Option<DebtInterval> {
-        let balance = &self.team.balance;
-        let from = balance.debt_paid;
-        let to = self.team.settled_ahead.first().map_or(balance.debt_opened, |ahead| ahead.from);
-        (from < to).then_some(DebtInterval { from, to })
+    /// The lot of that place is open and has something left.
+    fn can_net(&self, index: usize) -> bool {
+        let lot = self.team.lots.get(index);
+        lot.is_some_and(|lot| lot.state_at(self.at) == LotState::Open && lot.remaining > MicroTokens::ZERO)
+    }
+
+    /// The first gapless part of the debt that is open, at `cursor` or after it.
+    fn next_debt(&self, cursor: MicroTokens) -> Option<DebtInterval> {
+        let opened = self.team.balance.debt_opened;
+        self.team.open_part(DebtInterval { from: cursor, to: opened })
+    }
+
+    /// Of an open part of the debt the first that is either of one window, which one of `payers` that leaves older debts
+    /// may pay, or of windows that none of these may.
+    fn first_part(
+        &self,
+        open: DebtInterval,
+        payers: &[usize],
+    ) -> (DebtInterval, Option<drawdown_types::Timestamp>) {
+        let lots = payers.iter().filter(|index| self.can_net(**index));
+        let mut lots =
+            lots.filter_map(|index| self.team.lots.get(*index)).filter(|lot| lot.leaves_older_debts);
+        let first = lots.next();
+        let Some(first) = first else { return (open, None) };
+        let lots: Vec<&Lot> = [first].into_iter().chain(lots).collect();
+        let items = self.team.items.partition_point(|item| item.interval.to <= open.from);
+        let items = self.team.items.get(items..).unwrap_or_default();
+        let item = items.iter().find(|item| lots.iter().any(|lot| lot.is_valid_for(item.window)));
+        match item.filter(|item| item.interval.from < open.to) {
+            Some(item) if item.interval.from <= open.from => {
+                (DebtInterval { to: min(open.to, item.interval.to), ..open }, Some(item.window))
+            }
+            Some(item) => (DebtInterval { to: item.interval.from, ..open }, None),
+            None => (open, None),
+        }
     }
 
     /// What came back to a closing lot pays items inside its validity, oldest first, and nothing else
@@ -123,7 +163,8 @@ impl Posting<'_> {
             && let Some(lot) = self.team.lots.get(index)
         {
             let inside = lot.is_valid_for(item.window);
-            let open = self.open_part(item.interval).filter(|_| inside && lot.remaining > MicroTokens::ZERO);
+            let open =
+                self.team.open_part(item.interval).filter(|_| inside && lot.remaining > MicroTokens::ZERO);
             let Some(open) = open else {
                 place = place.saturating_add(1);
                 continue;
@@ -132,20 +173,6 @@ impl Posting<'_> {
             self.pay_debt(index, open.from, part);
         }
         self.list_live();
-    }
-
-    /// The first part of `item` that is not settled.
-    fn open_part(&self, item: DebtInterval) -> Option<DebtInterval> {
-        let mut from = max(item.from, self.team.balance.debt_paid);
-        for ahead in &self.team.settled_ahead {
-            if ahead.from <= from {
-                from = max(from, ahead.to);
-            } else {
-                let to = min(item.to, ahead.from);
-                return (from < to).then_some(DebtInterval { from, to });
-            }
-        }
-        (from < item.to).then_some(DebtInterval { from, to: item.to })
     }
 
     fn pay_debt(&mut self, index: usize, from: MicroTokens, part: MicroTokens) {

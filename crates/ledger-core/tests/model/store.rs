@@ -68,16 +68,22 @@ impl Store {
         let lots: Vec<Lot> =
             self.lots.values().filter(|lot| lot.team_id == team_id && lot.is_live()).cloned().collect();
         let holds = self.holds.values().filter(|hold| hold.team_id == team_id && hold.ended.is_none());
-        let held: Vec<&Lot> = lots.iter().filter(|lot| lot.held.as_micros() > 0).collect();
+        let picky = |lot: &&Lot| lot.held.as_micros() > 0 || lot.leaves_older_debts;
+        let picky: Vec<&Lot> = lots.iter().filter(picky).collect();
         let open = |row: &&JournalRow| row.debt.is_some_and(|debt| debt.to > balance.debt_paid);
         let item = |row: &JournalRow| Some(DebtItem { interval: row.debt?, window: row.window? });
         let items = self.rows(team_id).iter().filter(|row| row.debit == Book::Uncharged).filter(open);
         let items =
-            items.filter_map(item).filter(|item| held.iter().any(|lot| lot.is_valid_for(item.window)));
+            items.filter_map(item).filter(|item| picky.iter().any(|lot| lot.is_valid_for(item.window)));
         let ahead = self.rows(team_id).iter().filter(|row| row.credit == Book::Uncharged).filter(open);
         let mut settled_ahead: Vec<_> = ahead.filter_map(|row| row.debt).collect();
         settled_ahead.sort_unstable_by_key(|debt| debt.from);
         Team { settled_ahead, items: items.collect(), holds: holds.cloned().collect(), balance, lots }
+    }
+
+    /// The same with every item of the debt: what a lot that comes may need.
+    pub(crate) fn load_items(&self, team: &Team) -> Team {
+        Team { items: self.load_whole(team).items, ..self.load(team) }
     }
 
     /// The same with a lot that is not live there: it moved away or closed.
@@ -181,10 +187,11 @@ impl Store {
             if let Some(at) = balance.posted_at
                 && lot.state_at(at) == drawdown_ledger_core::LotState::Open
             {
-                assert!(
-                    lot.remaining.as_micros() == 0 || balance.uncharged().as_micros() == 0,
-                    "unpaid debt"
-                );
+                let owed = match lot.leaves_older_debts {
+                    true => open_inside(rows, lot),
+                    false => micros(balance.uncharged()),
+                };
+                assert!(lot.remaining.as_micros() == 0 || owed == 0, "unpaid debt");
             }
         }
         let mut left: BTreeMap<i64, i128> = rows.iter().map(|row| (row.seq, micros(row.amount))).collect();
@@ -239,4 +246,20 @@ fn check_row(row: &JournalRow) {
     let held = row.debit == Book::Held || row.credit == Book::Held;
     assert_eq!(row.hold_id.is_some(), held, "{row:?}");
     assert_eq!(row.reverses.is_some(), matches!(row.kind, Kind::Chargeback | Kind::Reversal), "{row:?}");
+}
+
+/// What is owed for usage of a lot's validity.
+fn open_inside(rows: &[JournalRow], lot: &Lot) -> i128 {
+    let (opened, settled): (Vec<_>, Vec<_>) =
+        rows.iter().filter(|row| row.debt.is_some()).partition(|row| row.debit == Book::Uncharged);
+    let inside = opened.into_iter().filter(|row| row.window.is_some_and(|window| lot.is_valid_for(window)));
+    let mut open = 0_i128;
+    for item in inside.filter_map(|row| row.debt) {
+        open += i128::from(item.length().as_micros());
+        for paid in settled.iter().filter(|row| row.credit == Book::Uncharged).filter_map(|row| row.debt) {
+            let (from, to) = (paid.from.max(item.from), paid.to.min(item.to));
+            open -= i128::from((to.as_micros() - from.as_micros()).max(0));
+        }
+    }
+    open
 }

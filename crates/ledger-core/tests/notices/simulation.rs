@@ -229,6 +229,7 @@ fn lot(number: u64, amount: i64, starts_at: Timestamp, expires_at: Timestamp) ->
         expires_at,
         closes_at: expires_at,
         closed_at: None,
+        leaves_older_debts: false,
         moved_to: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use drawdown_ledger_core::{
     Grant, GrantError, Kind, LOT_MAX_TOKENS, LotJournal, LotState, PoolKind, PoolOrder, Purchase,
-    PurchaseError, Team, charge_back, draw_order, grant, lots_at, move_lot, next_due, purchase,
+    PurchaseError, Team, charge_back, draw_order, grant, lots_at, move_lot, next_due, purchase, replay,
 };
 use drawdown_types::{MicroTokens, Timestamp};
 
@@ -78,6 +78,7 @@ fn try_grant(change: impl FnOnce(&mut Grant)) -> Result<(), GrantError> {
     let mut world = World::new();
     let before = world.team.clone();
     let mut wish = Grant {
+        leaves_older_debts: false,
         lot_id: lot_id(1),
         amount: MicroTokens::from_micros(1),
         pool_kind: PoolKind::Promotional,
@@ -215,4 +216,37 @@ fn d44_where_a_lot_only_moved_on_a_chargeback_finds_nothing_to_take_back() {
         [(LotState::Moved, None, tokens("0")), (LotState::Closed, Some(ten), tokens("100"))],
         "it moved from the one team and is void in the other"
     );
+}
+
+#[test]
+fn d57_a_lot_that_leaves_older_debts_pays_usage_of_its_own_windows_only() {
+    let mut world = World::new();
+    world.spend(5, on("12:00:00"), on("12:01:00"));
+    world.settings.purchase_min_tokens = 1;
+    let wish = Grant {
+        leaves_older_debts: true,
+        lot_id: lot_id(1),
+        amount: tokens("10"),
+        pool_kind: PoolKind::Enterprise,
+        starts_at: None,
+        expires_at: on("18:00:00"),
+        set_up: false,
+    };
+    let plan = grant(&mut world.team, &wish, on("12:10:00"), on("12:10:00"), &world.settings).unwrap();
+    world.journal.extend(plan.journal);
+    // The debt stays and so does its clock; what the lot has is there for usage from its own first window on.
+    assert_eq!((world.left(1), world.balance(on("12:10:00"))), ("10".to_owned(), "5".to_owned()));
+    assert_eq!(world.row().negative_since, Some(on("12:01:00")));
+    world.spend(4, on("12:10:00"), on("12:11:00"));
+    world.spend(1, on("12:09:00"), on("12:11:00"));
+    assert_eq!((world.left(1), world.row().uncharged()), ("6".to_owned(), tokens("6")));
+    // Its expiry starts no clock that was not running (D10).
+    assert_eq!(world.view(on("18:00:00")).row.negative_since, Some(on("12:01:00")));
+    // Another lot pays all of it, though it comes later in the draw order.
+    let before = world.row().version;
+    world.buy(2, 100, on("13:00:00"));
+    let paid: Vec<_> = world.rows_since(before).into_iter().skip(1).collect();
+    assert_eq!(paid, [(Kind::Netting, "2".to_owned(), "6".to_owned())]);
+    assert_eq!((world.left(1), world.row().negative_since), ("6".to_owned(), None));
+    assert_eq!(replay(&world.team, &world.journal, &world.settings), Ok(()));
 }

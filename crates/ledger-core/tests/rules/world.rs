@@ -122,6 +122,7 @@ impl World {
         now: Timestamp,
     ) {
         let wish = Grant {
+            leaves_older_debts: false,
             lot_id: lot_id(lot),
             amount: tokens(amount),
             pool_kind: pool,

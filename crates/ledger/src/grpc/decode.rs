@@ -322,6 +322,7 @@ pub(super) fn grant(request: &v1::GrantTokensRequest) -> Result<GrantOrder, Refu
             starts_at: starts_at?,
             expires_at: expires_at?,
             set_up: false,
+            leaves_older_debts: request.leaves_older_debts,
         };
         Some(GrantOrder { account_id: account_id?, team_id: team_id?, grant, note: note? })
     })();

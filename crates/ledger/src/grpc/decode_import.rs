@@ -118,6 +118,7 @@ fn lot(
         purchased_at,
         starts_at: starts_at?.unwrap_or(purchased_at),
         expires_at: expires_at?,
+        leaves_older_debts: wanted.leaves_older_debts,
     };
     Some((lot, LotNote { order_id: order_id?, note: note?, ..LotNote::default() }))
 }

@@ -123,6 +123,7 @@ pub(super) fn lot(noted: &NotedLot) -> v1::Lot {
         moved_micros: lot.moved.as_micros(),
         moved_to_team_id: lot.moved_to.map(|team| team.to_string()).unwrap_or_default(),
         valid_from: Some(timestamp_to_proto(lot.valid_from)),
+        leaves_older_debts: lot.leaves_older_debts,
         days_left: lot.days_left_at(noted.at),
     }
 }

@@ -75,7 +75,7 @@ impl Poster {
         let prices = &catalogue.prices;
         let keys = usage_keys(prices, lines, holds);
         let months = noting::months(lines, holds);
-        let wanted = Wanted { keys: &keys, months: &months, lots: &[] };
+        let wanted = Wanted { keys: &keys, months: &months, lots: &[], items: false };
         let (mut stored, states) = teams::load_wanted_in_tx(tx, &[*team], &wanted).await?;
         let known = periods::load_in_tx(tx, &periods_wanted(prices, lines, holds)).await?;
         let extent = (last_of_holds, self.settled_until(&[], *now));

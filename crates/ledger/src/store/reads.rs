@@ -13,7 +13,7 @@ pub async fn lots(at: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot, Strin
     let rows = sqlx::query!(
         "select account_id, lot_id, pool_kind, original_micros, granted_micros, remaining_micros, held_micros,
                 consumed_micros, expired_micros, void_micros, moved_micros, purchased_at, starts_at, valid_from,
-                expires_at, closes_at, closed_at, moved_to, note
+                expires_at, closes_at, closed_at, moved_to, leaves_older_debts, note
          from ledger.lot where team_id = $1
            and account_id = (select account_id from ledger.balance where team_id = $1)",
         team.as_uuid(),
@@ -42,6 +42,7 @@ pub async fn lots(at: &mut PgConnection, team: TeamId) -> Result<Vec<(Lot, Strin
                 closes_at: row.closes_at.0,
                 closed_at: row.closed_at.map(Timestamp::from),
                 moved_to: row.moved_to.map(TeamId::from_uuid),
+                leaves_older_debts: row.leaves_older_debts,
             };
             Ok((lot, row.note))
         })

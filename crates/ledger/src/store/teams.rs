@@ -101,6 +101,8 @@ pub struct Wanted<'a> {
     /// Lots whatever their state, which may have moved away or closed, and with them the items of the debt that
     /// they could pay out of turn.
     pub lots: &'a [LotId],
+    /// All open items of the debt, because a lot may come that leaves older debts (D57).
+    pub items: bool,
 }
 
 /// Loads teams with what is wanted beside them.
@@ -109,7 +111,7 @@ pub async fn load_wanted_in_tx(
     teams: &[TeamId],
     wanted: &Wanted<'_>,
 ) -> Result<(Vec<StoredTeam>, Vec<UsageState>), Error> {
-    let Wanted { keys, months, lots } = *wanted;
+    let Wanted { keys, months, lots, items } = *wanted;
     let lots: Vec<Uuid> = lots.iter().map(|lot| lot.as_uuid()).collect();
     let months: Vec<Instant> = months.iter().copied().map(Instant).collect();
     let ids: Vec<Uuid> = teams.iter().map(|team| team.as_uuid()).collect();
@@ -125,6 +127,7 @@ pub async fn load_wanted_in_tx(
         &key_cycles[..] as _,
         &months[..] as _,
         &lots,
+        items,
     )
     .fetch_all(tx)
     .await?;

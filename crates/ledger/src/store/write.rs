@@ -355,6 +355,7 @@ async fn write_chunk(
         col(end.budgets, |b| Instant(b.month)) as _,
         &col(end.budgets, |b| b.used.as_micros()),
         col(charges, |c| c.corrects.map(ChargeId::as_uuid)) as _,
+        &col(lots, |l| l.leaves_older_debts),
     )
     .execute(tx)
     .await?;

@@ -28,6 +28,7 @@ fn lot(pool: PoolKind, original: i64, left: i64, from: &str, to: &str) -> Import
         left_micros: left * TOKEN,
         purchased_at: proto(at(from)),
         expires_at: proto(at(to)),
+        leaves_older_debts: false,
         note: "from before".to_owned(),
         ..ImportedLot::default()
     }

@@ -1,12 +1,13 @@
 //! Lots that move, change and are taken back (D5, D44, D46), through the handlers and on the real database.
 
 use drawdown_proto::ledger::v1::{
-    AdjustLotRequest, ChargeBackLotRequest, JournalRow, Lot, LotState, MoveLotRequest, MoveLotResponse,
-    RefundLotRequest, lot_service_server::LotService,
+    AdjustLotRequest, ChargeBackLotRequest, GrantTokensRequest, JournalRow, Lot, LotState, MoveLotRequest,
+    MoveLotResponse, PoolKind, RefundLotRequest, lot_service_server::LotService,
+    token_service_server::TokenService,
 };
 use tonic::{Code, Request, Status};
 
-use crate::world::{Buyer, World, at, calls, reason, refusal, request_id};
+use crate::world::{Buyer, World, at, calls, calls_at, proto, reason, refusal, request_id};
 
 fn move_request(lot: &Lot, from: Buyer, to: Buyer) -> MoveLotRequest {
     MoveLotRequest {
@@ -265,4 +266,53 @@ async fn lots_that_cross_between_two_teams_never_deadlock() {
     assert_eq!((old.moved_in_micros, old.moved_out_micros), (800_000_000, 800_000_000));
     assert_eq!(old.available_micros + new.available_micros, 1_600_000_000);
     world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn d57_a_lot_that_leaves_older_debts_pays_from_its_first_window_on_wherever_it_lives() {
+    let world = World::new().await;
+    world.priced().await;
+    let (left, producer) = (world.buyer(), world.producer().await);
+    let right = world.sibling(left);
+    let old = |buyer| calls_at(buyer, 10, "2026-03-10T11:58:00Z");
+    world.settle(producer, vec![old(left), calls(left, 4), old(right), calls(right, 6)]).await;
+    let request = GrantTokensRequest {
+        account_id: left.account.to_string(),
+        team_id: left.team.to_string(),
+        micros: 10_000_000,
+        pool_kind: PoolKind::Enterprise.into(),
+        starts_at: None,
+        expires_at: proto(at("2026-03-10T20:00:00Z")),
+        note: "contract year".to_owned(),
+        request_id: request_id(),
+        leaves_older_debts: true,
+    };
+    let granted = world.tokens.grant_tokens(Request::new(request)).await.unwrap().into_inner();
+    let lot = granted.lot.unwrap();
+    // Its first window is owed already: that it pays, ahead of the older debt.
+    assert_eq!((lot.leaves_older_debts, lot.remaining_micros), (true, 8_000_000));
+    let balance = world.balance(left).await;
+    assert_eq!((balance.balance_micros, balance.uncharged_micros), (3_000_000, 5_000_000));
+    assert_eq!(balance.negative_since, proto(at("2026-03-10T12:00:30Z")));
+    world.assert_clean().await;
+    // In the team that it moves to it is as old as its move.
+    world.clock.set(at("2026-03-10T12:05:30Z"));
+    move_lot(&world, &lot, left, right).await.unwrap();
+    let balance = world.balance(right).await;
+    assert_eq!((balance.available_micros, balance.uncharged_micros), (8_000_000, 8_000_000));
+    world.settle(producer, vec![calls_at(right, 2, "2026-03-10T12:05:00Z"), old(right)]).await;
+    let balance = world.balance(right).await;
+    assert_eq!((balance.available_micros, balance.uncharged_micros), (7_000_000, 13_000_000));
+    world.assert_clean().await;
+    // A lot that is said to leave older debts and paid one is found, and so is one that could pay and does not.
+    let bought = world.purchase(left, 100, None).await.unwrap();
+    for (flag, which, invariant) in
+        [("true", &bought, "netting_lots_are_open"), ("false", &lot, "debt_means_no_usable_lot")]
+    {
+        let id = drawdown_types::LotId::as_uuid(which.lot_id.parse().unwrap());
+        let flip = format!("update ledger.lot set leaves_older_debts = {flag} where lot_id = '{id}'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(flip)).execute(world.database.pool()).await.unwrap();
+        let violated = world.violated().await;
+        assert!(violated.iter().any(|verdict| verdict.name == invariant), "{flag}: {violated:?}");
+    }
 }

@@ -143,7 +143,7 @@ async fn reads_of_a_team_go_by_its_key_in_every_month_and_skip_months_before_an_
     let (account, team) = (buyer.account.as_uuid(), buyer.team.as_uuid());
     let list = |from: &str| {
         format!(
-            "'{account}', '{team}', 0, 100, 0, null, null, null, null, null, null, null, 100, '{{}}', '{{}}', 0, '{from}'"
+            "'{account}', '{team}', 0, 100, 0, null, null, null, null, null, null, null, 100, '{{}}', '{{}}', 0, '{from}', null"
         )
     };
     let charges = include_str!("../../sql/reads/charges.sql");

@@ -32,6 +32,7 @@ fn grant(buyer: Buyer) -> GrantTokensRequest {
         starts_at: None,
         expires_at: proto(at("2026-03-11T00:00:30Z")),
         note: "welcome".to_owned(),
+        leaves_older_debts: false,
         request_id: request_id(),
     }
 }

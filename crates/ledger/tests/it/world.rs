@@ -326,6 +326,7 @@ impl World {
             starts_at: starts_at.and_then(|text| proto(at(text))),
             expires_at: proto(at(expires_at)),
             note: "test".to_owned(),
+            leaves_older_debts: false,
             request_id: request_id(),
         };
         let answer = self.tokens.grant_tokens(Request::new(request)).await?;

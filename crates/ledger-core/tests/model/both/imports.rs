@@ -26,6 +26,8 @@ impl Both {
                 expiry: self.resolve(lot.expiry),
             })
             .collect();
+        let leaving = lots.iter().zip(&arrivals).filter(|(seed, _)| seed.leaves_older).map(|(_, lot)| lot.id);
+        self.naive.leaving_older.extend(leaving);
         let (now, settled) = (self.now, self.settled(self.now));
         let before = self.naive.teams.clone();
         let taken = self.naive.import(*team, &arrivals, &owed, since, now, settled);
@@ -50,6 +52,7 @@ impl Both {
                     purchased_at: instant(lot.bought),
                     starts_at: instant(lot.start),
                     expires_at: instant(lot.expiry),
+                    leaves_older_debts: self.naive.leaving_older.contains(&lot.id),
                 })
                 .collect(),
             debts: owed
@@ -59,7 +62,7 @@ impl Both {
             negative_since: since.map(instant),
             expected,
         };
-        let mut loaded = self.store.load(&self.teams[*team]);
+        let mut loaded = self.store.load_items(&self.teams[*team]);
         let plan = import(&mut loaded, &wish, instant(now), instant(settled), &self.settings);
         if untied {
             let faults = plan.as_ref().unwrap_err();

@@ -26,12 +26,15 @@ impl Both {
     }
 
     pub(super) fn grant(&mut self, op: &Op) {
-        let Op::Grant { team, pool, amount, start, expiry, set_up } = op else { return };
+        let Op::Grant { team, pool, amount, start, expiry, set_up, leaves_older } = op else { return };
         let (start, expiry) = (start.map(|when| self.resolve(when)), self.resolve(*expiry));
         let (number, now, settled) = (self.number(), self.now, self.settled(self.now));
         let pool_name = POOLS[*pool];
+        if *leaves_older {
+            self.naive.leaving_older.insert(number);
+        }
         let taken = self.naive.grant(*team, number, pool_name, *amount, start, expiry, *set_up, now, settled);
-        let mut loaded = self.store.load(&self.teams[*team]);
+        let mut loaded = self.store.load_items(&self.teams[*team]);
         let wish = Grant {
             lot_id: id("lot", number),
             amount: MicroTokens::from_micros(*amount),
@@ -39,6 +42,7 @@ impl Both {
             starts_at: start.map(instant),
             expires_at: instant(expiry),
             set_up: *set_up,
+            leaves_older_debts: *leaves_older,
         };
         let plan = grant(&mut loaded, &wish, instant(now), instant(settled), &self.settings);
         self.settle(taken, plan.ok());

@@ -75,6 +75,7 @@ impl Both {
             cards: Vec::new(),
             teams: KINDS.iter().map(|kind| naive::Team { kind, ..naive::Team::default() }).collect(),
             unattributed: Default::default(),
+            leaving_older: Default::default(),
             hits: Default::default(),
         };
         let mut both = Self {

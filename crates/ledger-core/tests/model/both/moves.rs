@@ -16,7 +16,8 @@ impl Both {
         let taken = self.naive.move_lot(from, to, lot, now, settled);
         let lot_id = id("lot", lot);
         let mut left = self.store.load(&self.teams[from]);
-        let mut right = self.store.load_with(&self.teams[to], lot_id);
+        let items = self.store.load_items(&self.teams[to]).items;
+        let mut right = Team { items, ..self.store.load_with(&self.teams[to], lot_id) };
         let plan = move_lot(&mut left, &mut right, lot_id, at, until, &self.settings);
         self.settle(taken, plan.ok());
     }

@@ -53,6 +53,7 @@ pub(super) struct TeamRow {
     pub(super) lot_closes_at: Vec<Instant>,
     pub(super) lot_closed_at: Vec<Option<Instant>>,
     pub(super) lot_moved_to: Vec<Option<Uuid>>,
+    pub(super) lot_leaves_older_debts: Vec<bool>,
     pub(super) hold_ids: Vec<Uuid>,
     pub(super) hold_apps: Vec<Option<Uuid>>,
     pub(super) hold_windows: Vec<Instant>,
@@ -144,6 +145,7 @@ impl TeamRow {
             closes_at: at(&self.lot_closes_at, index)?.0,
             closed_at: at(&self.lot_closed_at, index)?.map(Timestamp::from),
             moved_to: at(&self.lot_moved_to, index)?.map(TeamId::from_uuid),
+            leaves_older_debts: at(&self.lot_leaves_older_debts, index)?,
         })
     }
 

@@ -56,8 +56,12 @@ impl Both {
     }
 
     fn arrival(&mut self, lot: &ArrivalSeed) -> Arrival {
+        let id = self.number();
+        if lot.leaves_older {
+            self.naive.leaving_older.insert(id);
+        }
         Arrival {
-            id: self.number(),
+            id,
             pool: POOLS[lot.pool],
             size: lot.size,
             left: lot.size * lot.percent / 100,
@@ -76,6 +80,7 @@ impl Both {
         expected: Holdings,
     ) -> TeamImport {
         let lot = |(arrival, seed): (&Arrival, &ArrivalSeed)| ImportedLot {
+            leaves_older_debts: seed.leaves_older,
             pool_kind: KINDS_OF_POOLS[seed.pool].into(),
             original_micros: arrival.size,
             left_micros: arrival.left,

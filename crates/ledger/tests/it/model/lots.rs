@@ -51,10 +51,13 @@ impl Both {
     }
 
     pub(super) async fn grant(&mut self, op: &Op) {
-        let Op::Grant { team, pool, amount, start, expiry, .. } = op else { return };
+        let Op::Grant { team, pool, amount, start, expiry, leaves_older, .. } = op else { return };
         let start = start.map(|when| self.resolve(when));
         let expiry = self.resolve(*expiry);
         let (number, settled) = (self.number(), self.settled());
+        if *leaves_older {
+            self.naive.leaving_older.insert(number);
+        }
         // A start in the past is set-up.
         let set_up = start.filter(|start| *start < self.latest(*team));
         let (pool_name, past) = (POOLS[*pool], set_up.is_some());
@@ -69,6 +72,7 @@ impl Both {
             expires_at: proto(instant(expiry)),
             note: "test".to_owned(),
             request_id: request_id(),
+            leaves_older_debts: *leaves_older,
         };
         let lot = self.world.tokens.grant_tokens(Request::new(request)).await;
         assert_eq!(taken, lot.is_ok(), "{lot:?}");

@@ -69,6 +69,7 @@ impl Both {
             cards,
             teams: KINDS.iter().map(|kind| naive::Team { kind, ..naive::Team::default() }).collect(),
             unattributed: Default::default(),
+            leaving_older: Default::default(),
             hits: Hits::new(),
         };
         let producer = world.producer().await;
