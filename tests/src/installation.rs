@@ -354,6 +354,7 @@ endpoint = "http://127.0.0.1:{entitlement}"
 
 [entitlement]
 credential_pepper = "{pepper}"
+cell_max = 1
 [entitlement.server]
 listen = "127.0.0.1:{entitlement}"
 metrics_listen = "127.0.0.1:{entitlement_page}"

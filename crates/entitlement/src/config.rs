@@ -45,6 +45,8 @@ pub struct Options {
     pub page_rows_max: Count,
     /// How often an act is tried when others get in its way.
     pub act_attempts_max: Count,
+    /// The highest number of a cell that an account may be opened in; 0 where there is one ledger.
+    pub cell_max: u8,
     /// The pepper in hexadecimal digits; empty where it is in a file.
     pub credential_pepper: SecretText,
     /// The file that holds it; empty where it is given by value.
@@ -126,6 +128,8 @@ pub struct Limits {
     pub page_rows_max: u32,
     /// How often an act is tried.
     pub act_attempts_max: usize,
+    /// The highest number of a cell that an account may be opened in.
+    pub cell_max: u8,
 }
 
 impl fmt::Debug for DatabaseUrl {
@@ -202,6 +206,7 @@ impl Default for Options {
             resolve_queries_max: Count::of(RESOLVE_QUERIES_MAX),
             page_rows_max: Count::of(1_000),
             act_attempts_max: Count::of(4),
+            cell_max: 0,
             credential_pepper: SecretText::default(),
             credential_pepper_file: PathBuf::new(),
             adoption_interval_ms: Millis::from_millis(5_000),
@@ -285,6 +290,7 @@ impl Options {
                         resolve_queries_max: queries,
                         page_rows_max: rows,
                         act_attempts_max: self.act_attempts_max.get(),
+                        cell_max: self.cell_max,
                     },
                     pepper,
                     adoption: AdoptionConfig {

@@ -12,6 +12,9 @@ pub enum Refused {
     /// There is no such account.
     #[error("there is no account {0}")]
     AccountNotFound(AccountId),
+    /// No ledger is known for the cell.
+    #[error("cell {0} is not known")]
+    CellUnknown(u8),
     /// There is no such team.
     #[error("there is no team {0}")]
     TeamNotFound(TeamId),

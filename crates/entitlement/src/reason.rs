@@ -8,6 +8,8 @@ pub const BATCH_TOO_LARGE: &str = "BATCH_TOO_LARGE";
 pub const REQUEST_ID_CONFLICT: &str = "REQUEST_ID_CONFLICT";
 /// There is no such account.
 pub const ACCOUNT_UNKNOWN: &str = "ACCOUNT_UNKNOWN";
+/// Accounts can not be opened in the cell: `cell_max` is below it.
+pub const CELL_UNKNOWN: &str = "CELL_UNKNOWN";
 /// There is no such team.
 pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 /// There is no such user.

@@ -45,6 +45,9 @@ impl Act for CreateAccount {
         acts: &Acts,
         _: Option<UsageAnswer>,
     ) -> Result<Step<Self::Reply>, Error> {
+        if self.cell > acts.limits.cell_max {
+            return Err(Refused::CellUnknown(self.cell).into());
+        }
         let now = acts.now();
         let new = plan_account(now, self.created_at, self.commercial, &acts.rules)?;
         let account_id = AccountId::generate();

@@ -35,6 +35,7 @@ impl From<Error> for Status {
 pub(super) fn refusal(refused: &Refused) -> Refusal {
     let (code, reason, field) = match refused {
         Refused::AccountNotFound(_) => (Code::NotFound, reason::ACCOUNT_UNKNOWN, "account_id"),
+        Refused::CellUnknown(_) => (Code::FailedPrecondition, reason::CELL_UNKNOWN, "cell"),
         Refused::TeamNotFound(_) => (Code::NotFound, reason::TEAM_UNKNOWN, "team_id"),
         Refused::UserNotFound(_) => (Code::NotFound, reason::USER_UNKNOWN, "user_id"),
         Refused::AppNotFound(_) => (Code::NotFound, reason::APP_UNKNOWN, "app_id"),

@@ -6,6 +6,7 @@
 mod adoption;
 mod asking;
 mod assignments;
+mod cells;
 mod contention;
 mod credentials;
 mod hierarchy;

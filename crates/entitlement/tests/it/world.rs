@@ -130,6 +130,11 @@ pub(crate) struct World {
     pub(crate) resolutions: Resolutions,
 }
 
+fn account_request() -> CreateAccountRequest {
+    let contract_kind = ContractKind::Flex.into();
+    CreateAccountRequest { contract_kind, commercial: true, ..CreateAccountRequest::default() }
+}
+
 /// An account with a team and an app of it.
 pub(crate) struct Chain {
     pub(crate) account_id: String,
@@ -151,7 +156,12 @@ impl World {
             clock: clock.clone(),
             meter: Telemetry::detached("entitlement").unwrap().meter(),
             rules,
-            limits: Limits { resolve_queries_max: 10_000, page_rows_max: 3, act_attempts_max: 4 },
+            limits: Limits {
+                resolve_queries_max: 10_000,
+                page_rows_max: 3,
+                act_attempts_max: 4,
+                cell_max: 2,
+            },
             pepper: Pepper::from_hex(&"5a".repeat(32)).unwrap(),
             ledger: ledger.clone(),
         };
@@ -173,6 +183,20 @@ impl World {
             cell: 0,
         };
         ok(self.hierarchy.create_account(Request::new(request)).await).account.unwrap().account_id
+    }
+
+    /// An account that lives in this cell, with a team and an app of it.
+    pub(crate) async fn chain_in(&self, cell: u32) -> Result<Chain, Status> {
+        let request = CreateAccountRequest { name: "Elsewhere".to_owned(), cell, ..account_request() };
+        let account =
+            self.hierarchy.create_account(Request::new(request)).await?.into_inner().account.unwrap();
+        assert_eq!(account.cell, cell);
+        let account_id = account.account_id;
+        Ok(Chain {
+            team_id: self.team(&account_id, None).await,
+            app_id: self.app(&account_id).await,
+            account_id,
+        })
     }
 
     pub(crate) async fn team(&self, account_id: &str, created_at: Option<&str>) -> String {

@@ -56,7 +56,18 @@ impl Settlement {
         })
     }
 
+    /// Producers and what they lost are the leading cell's: the others hear of both with a batch.
+    fn leads(&self) -> Result<(), Error> {
+        if self.0.cells.leads() {
+            return Ok(());
+        }
+        let why =
+            format!("this is cell {}: producers are registered in the leading one", self.0.cells.number);
+        Err(Refusal::new(Code::FailedPrecondition, reason::CELL_MISMATCH, why).into())
+    }
+
     async fn create(&self, request: CreateProducerRequest) -> Result<CreateProducerResponse, Error> {
+        self.leads()?;
         let name = decode::new_producer(&request)?;
         let key = RequestKey::new("CreateProducer", &request.request_id, &request.encode_to_vec());
         match self.0.once(key).await? {
@@ -70,6 +81,7 @@ impl Settlement {
     }
 
     async fn open(&self, request: &OpenProducerRequest) -> Result<OpenProducerResponse, Error> {
+        self.leads()?;
         let (id, log_epoch) = decode::opening(request)?;
         let (epoch, lanes) = self.0.open_producer(id, log_epoch).await?;
         let lanes = lanes.iter().map(encode::lane).collect();
@@ -91,6 +103,7 @@ impl Settlement {
     }
 
     async fn lost(&self, request: &NameLostRequest) -> Result<NameLostResponse, Error> {
+        self.leads()?;
         let claim = decode::lost_claim(request)?;
         let (from, to) = self.0.name_lost(&claim).await?;
         Ok(NameLostResponse { from_sequence: encode::unsigned(from), to_sequence: encode::unsigned(to) })

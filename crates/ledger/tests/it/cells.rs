@@ -280,10 +280,16 @@ async fn a_lost_range_is_gone_over_in_every_cell() {
     let mut at_settled = opened.lanes[0].clone();
     for (freed_sequence, freed_chain) in [(10, 77), (12, 78)] {
         at_settled.epoch = opened.epoch;
-        let claim = NameLostRequest { at_settled: Some(at_settled.clone()), freed_sequence, freed_chain };
+        let at_settled_now = Some(at_settled.clone());
+        let claim = NameLostRequest { at_settled: at_settled_now, freed_sequence, freed_chain };
         pair.leading.settlement.name_lost(Request::new(claim)).await.unwrap();
         (at_settled.settled_sequence, at_settled.settled_chain) = (freed_sequence, freed_chain);
     }
+    // The other cell would stand between two batches.
+    let claim = NameLostRequest { at_settled: Some(at_settled), freed_sequence: 20, freed_chain: 9 };
+    assert_eq!(reason(pair.other.settlement.name_lost(Request::new(claim)).await), "CELL_MISMATCH");
+    let opening = OpenProducerRequest { producer_id: pair.producer.to_string(), log_epoch: 0 };
+    assert_eq!(reason(pair.other.settlement.open_producer(Request::new(opening)).await), "CELL_MISMATCH");
     let next = pair.sealed(vec![calls(pair.here, 1)], vec![calls(pair.there, 1)]).await;
     assert_eq!(next.lanes[0].from_sequence, 13);
     pair.leading.post(&next).await.unwrap();
