@@ -203,8 +203,12 @@ pub fn correct(
     Ok((plan, corrected))
 }
 
-fn check(Correction { corrected, quantity, period, .. }: &Correction<'_>) -> Result<(), CorrectionError> {
+fn check(
+    Correction { corrected, quantity, period, prices, .. }: &Correction<'_>,
+) -> Result<(), CorrectionError> {
     let standing = corrected.quantity;
+    // Also where the line cost nothing by rule, and so is in no period.
+    let by_period = prices.meters().get(&corrected.meter).is_some_and(|adds| adds.period().is_some());
     if *quantity == Quantity::ZERO {
         return Err(CorrectionError::Nothing);
     }
@@ -212,7 +216,7 @@ fn check(Correction { corrected, quantity, period, .. }: &Correction<'_>) -> Res
         let charge_id = corrected.charge_id;
         return Err(CorrectionError::MoreThanStands { charge_id, asked: *quantity, standing });
     }
-    if period.is_some() && *quantity != standing {
+    if (by_period || period.is_some()) && *quantity != standing {
         return Err(CorrectionError::WholeOnly(corrected.charge_id));
     }
     Ok(())

@@ -145,11 +145,15 @@ impl<'a> Rater<'a> {
         terms.price_above_quota(from)?.checked_sub(terms.price_above_quota(to)?)
     }
 
-    /// Makes a period what it is without a line that is taken back whole (D43); gives by how much it shrank.
+    /// Makes a period what it is without a line that is taken back whole (D43); gives by how much it shrank. Values
+    /// that other lines have stay seen: what is charged instead may carry them.
     pub(crate) fn shrink(&mut self, shrink: &PeriodShrink) -> Option<Quantity> {
         let entry = self.periods.entry(shrink.key).or_default();
         let by = shrink.before.as_units().checked_sub(shrink.after.as_units())?;
-        *entry = PeriodEntry { quantity: shrink.after, changed: true, seen: HashSet::new() };
+        (entry.quantity, entry.changed) = (shrink.after, true);
+        for gone in &shrink.gone {
+            entry.seen.remove(&gone.value);
+        }
         Quantity::new(by).ok()
     }
 

@@ -32,3 +32,11 @@ pub fn year_later(at: i64) -> i64 {
     let day = if (month, day) == (2, 29) { 28 } else { day };
     days_of(year + 1, month, day) * DAY + at.rem_euclid(DAY)
 }
+
+/// The first instant of the month that lies so many months after that of an instant.
+#[must_use]
+pub fn month_of(at: i64, after: i64) -> i64 {
+    let (year, month, _) = date_of(at);
+    let months = year * 12 + month - 1 + after;
+    days_of(months.div_euclid(12), months.rem_euclid(12) + 1, 1) * DAY
+}

@@ -1,6 +1,9 @@
 //! Usage that is taken back, and charged again (D11, D43).
 
-use super::{Charge, Ledger, Paid, Team, Usage};
+use super::{
+    Adds, Charge, Ledger, Paid, Team, Usage,
+    rating::{Stands, quantities},
+};
 
 /// What came back: lots and how much, in the order in which it had been paid.
 type Back = Vec<(u64, i64)>;
@@ -33,6 +36,10 @@ impl Ledger {
         teams.extend(payer.into_iter().chain([team]));
         let at = self.instant(&teams, now);
         let standing = self.standing(team, charge);
+        if self.adds(&self.teams[team].charges[charge].meter) != Adds::Up && quantity < standing {
+            self.hit("D43 largest and distinct values are taken back whole or not at all");
+            return false;
+        }
         if quantity <= 0 || quantity > standing {
             self.hit("D43 a correction is refused");
             return false;
@@ -58,6 +65,37 @@ impl Ledger {
         others.filter(|other| self.teams[*other].lots.iter().any(|lot| left(&lot.id))).collect()
     }
 
+    /// price(before) − price(after).
+    fn shrunk(&mut self, team: usize, charge: usize, quantity: i64) -> i64 {
+        let Team { charges, kind, .. } = &self.teams[team];
+        let line = charges[charge].clone();
+        let Some(key) = &line.key else { return 0 };
+        let rate = self.rate_of(kind, &key.meter, key.began).clone();
+        let adds = self.adds(&key.meter);
+        let before = self.stands(team, key);
+        let mut after = before.clone();
+        match adds {
+            Adds::Up => after.push(Stands { quantity: -quantity, ..Stands::of(&line) }),
+            Adds::Largest(_) | Adds::Distinct(_) => {
+                let whole = Stands::of(&line);
+                let place = after.iter().position(|other| *other == whole).unwrap();
+                after.remove(place);
+            }
+        }
+        let (before, after) = (quantities(adds, &before), quantities(adds, &after));
+        let shape = match () {
+            () if rate.cost(&before) == rate.cost(&after) => "D43 nothing is refunded",
+            () if matches!(adds, Adds::Largest(_)) => "D43 a largest value is taken back",
+            () if matches!(adds, Adds::Distinct(_)) => "D43 distinct values are taken back",
+            () if rate.unit.is_some() => "D43 charged units are taken back",
+            () if !rate.tiers.is_empty() => "D43 usage of tiers is taken back",
+            () if rate.free > 0 => "D43 usage above a quota is taken back",
+            () => "D43 usage at a flat price is taken back",
+        };
+        self.hit(shape);
+        (rate.cost(&before) - rate.cost(&after)).try_into().unwrap()
+    }
+
     /// The key's state shrinks; the refund comes off the line, then off the latest lines of the key.
     fn reverse(&mut self, team: usize, charge: usize, quantity: i64, name: usize) -> Back {
         let Team { charges, .. } = &self.teams[team];
@@ -65,21 +103,7 @@ impl Ledger {
         let same: Vec<usize> = (0..charges.len())
             .filter(|other| line.key.is_some() && charges[*other].key == line.key)
             .collect();
-        let used: i128 = same.iter().map(|other| i128::from(charges[*other].quantity)).sum();
-        let cost: i128 = same.iter().map(|other| i128::from(charges[*other].amount)).sum();
-        let mut left: i64 = match &line.key {
-            Some((meter, began, _)) => {
-                let card = self.cards.iter().find(|card| {
-                    card.kind == self.teams[team].kind
-                        && card.from == *began
-                        && card.rates.contains_key(meter)
-                });
-                let rate = card.unwrap().rates[meter];
-                let after = used - i128::from(quantity);
-                (cost - after * i128::from(rate.micros) / i128::from(rate.per_units)).try_into().unwrap()
-            }
-            None => 0,
-        };
+        let mut left: i64 = self.shrunk(team, charge, quantity);
         let refund = left;
         let (mut back, mut cancelled) = (Back::new(), 0);
         let mut hits = Vec::new();

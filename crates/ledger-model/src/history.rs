@@ -3,7 +3,9 @@
 
 use proptest::prelude::*;
 
-use crate::{Hold, Ledger};
+use crate::{Hold, Ledger, month_of};
+
+pub use crate::prices::METERS;
 
 /// A point in time, relative to what the ledger holds when the step is made.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +14,8 @@ pub enum When {
     FromNow(i64),
     /// A full hour, counted from the one that now is in: few of them, so that lots often tie.
     Hour(i64),
+    /// Where the month begins that lies so many after the present one.
+    Month(i64),
     /// The `which`-th start, expiry or close of a lot, `nudge` microseconds off.
     Boundary { which: usize, nudge: i64 },
 }
@@ -28,6 +32,8 @@ pub struct LineSeed {
     /// Windows between the end of the window and its receipt; 0 to the limit and one more.
     pub lag: Lag,
     pub quantity: i64,
+    /// The distinct values, a bit each, where the meter counts such.
+    pub values: u8,
     /// A hold of the team, of those made so far.
     pub hold: Option<usize>,
 }
@@ -130,11 +136,13 @@ pub enum Op {
         team: usize,
         hold: usize,
     },
-    /// A new version of a rate card; `change` picks the meters whose rate differs.
+    /// A new version of a rate card: for each meter one of its prices.
     Publish {
         kind: usize,
         from: When,
-        change: [u8; METERS.len()],
+        change: Vec<u8>,
+        /// What counts by the month stays as it is inside one.
+        careful: bool,
     },
     Batch {
         lines: Vec<LineSeed>,
@@ -162,7 +170,6 @@ pub enum Op {
     },
 }
 
-pub const METERS: [&str; 5] = ["call", "photo", "job", "whale", "unknown"];
 pub const POOLS: [&str; 5] = ["free", "enterprise", "credit", "promotional", "flex"];
 pub const KINDS: [&str; 2] = ["flex", "enterprise"];
 pub const TEAMS: usize = 2;
@@ -217,14 +224,15 @@ fn line() -> impl Strategy<Value = LineSeed> {
     let who = (
         prop_oneof![1 => Just(None), 24 => (0..TEAMS).prop_map(Some)],
         0u64..3,
-        prop_oneof![4 => Just(0usize), 4 => Just(1), 4 => Just(2), 2 => Just(3), 1 => Just(4)],
+        prop_oneof![9 => 0usize..3, 2 => Just(3usize), 12 => 4..METERS.len() - 1, 1 => Just(METERS.len() - 1)],
     );
     let how = (prop::bool::weighted(0.15), prop::bool::weighted(0.08), 0u8..2);
     let quantity =
         prop_oneof![2 => Just(0i64), 24 => 1i64..12, 8 => 1i64..40, 3 => 1i64..800, 1 => Just(1i64 << 48)];
     let hold = prop::option::weighted(0.4, any::<usize>());
-    (who, how, when(2 * HOUR), lag, quantity, hold).prop_map(|(who, how, window, lag, quantity, hold)| {
-        LineSeed {
+    let values = (any::<u8>(), any::<u8>()).prop_map(|(some, of)| some & of);
+    (who, how, when(2 * HOUR), lag, quantity, values, hold).prop_map(
+        |(who, how, window, lag, quantity, values, hold)| LineSeed {
             team: who.0,
             app: who.1,
             meter: who.2,
@@ -234,9 +242,10 @@ fn line() -> impl Strategy<Value = LineSeed> {
             window,
             lag,
             quantity,
+            values,
             hold,
-        }
-    })
+        },
+    )
 }
 
 /// What happens to lots that are there. Most are of the team that is named, since others are refused.
@@ -333,6 +342,15 @@ fn corrections() -> impl Strategy<Value = Op> {
     )
 }
 
+/// A version of a rate card.
+pub fn publish() -> impl Strategy<Value = Op> {
+    let from = prop_oneof![2 => when(HOUR), 3 => (0i64..3).prop_map(When::Month)];
+    let price = prop_oneof![2 => Just(0u8), 2 => 0u8..4];
+    let change = prop::collection::vec(price, METERS.len());
+    (0..KINDS.len(), from, change, prop::bool::weighted(0.9))
+        .prop_map(|(kind, from, change, careful)| Op::Publish { kind, from, change, careful })
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let clock = prop_oneof![
         4 => when(HOUR).prop_map(Op::Clock),
@@ -365,9 +383,6 @@ fn op() -> impl Strategy<Value = Op> {
             set_up,
             leaves_older,
         });
-    let publish =
-        (0..KINDS.len(), when(HOUR), prop::array::uniform5(prop_oneof![2 => Just(0u8), 1 => 0u8..4]))
-            .prop_map(|(kind, from, change)| Op::Publish { kind, from, change });
     let batch = (prop::collection::vec(line(), 1..14), prop::bool::weighted(0.3), prop::bool::weighted(0.3))
         .prop_map(|(lines, split, last)| Op::Batch { lines, split, last });
     prop_oneof![
@@ -375,7 +390,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..TEAMS).prop_map(|team| Op::Job { team }),
         5 => purchase,
         8 => grant,
-        1 => publish,
+        1 => publish(),
         9 => batch,
         5 => lots(),
         8 => holds(),
@@ -401,6 +416,7 @@ impl When {
         match self {
             Self::FromNow(by) => now + by,
             Self::Hour(hours) => (now.div_euclid(HOUR) + hours) * HOUR,
+            Self::Month(after) => month_of(now, after),
             Self::Boundary { which, nudge } => {
                 let lots = ledger.teams.iter().flat_map(|team| &team.lots).filter(|lot| !lot.closed);
                 let holds = ledger.teams.iter().flat_map(|team| &team.holds).filter(|hold| !hold.over);

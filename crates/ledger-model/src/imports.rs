@@ -80,10 +80,12 @@ impl Ledger {
             debts.push(Debt { charge: charges.len(), window, owed: *owed });
             charges.push(Charge {
                 name: PRIOR,
+                meter: String::new(),
                 key: None,
                 why: "prior",
                 window,
                 quantity: 0,
+                values: Default::default(),
                 amount: *owed,
                 opened: *owed,
                 corrects: None,

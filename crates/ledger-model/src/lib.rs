@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a model fails by panicking: it is only ever used in tests")]
 
 mod calendar;
+mod cards;
 mod corrections;
 mod debts;
 pub mod history;
@@ -12,6 +13,7 @@ mod imports;
 mod lots;
 mod moves;
 mod posting;
+pub mod prices;
 mod rating;
 pub mod rules;
 
@@ -19,16 +21,56 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use imports::{Arrival, PRIOR};
 
-pub use calendar::{date_of, year_later};
+pub use calendar::{date_of, month_of, year_later};
 
 /// Microseconds of a second.
 pub const SECOND: i64 = 1_000_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a meter costs (D13, D15 to D18).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
+    /// Micro-tokens for `per_units` base units; of the first tier, where there are more.
     pub micros: i64,
+    /// Base units.
     pub per_units: i64,
+    /// Above so many units of a month each costs so much.
+    pub tiers: Vec<(i64, i64)>,
+    /// Only whole units of so many base units are charged.
+    pub unit: Option<i64>,
+    /// So many base units of each month are free.
+    pub free: i64,
+    /// Nothing is charged above them either.
+    pub free_only: bool,
+    /// A failed job costs nothing.
     pub failed_is_free: bool,
+}
+
+impl Rate {
+    /// It counts by the month, so it can only change where one begins (D47).
+    #[must_use]
+    pub fn is_monthly(&self) -> bool {
+        self.free > 0 || self.unit.is_some() || !self.tiers.is_empty()
+    }
+}
+
+/// What has a value of its own, of a meter whose usage does not simply add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// A day.
+    Day,
+    /// A month.
+    Month,
+}
+
+/// How usage becomes a quantity (D19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adds {
+    /// By adding up.
+    Up,
+    /// The largest value of each day or month.
+    Largest(Span),
+    /// The number of distinct values of each day or month.
+    Distinct(Span),
 }
 
 #[derive(Clone, Debug)]
@@ -150,19 +192,34 @@ pub struct Usage {
     pub series: Vec<u8>,
     pub window: i64,
     pub received: i64,
+    /// What is added up; the value; or how many distinct values there are.
     pub quantity: i64,
+    /// The distinct values.
+    pub values: BTreeSet<u8>,
     pub hold: Option<u64>,
+}
+
+/// What lines are priced together by (D14, D15, D47).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub meter: String,
+    /// When the price began to be what it is.
+    pub began: i64,
+    /// The month; none where units are charged.
+    pub month: Option<(i64, i64)>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Charge {
     /// Batch and line.
     pub name: (usize, usize),
-    /// Price, by the instant it began, and month; none for usage that costs nothing by rule.
-    pub key: Option<(String, i64, (i64, i64))>,
+    pub meter: String,
+    /// None for usage that costs nothing by rule.
+    pub key: Option<Key>,
     pub why: &'static str,
     pub window: i64,
     pub quantity: i64,
+    pub values: BTreeSet<u8>,
     pub amount: i64,
     pub opened: i64,
     /// The charge that it takes a part of back, as an index into those of the team; quantity, amount and
@@ -196,6 +253,10 @@ pub struct Ledger {
     pub lateness: i64,
     pub pools: Vec<&'static str>,
     pub cards: Vec<Card>,
+    /// How each meter adds up; one that is not here simply does.
+    pub meters: BTreeMap<String, Adds>,
+    /// So many distinct values are kept, of a team, price and month.
+    pub distinct_max: i64,
     pub teams: Vec<Team>,
     pub unattributed: BTreeSet<(usize, usize, &'static str)>,
     /// Lots whose offer says that they pay nothing older than themselves (D57).

@@ -1,6 +1,6 @@
 //! Batches (D9, D14, D25).
 
-use super::{Charge, Ledger, Usage, date_of};
+use super::{Charge, Key, Ledger, Usage, date_of, rating::Stands};
 
 impl Ledger {
     /// Posts a batch for the teams that were loaded.
@@ -80,10 +80,12 @@ impl Ledger {
         let rate = self.rate(self.teams[team].kind, &item.meter, window);
         let mut charge = Charge {
             name: (batch, item.line),
+            meter: item.meter.clone(),
             key: None,
             why: "priced",
             window,
             quantity: item.quantity,
+            values: item.values.clone(),
             amount: 0,
             opened: 0,
             corrects: None,
@@ -103,13 +105,17 @@ impl Ledger {
             }
             Some((rate, began)) => {
                 let (year, month, _) = date_of(window);
-                let key = (item.meter.clone(), began, (year, month));
-                let Some(amount) = self.price(team, &key, rate, item.quantity) else {
+                let month = rate.unit.is_none().then_some((year, month));
+                let key = Key { meter: item.meter.clone(), began, month };
+                let Some((amount, over)) = self.price(team, &key, &rate, Stands::of(&charge)) else {
                     self.hit("D53 what does not fit");
                     return None;
                 };
                 charge.key = Some(key);
                 charge.amount = amount;
+                if over {
+                    charge.why = "over_quota";
+                }
             }
         }
         Some(charge)

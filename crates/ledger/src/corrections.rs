@@ -301,8 +301,8 @@ impl Ledger {
         let tx = connection(&mut case.tx);
         write::write_in_tx(tx, &plan_rows).await?;
         let accounts = balances.iter().map(|(balance, _)| (balance.team_id, balance.account_id)).collect();
-        periods::write_in_tx(tx, &accounts, &plan.periods, &[]).await?;
         corrections::forget_in_tx(tx, order.account_id, &corrected.gone).await?;
+        periods::write_in_tx(tx, &accounts, &plan.periods, &[]).await?;
         if let Some(line) = &case.line {
             settlement::note_clients_in_tx(tx, &[(line.client_id.as_str(), line.window)]).await?;
         }

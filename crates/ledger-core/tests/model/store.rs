@@ -1,13 +1,14 @@
 //! What the database would hold: only rows of plans, applied as a store applies them, and checked
 //! as `ledger verify` checks them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drawdown_ledger_core::{
-    Balance, Book, Charge, ChargeJournal, Corrected, DebtItem, Hold, JournalRow, Kind, Lot, LotJournal, Plan,
-    Rated, Team, UsageKey, UsageState,
+    Balance, Book, Charge, ChargeJournal, Corrected, DebtItem, DistinctValues, Hold, InForce, JournalRow,
+    Kind, Line, Lot, LotJournal, PeriodKey, PeriodShrink, PeriodState, Periods, PeriodsWanted, Plan, Rated,
+    SeenValue, StandingCharge, Team, Usage, UsageKey, UsageState,
 };
-use drawdown_types::{ChargeId, HoldId, LotId, MicroTokens, TeamId, Timestamp};
+use drawdown_types::{ChargeId, HoldId, LotId, MicroTokens, Quantity, TeamId, Timestamp};
 
 /// A charge as stored: of a correction, everything is below zero.
 #[derive(Clone, Debug)]
@@ -19,13 +20,27 @@ pub(crate) struct StoredCharge {
     pub(crate) quantity: i64,
     pub(crate) amount: i64,
     pub(crate) uncharged: i64,
+    /// The distinct values of its line.
+    pub(crate) values: DistinctValues,
+    /// The charge that it takes a part of back.
+    pub(crate) corrects: Option<ChargeId>,
 }
 
 impl From<Charge> for StoredCharge {
     fn from(charge: Charge) -> Self {
         let Charge { charge_id, team_id, window, rated, .. } = charge;
         let (quantity, amount) = (charge.quantity.as_units(), charge.amount.as_micros());
-        Self { charge_id, team_id, window, rated, quantity, amount, uncharged: charge.uncharged.as_micros() }
+        Self {
+            charge_id,
+            team_id,
+            window,
+            rated,
+            quantity,
+            amount,
+            uncharged: charge.uncharged.as_micros(),
+            values: DistinctValues::default(),
+            corrects: None,
+        }
     }
 }
 
@@ -41,6 +56,8 @@ impl From<Corrected> for StoredCharge {
             quantity,
             amount,
             uncharged: -corrected.cancelled.as_micros(),
+            values: DistinctValues::default(),
+            corrects: Some(corrected.corrects),
         }
     }
 }
@@ -53,6 +70,8 @@ pub(crate) struct Store {
     pub(crate) states: BTreeMap<UsageKey, UsageState>,
     pub(crate) journal: BTreeMap<TeamId, Vec<JournalRow>>,
     pub(crate) charges: Vec<StoredCharge>,
+    pub(crate) periods: BTreeMap<PeriodKey, Quantity>,
+    pub(crate) values: BTreeSet<SeenValue>,
 }
 
 impl Store {
@@ -119,7 +138,51 @@ impl Store {
         }
     }
 
-    pub(crate) fn apply(&mut self, plan: Plan) {
+    /// What is stored of the periods that a batch needs.
+    pub(crate) fn periods(&self, wanted: &PeriodsWanted) -> Periods {
+        let state = |key: &PeriodKey| Some(PeriodState { key: *key, quantity: *self.periods.get(key)? });
+        let values = wanted.values.iter().filter(|value| self.values.contains(value));
+        Periods { states: wanted.keys.iter().filter_map(state).collect(), values: values.cloned().collect() }
+    }
+
+    /// The period of a line of `max` or `unique` without it, from the lines that stand.
+    pub(crate) fn shrink(
+        &self,
+        corrected: &StandingCharge,
+        price: &InForce,
+        unique: bool,
+    ) -> Option<PeriodShrink> {
+        let period = price.period?;
+        let start = period.start(corrected.window);
+        let key = PeriodKey { team_id: corrected.team_id, price_id: price.price_id, start };
+        let stands = |charge: &&StoredCharge| {
+            let gone = |other: &StoredCharge| other.corrects == Some(charge.charge_id);
+            charge.corrects.is_none() && !self.charges.iter().any(gone)
+        };
+        let same = |charge: &&StoredCharge| {
+            let priced = charge.rated.price_id() == Some(price.price_id);
+            priced && charge.team_id == key.team_id && period.start(charge.window) == start
+        };
+        let (own, others): (Vec<_>, Vec<_>) = (self.charges.iter().filter(same).filter(stands))
+            .partition(|charge| charge.charge_id == corrected.charge_id);
+        let values = |charges: &[&StoredCharge]| -> BTreeSet<Box<[u8]>> {
+            charges.iter().flat_map(|charge| charge.values.as_slice().to_vec()).collect()
+        };
+        let seen = values(&others);
+        let largest = others.iter().map(|charge| charge.quantity).max().unwrap_or_default();
+        let after = if unique { i64::try_from(seen.len()).unwrap() } else { largest };
+        let gone = values(&own).difference(&seen).cloned().collect::<Vec<_>>().into_iter();
+        Some(PeriodShrink {
+            key,
+            // Usage of 0 leaves no row.
+            before: self.periods.get(&key).copied().unwrap_or_default(),
+            after: Quantity::new(after).unwrap(),
+            gone: gone.map(|value| SeenValue { key, value }).collect(),
+        })
+    }
+
+    /// `lines` are those of the plan's charges.
+    pub(crate) fn apply(&mut self, plan: Plan, lines: &[Line]) {
         for row in plan.journal {
             let rows = self.journal.entry(row.team_id).or_default();
             assert_eq!(row.seq, i64::try_from(rows.len()).unwrap() + 1, "the sequence is gapless");
@@ -146,7 +209,17 @@ impl Store {
         for state in plan.states {
             self.states.insert(state.key, state);
         }
-        self.charges.extend(plan.charges.into_iter().map(StoredCharge::from));
+        self.periods.extend(plan.periods.states.into_iter().map(|state| (state.key, state.quantity)));
+        for value in plan.periods.values {
+            assert!(self.values.insert(value), "a value of a period is new once");
+        }
+        self.charges.extend(plan.charges.into_iter().map(|charge| {
+            let values = match &lines[charge.line].usage {
+                Usage::Unique(values) => values.clone(),
+                Usage::Sum(_) | Usage::Count | Usage::Max(_) => DistinctValues::default(),
+            };
+            StoredCharge { values, ..charge.into() }
+        }));
         teams.into_iter().for_each(|team_id| self.verify(team_id));
     }
 

@@ -1,8 +1,8 @@
 //! D43: usage that is taken back, with numbers worked out by hand.
 
 use drawdown_ledger_core::{
-    Aggregation, Charge, CorrectionError, DistinctValues, Kind, Line, Period, PeriodShrink, PoolKind,
-    SeenValue, TermsDraft, Tier, Usage,
+    Aggregation, Attribution, Charge, CorrectionError, DistinctValues, Kind, Line, Period, PeriodShrink,
+    PoolKind, Rated, SeenValue, TermsDraft, Tier, Usage,
 };
 use drawdown_types::{MicroTokens, Quantity};
 
@@ -162,4 +162,52 @@ fn more_than_stands_and_nothing_are_refused() {
     let more = world.correct(&lines, 0, 4, None, on("02:00:00"));
     assert_eq!(more, Err(CorrectionError::MoreThanStands { charge_id, asked, standing }));
     assert_eq!(world.correct(&lines, 0, 0, None, on("02:00:00")), Err(CorrectionError::Nothing));
+}
+
+/// A world in which a distinct value costs a token a day, and the line that uses these.
+fn seats() -> World {
+    let mut world = World::new();
+    world.aggregate("token", Aggregation::Unique(Period::Day));
+    world.publish_terms("2026-01-01T00:00:00Z", vec![("token", each().check().unwrap())]);
+    world.buy(1, 100, on("00:00:00"));
+    world
+}
+
+fn used_by(world: &World, users: &str) -> Line {
+    let values = DistinctValues::new(users.split_whitespace().map(|user| user.as_bytes().into()));
+    Line { usage: Usage::Unique(values), ..world.line("token", 0, on("01:00:00")) }
+}
+
+#[test]
+fn d19_values_that_other_lines_have_are_not_new_to_what_is_charged_instead() {
+    let mut world = seats();
+    let mut lines = Vec::new();
+    for users in ["ann bob", "bob cid"] {
+        let line = used_by(&world, users);
+        lines.extend(world.post(&[line], on("01:05:00")).charges);
+    }
+    assert_eq!(world.left(1), "97", "ann, bob and cid");
+    let (key, ann) = (world.periods.states[0].key, Box::from(*b"ann"));
+    let quantity = |units| Quantity::new(units).unwrap();
+    let gone = vec![SeenValue { key, value: ann }];
+    let without = PeriodShrink { key, before: quantity(3), after: quantity(2), gone };
+    let again = used_by(&world, "ann bob");
+    let (plan, back) =
+        world.correct_period(&lines, 0, 2, Some(without), Some(&again), on("02:00:00")).unwrap();
+    assert_eq!((back.amount, plan.charges[0].amount), (tokens("1"), tokens("1")), "ann went and came again");
+    assert_eq!(plan.periods.states[0].quantity, quantity(3));
+    assert_eq!(world.left(1), "97");
+}
+
+#[test]
+fn d43_distinct_values_that_cost_nothing_are_taken_back_whole_too() {
+    let mut world = seats();
+    let mut line = used_by(&world, "ann bob");
+    let Attribution::Payer(payer) = &mut line.attribution else { panic!() };
+    payer.in_trial = true;
+    let lines = world.post(&[line], on("01:05:00")).charges;
+    let part = world.correct(&lines, 0, 1, None, on("02:00:00"));
+    assert_eq!(part, Err(CorrectionError::WholeOnly(lines[0].charge_id)));
+    let (_, back) = world.correct(&lines, 0, 2, None, on("02:00:00")).unwrap();
+    assert_eq!((back.rated, back.amount), (Rated::Trial, MicroTokens::ZERO));
 }

@@ -169,7 +169,10 @@ pub async fn shrink_in_tx(
     )
     .fetch_optional(tx)
     .await?;
-    let row = row.ok_or_else(|| Error::Broken("a period of a charge is not there".to_owned()))?;
+    // A largest value of 0, or no distinct values, leave no row.
+    let Some(row) = row else {
+        return Ok(PeriodShrink { key, before: Quantity::ZERO, after: Quantity::ZERO, gone: Vec::new() });
+    };
     let quantity = |units| Quantity::new(units).map_err(|e| Error::stored("quantity of a period")(e.into()));
     let seen = |value: Vec<u8>| SeenValue { key, value: value.into() };
     Ok(PeriodShrink {

@@ -200,6 +200,32 @@ async fn d19_d43_largest_values_and_distinct_ones_are_taken_back_whole() {
 }
 
 #[tokio::test]
+async fn d43_nothing_is_taken_back_of_nothing_and_what_cost_nothing_is_taken_back_whole() {
+    let world = World::new().await;
+    let day = AggregationPeriod::Day;
+    world.meter_by("seats", Aggregation::Max, day, "").await.unwrap();
+    world.meter_by("users", Aggregation::Unique, day, "user").await.unwrap();
+    let prices = vec![price("seats", 1_000_000, 1), price("users", 1_000_000, 1)];
+    world.publish("web", "2020-01-01T00:00:00Z", prices, true).await.unwrap();
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    let window = "2026-03-10T11:00:00Z";
+    let nothing =
+        vec![usage_at(buyer, "seats", largest(0), window), usage_at(buyer, "users", distinct(&[]), window)];
+    world.settle(producer, nothing).await;
+    let failed = usage_at(buyer, "users", distinct(&["a", "b"]), "2026-03-10T10:00:00Z");
+    world.settle(producer, vec![drawdown_proto::ledger::v1::Line { failed: true, ..failed }]).await;
+    let charges = world.charges(buyer).await;
+    for charge in &charges[..2] {
+        let refused = world.correct(buyer, &charge.charge_id, 0, None).await;
+        assert_eq!(reason(refused), "CHARGE_STANDS_LESS");
+    }
+    assert_eq!(charges[2].zero_rated, "failed");
+    assert_eq!(reason(world.correct(buyer, &charges[2].charge_id, 1, None).await), "CHARGE_WHOLE_ONLY");
+    assert_eq!(correct(&world, buyer, 2, 0).await.taken_back.unwrap().quantity, -2);
+    world.assert_clean().await;
+}
+
+#[tokio::test]
 async fn d59_a_budget_counts_what_is_taken_back_as_less() {
     let world = World::new().await;
     world.priced().await;

@@ -1,24 +1,15 @@
 //! Rate cards and batches, put to both ledgers.
 
+use std::collections::{BTreeSet, HashMap};
+
+use drawdown_ledger_core::{Aggregation, DistinctValues, Period, TermsDraft, Tier, periods_wanted};
+use drawdown_ledger_model::{Adds, Span};
+
 use super::*;
 
 impl Both {
-    pub(super) fn publish(&mut self, kind: usize, from: i64, change: [u8; METERS.len()]) {
-        let mut rates = BTreeMap::new();
-        for (meter, change) in METERS.iter().zip(change) {
-            let rate = match (*meter, change) {
-                ("call", n) => (1 + i64::from(n) * 2, 3, false),
-                ("photo", n) => (1_000_000 + i64::from(n), 50, n == 1),
-                ("job", 3) | ("unknown", _) => continue,
-                ("whale", n) if n > 0 => (i64::MAX, 1 << 45, false),
-                ("job", n) => (1_000 + i64::from(n), 1, true),
-                (_, _) => (i64::MAX, 1 << 44, false),
-            };
-            let (micros, per_units, failed_is_free) = rate;
-            rates.insert((*meter).to_owned(), naive::Rate { micros, per_units, failed_is_free });
-        }
-        let terms =
-            |rate: &naive::Rate| Terms::new(rate.micros, rate.per_units, rate.failed_is_free).unwrap();
+    pub(super) fn publish(&mut self, kind: usize, from: i64, change: &[u8], careful: bool) {
+        let rates = naive::prices::rates(&self.naive, KINDS[kind], from, change, careful);
         let version = NewVersion {
             rate_card_id: RateCardId::generate(),
             name: Slug::new("card").unwrap(),
@@ -27,15 +18,11 @@ impl Both {
             prices: rates.iter().map(|(meter, rate)| (MeterSlug::new(meter).unwrap(), terms(rate))).collect(),
         };
         let published = self.prices.publish(version, None, self.settings.window_size, PriceId::generate);
-        let from = (from + self.naive.window - 1).div_euclid(self.naive.window) * self.naive.window;
-        let latest =
-            self.naive.cards.iter().filter(|card| card.kind == KINDS[kind]).map(|card| card.from).max();
-        assert_eq!(published.is_ok(), latest.is_none_or(|latest| from > latest));
+        assert_eq!(published.is_ok(), self.naive.publish(KINDS[kind], from, rates), "{published:?}");
         if let Ok(version) = published {
-            self.naive.cards.push(naive::Card { kind: KINDS[kind], from, rates });
             let mut versions = self.prices.versions().to_vec();
             versions.push(version);
-            self.prices = PriceBook::new(versions);
+            self.prices = PriceBook::with_meters(versions, aggregations());
         }
     }
 
@@ -52,7 +39,14 @@ impl Both {
             in_trial: seed.trial,
         };
         let nobody = Attribution::Nobody(Unattributable::NoTeam);
+        let quantity = Quantity::new(seed.quantity).unwrap();
         let counts = METERS[seed.meter] == "call" && seed.quantity > 0;
+        let usage = match naive::prices::adds(METERS[seed.meter]) {
+            Adds::Up if counts => Usage::Count,
+            Adds::Up => Usage::Sum(quantity),
+            Adds::Largest(_) => Usage::Max(quantity),
+            Adds::Distinct(_) => Usage::Unique(distinct(&naive::prices::values(seed.values))),
+        };
         Line {
             client_id: ClientId::new(&format!("client{}", seed.app)).unwrap(),
             meter: MeterSlug::new(METERS[seed.meter]).unwrap(),
@@ -61,7 +55,7 @@ impl Both {
             window,
             received_window: instant(received),
             events: if counts { seed.quantity.unsigned_abs() } else { 1 },
-            usage: if counts { Usage::Count } else { Usage::Sum(Quantity::new(seed.quantity).unwrap()) },
+            usage,
             hold_id: self.hold_of(seed).map(|hold| id("hold", hold)),
             attribution: seed.team.map_or(nobody, |team| Attribution::Payer(payer(team))),
         }
@@ -111,12 +105,13 @@ impl Both {
         let mut teams: Vec<Team> = loaded.iter().map(|team| self.store.load(&self.teams[*team])).collect();
         let holds: Vec<_> = teams.iter().flat_map(|team| team.holds.clone()).collect();
         let keys = usage_keys(&self.prices, &lines, &holds);
+        let periods = self.store.periods(&periods_wanted(&self.prices, &lines, &holds));
         let last_of_holds: Vec<_> = ending.iter().map(|hold| id("hold", *hold)).collect();
         let states: Vec<_> = keys.iter().filter_map(|key| self.store.states.get(key).cloned()).collect();
         let input = Batch {
             lines: &lines,
             states: &states,
-            periods: &Periods::default(),
+            periods: &periods,
             prices: &self.prices,
             settings: &self.settings,
             now: instant(now),
@@ -135,7 +130,7 @@ impl Both {
         for charge in &plan.charges {
             self.charge_of.insert(charge.charge_id, (batch, part[charge.line]));
         }
-        self.store.apply(plan);
+        self.store.apply(plan, &lines);
     }
 }
 
@@ -153,6 +148,35 @@ pub(super) fn usage(line: usize, content: &Line, seed: &LineSeed, hold: Option<u
         window: content.window.as_micros(),
         received: content.received_window.as_micros(),
         quantity: content.quantity().unwrap().as_units(),
+        values: match &content.usage {
+            Usage::Unique(_) => naive::prices::values(seed.values),
+            _ => BTreeSet::new(),
+        },
         hold,
     }
+}
+
+fn terms(rate: &naive::Rate) -> Terms {
+    let naive::Rate { micros, per_units, tiers, unit, free, free_only, failed_is_free } = rate.clone();
+    let tiers = tiers.into_iter().map(|(above, micros)| Tier { above, micros }).collect();
+    let (charged_unit, free_quota) = (unit, free);
+    TermsDraft { micros, per_units, tiers, charged_unit, free_quota, free_only, failed_is_free }
+        .check()
+        .unwrap()
+}
+
+/// How meters aggregate, in the core's words.
+pub(super) fn aggregations() -> HashMap<MeterSlug, Aggregation> {
+    let period = |span| if span == Span::Day { Period::Day } else { Period::Month };
+    let aggregation = |meter: &str| match naive::prices::adds(meter) {
+        Adds::Up if meter == "call" => Aggregation::Count,
+        Adds::Up => Aggregation::Sum,
+        Adds::Largest(span) => Aggregation::Max(period(span)),
+        Adds::Distinct(span) => Aggregation::Unique(period(span)),
+    };
+    METERS.iter().map(|meter| (MeterSlug::new(meter).unwrap(), aggregation(meter))).collect()
+}
+
+pub(super) fn distinct(values: &BTreeSet<u8>) -> DistinctValues {
+    DistinctValues::new(values.iter().map(|value| Box::from([*value])))
 }

@@ -1,5 +1,7 @@
 //! What must be equal after each step and at the end.
 
+use drawdown_ledger_core::{Rated, UsageKey};
+
 use super::*;
 use crate::store::StoredCharge;
 
@@ -84,11 +86,11 @@ impl Both {
             let charged = theirs.iter().filter(|charge| charge.name != naive::PRIOR);
             let facts = |charge: &StoredCharge| {
                 let name = self.charge_of[&charge.charge_id];
-                (name, charge.quantity, charge.amount, charge.uncharged)
+                (name, why(charge.rated), charge.quantity, charge.amount, charge.uncharged)
             };
             assert_eq!(
                 mine.map(facts).collect::<Vec<_>>(),
-                charged.map(|c| (c.name, c.quantity, c.amount, c.opened)).collect::<Vec<_>>()
+                charged.map(|c| (c.name, c.why, c.quantity, c.amount, c.opened)).collect::<Vec<_>>()
             );
             let mut paid: BTreeMap<((usize, usize), LotId), i64> = BTreeMap::new();
             for payment in self.naive.teams[team].payments.iter().filter(|payment| payment.amount > 0) {
@@ -116,27 +118,40 @@ impl Both {
         }
     }
 
+    /// Σ charge = price(state), and of charged units that of all months together (D14, D15).
     pub(super) fn check_states(&self) {
         let mut sums: BTreeMap<_, i64> = BTreeMap::new();
-        for team in 0..TEAMS {
-            let team_id = id::<TeamId>("team", team as u64 + 1);
-            let mine = self.store.charges.iter().filter(|charge| charge.team_id == team_id);
-            let theirs = self.naive.teams[team].charges.iter();
-            for (charge, theirs) in mine.zip(theirs.filter(|charge| charge.name != naive::PRIOR)) {
-                let Some(price_id) = charge.rated.price_id() else { continue };
-                let cycle = Cycle::of(instant(theirs.window));
-                assert_eq!(charge.window, instant(theirs.window));
-                let key = drawdown_ledger_core::UsageKey { team_id, price_id, cycle };
-                *sums.entry(key).or_default() += charge.amount;
+        let priced = |charge: &&StoredCharge| charge.rated.price_id().is_some();
+        for charge in self.store.charges.iter().filter(priced) {
+            let (team_id, price_id) = (charge.team_id, charge.rated.price_id().unwrap());
+            let mut cycles = vec![Cycle::of(charge.window)];
+            if self.prices.named(price_id).unwrap().1.terms.charged_unit().is_some() {
+                cycles.push(Cycle::ENDLESS);
+            }
+            for cycle in cycles {
+                *sums.entry(UsageKey { team_id, price_id, cycle }).or_default() += charge.amount;
             }
         }
-        assert_eq!(sums.len(), self.store.states.len());
+        assert_eq!(sums.keys().collect::<Vec<_>>(), self.store.states.keys().collect::<Vec<_>>());
         for (key, state) in &self.store.states {
-            let terms = (self.prices.versions().iter().flat_map(|card| &card.prices))
-                .find(|price| price.price_id == key.price_id)
-                .map(|price| price.terms.clone());
-            let total = price_of(&terms.unwrap(), state.quantity).unwrap();
-            assert_eq!(sums[key], total.as_micros(), "Σ charge = price(state)");
+            let terms = self.prices.named(key.price_id).unwrap().1.terms;
+            let total = match (terms.charged_unit(), key.cycle == Cycle::ENDLESS) {
+                (Some(_), false) => continue,
+                (Some(_), true) => terms.price_above_quota(state.quantity),
+                (None, _) => price_of(&terms, state.quantity),
+            };
+            assert_eq!(sums[key], total.unwrap().as_micros(), "Σ charge = price(state)");
         }
+    }
+}
+
+/// Why a charge costs what it costs, in the naive ledger's words.
+fn why(rated: Rated) -> &'static str {
+    match rated {
+        Rated::Priced(_) => "priced",
+        Rated::OverQuota(_) => "over_quota",
+        Rated::Trial => "trial",
+        Rated::FailedFree => "failed",
+        Rated::Unpriced => "unpriced",
     }
 }

@@ -1,5 +1,7 @@
 //! Usage that is taken back and charged again, put to both ledgers.
 
+use drawdown_ledger_core::{Aggregation, periods_wanted};
+
 use super::{batches::usage, *};
 
 impl Both {
@@ -16,7 +18,7 @@ impl Both {
         let corrected = StandingCharge {
             charge_id: stored.charge_id,
             team_id,
-            meter: MeterSlug::new("call").unwrap(),
+            meter: MeterSlug::new(&self.naive.teams[*team].charges[place].meter).unwrap(),
             window: stored.window,
             rated: stored.rated,
             quantity: Quantity::new(standing).unwrap(),
@@ -33,7 +35,10 @@ impl Both {
         let (now, settled) = (self.now, self.settled(self.now));
         let taken = self.naive.correct(*team, place, quantity, usage.as_ref(), self.batches, now, settled);
         let plan = self.plan(&corrected, quantity, line.as_ref(), now, settled);
-        self.settle(taken, plan);
+        assert_eq!(taken, plan.is_some(), "both take it or neither");
+        if let Some(plan) = plan {
+            self.store.apply(plan, line.as_slice());
+        }
     }
 
     /// The newest lines of the key are given a few at a time, as a store would.
@@ -66,10 +71,17 @@ impl Both {
         };
         let teams: Vec<Team> =
             self.teams.iter().filter(wanted).map(|team| self.store.load_whole(team)).collect();
+        let price = corrected.rated.price_id().and_then(|price_id| self.prices.named(price_id));
+        let price = price.map(|(_, price)| price);
+        let by_unit = price.as_ref().is_some_and(|price| price.terms.charged_unit().is_some());
+        let unique = matches!(self.prices.meters()[&corrected.meter], Aggregation::Unique(_));
+        let period = price.and_then(|price| self.store.shrink(corrected, &price, unique));
+        let periods =
+            self.store.periods(&periods_wanted(&self.prices, line.map_or(&[], std::slice::from_ref), &[]));
         let same = |charge: &&crate::store::StoredCharge| {
             charge.team_id == own
                 && charge.rated.price_id() == corrected.rated.price_id()
-                && Cycle::of(charge.window) == Cycle::of(corrected.window)
+                && (by_unit || Cycle::of(charge.window) == Cycle::of(corrected.window))
                 && charge.amount > 0
                 && charge.charge_id != corrected.charge_id
         };
@@ -82,12 +94,12 @@ impl Both {
                 charge_id: id("chg", numbers.0),
                 corrected,
                 quantity: Quantity::new(quantity).unwrap(),
-                period: None,
+                period: period.clone(),
                 recharge: line,
                 latest: &latest[..given],
                 journal: &journal,
                 states: &states,
-                periods: &Periods::default(),
+                periods: &periods,
                 prices: &self.prices,
             };
             let mut teams = teams.clone();
@@ -96,6 +108,9 @@ impl Both {
                 Ok((plan, taken)) => {
                     self.charge_of.insert(taken.charge_id, (self.batches, 0));
                     self.charge_of.insert(id("chg", numbers.1), (self.batches, 1));
+                    for value in &taken.gone {
+                        assert!(self.store.values.remove(value), "what is gone was there");
+                    }
                     self.store.charges.push(taken.into());
                     return Some(plan);
                 }

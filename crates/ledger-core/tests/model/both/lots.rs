@@ -12,7 +12,7 @@ impl Both {
         let nothing = plan.lots.is_empty() && plan.journal.is_empty() && plan.holds.is_empty();
         assert!(nothing || due.is_some_and(|due| due <= instant(to)), "a job must know when it is due");
         assert!(self.settled.is_some() || nothing != due.is_some_and(|due| due <= instant(to)), "{due:?}");
-        self.store.apply(plan);
+        self.store.apply(plan, &[]);
     }
 
     pub(super) fn purchase(&mut self, team: usize, tokens: i64, original: Option<When>) {
@@ -51,7 +51,7 @@ impl Both {
     pub(super) fn settle(&mut self, taken: bool, plan: Option<Plan>) {
         assert_eq!(taken, plan.is_some(), "both take it or neither");
         if let Some(plan) = plan {
-            self.store.apply(plan);
+            self.store.apply(plan, &[]);
         }
     }
 }

@@ -10,15 +10,15 @@ mod lots;
 mod moves;
 
 use drawdown_ledger_core::{
-    Attribution, Batch, ContractKind, Correction, Cycle, Grant, Line, LotView, NewVersion, Payer, Periods,
-    Plan, PoolKind, PoolOrder, PriceBook, Purchase, Reservation, Settings, StandingCharge, Team, Terms,
+    Attribution, Batch, ContractKind, Correction, Cycle, Grant, Line, LotView, NewVersion, Payer, Plan,
+    PoolKind, PoolOrder, PriceBook, Purchase, Reservation, Settings, StandingCharge, Team, Terms,
     Unattributable, Usage, adjust_lot, balance_at, charge_back, correct, extend_hold, fold_batch, grant,
     lots_at, move_lot, next_due, price_of, purchase, refund_lot, release_hold, replay, reserve, roll_forward,
     usage_keys,
 };
 use drawdown_ledger_model::{
     self as naive, Ledger,
-    history::{HOUR, KINDS, LineSeed, METERS, Op, POOLS, Setup, TEAMS, When},
+    history::{KINDS, LineSeed, METERS, Op, POOLS, Setup, TEAMS, When},
 };
 use drawdown_types::{
     AccountId, AppId, ChargeId, ClientId, LotId, MeterSlug, MicroTokens, PriceId, Quantity, RateCardId, Slug,
@@ -64,7 +64,7 @@ impl Both {
             window_size: WindowSize::from_secs(setup.window_secs).unwrap(),
             lateness_limit: std::time::Duration::from_micros(lateness.try_into().unwrap()),
             purchase_min_tokens: 100,
-            unique_values_max: 100_000,
+            unique_values_max: naive::prices::DISTINCT_MAX,
             pool_order: PoolOrder::new(&pools).unwrap(),
         };
         let team = |team: usize| Team::new(id("acct", 1), id("team", team as u64 + 1));
@@ -73,6 +73,8 @@ impl Both {
             lateness,
             pools: setup.pools.iter().map(|pool| POOLS[*pool]).collect(),
             cards: Vec::new(),
+            meters: naive::prices::meters(),
+            distinct_max: naive::prices::DISTINCT_MAX,
             teams: KINDS.iter().map(|kind| naive::Team { kind, ..naive::Team::default() }).collect(),
             unattributed: Default::default(),
             leaving_older: Default::default(),
@@ -92,7 +94,7 @@ impl Both {
             unattributed: Default::default(),
         };
         for kind in 0..KINDS.len() {
-            both.publish(kind, setup.start - 40 * 24 * HOUR, [0; METERS.len()]);
+            both.publish(kind, naive::month_of(setup.start, -1), &[0; METERS.len()], true);
         }
         both
     }
@@ -120,9 +122,9 @@ impl Both {
             Op::Job { team } => self.job(*team),
             Op::Purchase { team, tokens, original } => self.purchase(*team, *tokens, *original),
             Op::Grant { .. } => self.grant(op),
-            Op::Publish { kind, from, change } => {
+            Op::Publish { kind, from, change, careful } => {
                 let from = self.resolve(*from);
-                self.publish(*kind, from, *change);
+                self.publish(*kind, from, change, *careful);
             }
             Op::Batch { lines, split, last } => self.batch(lines, *split, *last),
             Op::Import { .. } => self.import(op),

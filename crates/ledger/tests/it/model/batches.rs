@@ -1,7 +1,9 @@
 //! Usage, put to both: a batch of the gate here, lines of usage there.
 
+use std::collections::BTreeSet;
+
 use drawdown_ledger_model::{
-    self as naive,
+    self as naive, Adds,
     history::{LineSeed, METERS, TEAMS},
 };
 use drawdown_proto::ledger::v1::{self as pb, ContractKind, line};
@@ -39,7 +41,16 @@ impl Both {
         let lag = seed.lag.windows(&self.naive);
         let received = window + size * (1 + lag);
         let counts = METERS[seed.meter] == "call";
-        let quantity = if counts { seed.quantity.clamp(1, 1 << 40) } else { seed.quantity };
+        let adds = naive::prices::adds(METERS[seed.meter]);
+        let values = match adds {
+            Adds::Distinct(_) => naive::prices::values(seed.values),
+            Adds::Up | Adds::Largest(_) => BTreeSet::new(),
+        };
+        let quantity = match adds {
+            Adds::Distinct(_) => i64::try_from(values.len()).unwrap(),
+            Adds::Up if counts => seed.quantity.clamp(1, 1 << 40),
+            Adds::Up | Adds::Largest(_) => seed.quantity,
+        };
         let hold = seed.team.and_then(|team| self.naive.some_hold(team, seed.hold?));
         let hold_id = hold.map(|hold| self.holds[&hold].clone()).unwrap_or_default();
         let app = usize::try_from(seed.app).unwrap();
@@ -52,10 +63,13 @@ impl Both {
                 ..crate::world::payer(self.teams[team])
             }),
         };
-        let state = if counts {
-            line::State::Count(pb::CountState {})
-        } else {
-            line::State::Sum(pb::SumState { quantity })
+        let state = match adds {
+            Adds::Up if counts => line::State::Count(pb::CountState {}),
+            Adds::Up => line::State::Sum(pb::SumState { quantity }),
+            Adds::Largest(_) => line::State::Max(pb::MaxState { value: quantity }),
+            Adds::Distinct(_) => line::State::Unique(pb::UniqueState {
+                values: values.iter().map(|value| vec![*value]).collect(),
+            }),
         };
         let wire = pb::Line {
             client_id: self.client(seed.app),
@@ -81,6 +95,7 @@ impl Both {
             window,
             received,
             quantity,
+            values,
             hold,
         };
         (wire, usage)

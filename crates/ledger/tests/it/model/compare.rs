@@ -69,10 +69,13 @@ impl Both {
                 assert_eq!(state, lot.state(at));
             }
             let charged: Vec<_> = (self.world.charges(*buyer).await.into_iter())
-                .map(|charge| (charge.quantity, charge.amount_micros, charge.uncharged_micros))
+                .map(|charge| {
+                    let why = if charge.zero_rated.is_empty() { "priced" } else { &charge.zero_rated };
+                    (why.to_owned(), charge.quantity, charge.amount_micros, charge.uncharged_micros)
+                })
                 .collect();
             let theirs = naive.teams[team].charges.iter().filter(|charge| charge.name != naive::PRIOR);
-            let theirs: Vec<_> = theirs.map(|c| (c.quantity, c.amount, c.opened)).collect();
+            let theirs: Vec<_> = theirs.map(|c| (c.why.to_owned(), c.quantity, c.amount, c.opened)).collect();
             assert_eq!(charged, theirs);
         }
     }

@@ -1,7 +1,7 @@
 //! Usage that is taken back and charged again, put to both.
 
 use drawdown_ledger_model::{
-    self as naive,
+    self as naive, Adds,
     history::{LineSeed, METERS, Op, When},
 };
 use drawdown_proto::ledger::v1::InsteadUsage;
@@ -22,8 +22,10 @@ impl Both {
         }
         let charges = self.naive.teams[*team].charges.clone();
         let window = charges[place].window;
-        // A meter without a price has no row in the catalogue, and the trial is the directory's to know.
-        let again = again.as_ref().filter(|again| again.team.is_some() && METERS[again.meter] != "unknown");
+        // A meter without a price has no row in the catalogue, the trial is the directory's to know, and distinct
+        // values have no place in the request.
+        let can = |meter: &str| meter != "unknown" && !matches!(self.naive.adds(meter), Adds::Distinct(_));
+        let again = again.as_ref().filter(|again| again.team.is_some() && can(METERS[again.meter]));
         let usage = again.map(|seed| {
             let at = if *same_window { When::FromNow(window - self.now) } else { seed.window };
             let seed = LineSeed { window: at, hold: None, trial: false, ..seed.clone() };

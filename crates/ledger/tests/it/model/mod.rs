@@ -6,8 +6,8 @@
 //! all of them. It goes on from the one before (its points), and a full one ends the group.
 //!
 //! `LEDGER_SEQUENCES` sets how many sequences are tried (2,000 without it), `PROPTEST_RNG_SEED` which. What only the
-//! core is told (settlement standing still) and what needs time to come into force (prices published in the middle)
-//! is left out.
+//! core is told (settlement standing still) is left out; rate cards are set up before the sequences begin, several versions
+//! of each.
 
 mod batches;
 mod compare;
@@ -21,8 +21,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use drawdown_ledger::{config::DueConfig, jobs::due::Due};
 use drawdown_ledger_model::{
-    self as naive, Hits, Ledger,
-    history::{KINDS, Op, POOLS, Setup, TEAMS, When},
+    self as naive, Ledger,
+    history::{KINDS, Op, Setup, TEAMS, When},
 };
 use drawdown_types::{AppId, ProducerId, Timestamp};
 use uuid::Uuid;
@@ -55,23 +55,13 @@ struct Both {
 }
 
 impl Both {
-    async fn new(world: World, number: u32, setup: &Setup, cards: Vec<naive::Card>) -> Self {
+    async fn new(world: World, number: u32, setup: &Setup, naive: Ledger) -> Self {
         world.clock.set(instant(setup.start));
         let flex = world.buyer();
         let teams = vec![flex, world.sibling(flex)];
         for (buyer, kind) in teams.iter().zip(KINDS) {
             world.contract(*buyer, kind.parse().unwrap());
         }
-        let naive = Ledger {
-            window: i64::from(setup.window_secs) * naive::SECOND,
-            lateness: group::lateness_secs(setup) * naive::SECOND,
-            pools: setup.pools.iter().map(|pool| POOLS[*pool]).collect(),
-            cards,
-            teams: KINDS.iter().map(|kind| naive::Team { kind, ..naive::Team::default() }).collect(),
-            unattributed: Default::default(),
-            leaving_older: Default::default(),
-            hits: Hits::new(),
-        };
         let producer = world.producer().await;
         let apps = (0..3).map(|_| AppId::generate()).collect();
         Self {
