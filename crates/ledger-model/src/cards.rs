@@ -21,7 +21,7 @@ impl Ledger {
             self.adds(meter) != Adds::Up || rates.into_iter().flatten().any(Rate::is_monthly)
         };
         let changed: Vec<&String> = before.keys().chain(rates.keys()).filter(changes).collect();
-        let some_monthly = changed.iter().any(|meter| monthly(meter));
+        let some_monthly = changed.iter().any(monthly);
         if inside && some_monthly {
             self.hit("D47 a price that counts by the month can not change inside one");
             return false;

@@ -15,7 +15,7 @@ use drawdown_ledger_core::{
 };
 use drawdown_service::Code;
 use drawdown_types::{AccountId, AppId, ChargeId, ClientId, LotId, MeterSlug, Quantity, TeamId, Timestamp};
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::{
     catalogue::Catalogue,
@@ -27,7 +27,7 @@ use crate::{
         audit, catalog,
         charges::{self, ChargeFilter, ChargeRead, Part},
         corrections::{self, StoredCharge},
-        journal, periods, settlement, teams,
+        journal, periods, reads, settlement, teams,
         teams::{StoredTeam, Wanted},
         write::{self, ChargeRow, LotNote, Noted, PlanRows, TeamUsage},
     },
@@ -195,6 +195,7 @@ impl Ledger {
         months.sort_unstable();
         months.dedup();
         let mut limit = LINES_FIRST.min(self.limits.correction_lines_max);
+        let live = live_lots_in_tx(connection(&mut case.tx), &case.teams).await?;
         loop {
             let latest = match case.key {
                 Some(key) => {
@@ -209,7 +210,8 @@ impl Ledger {
             lines.extend(&latest);
             let tx = connection(&mut case.tx);
             let journal = journal::of_charges_in_tx(tx, order.account_id, order.team_id, &lines).await?;
-            let lots: HashSet<LotId> = journal.rows.iter().filter_map(|row| row.lot_id).collect();
+            let paid = journal.rows.iter().filter_map(|row| row.lot_id);
+            let lots: HashSet<LotId> = paid.chain(live.iter().copied()).collect();
             let lots: Vec<LotId> = lots.into_iter().collect();
             let wanted = Wanted { keys: &keys, months: &months, lots: &lots, items: false };
             let (stored, states) = teams::load_wanted_in_tx(tx, &case.teams, &wanted).await?;
@@ -344,6 +346,17 @@ impl Ledger {
         };
         charges::list_in_tx(connection(tx), &part, &ChargeFilter::default()).await?.pop().ok_or_else(gone)
     }
+}
+
+/// Lots that may pay as soon as their teams are rolled forward, which no journal row tells yet. What comes back to one
+/// that is closing by then pays items of its validity (D42), so these have to be loaded for all of them.
+async fn live_lots_in_tx(tx: &mut PgConnection, teams: &[TeamId]) -> Result<Vec<LotId>, Error> {
+    let mut live = Vec::new();
+    for team in teams {
+        let lots = reads::lots(&mut *tx, *team).await?;
+        live.extend(lots.into_iter().filter(|(lot, _)| lot.is_live()).map(|(lot, _)| lot.lot_id));
+    }
+    Ok(live)
 }
 
 /// The next place in the posting order of the charge's team.

@@ -7,7 +7,7 @@ use drawdown_proto::ledger::v1::{
 use tonic::{Code, Request};
 
 use crate::world::{
-    Buyer, DAY, World, calls, calls_at, distinct, instead, largest, price, reason, refusal, request_id,
+    Buyer, DAY, World, at, calls, calls_at, distinct, instead, largest, price, reason, refusal, request_id,
     usage_at,
 };
 
@@ -196,6 +196,37 @@ async fn d19_d43_largest_values_and_distinct_ones_are_taken_back_whole() {
     // What is seen no more counts again.
     world.settle(producer, vec![usage_at(buyer, "users", distinct(&["c"]), window)]).await;
     assert_eq!(world.balance(buyer).await.used_micros, 10_000_000);
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn d42_what_comes_back_to_a_lot_that_started_and_expired_meanwhile_pays_usage_of_its_validity() {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    // The second line is of a window that the lot is valid for, as seen by a gateway whose clock is ahead.
+    let lines = vec![calls_at(buyer, 3, "2026-03-10T12:00:00Z"), calls_at(buyer, 1, "2026-03-10T12:15:00Z")];
+    world.settle(producer, lines).await;
+    let starts_at = Some("2026-03-10T12:10:00Z");
+    world.grant(buyer, 1_000_000, starts_at, "2026-03-10T12:20:00Z").await.unwrap();
+    world.clock.set(at("2026-03-10T12:25:00Z"));
+    // At its start the lot paid 1 of the 1.5 that the first line left owed; now 0.5 is cancelled and 1 comes back.
+    let answer = correct(&world, buyer, 0, 0).await;
+    assert_eq!(answer.cancelled_micros, 500_000);
+    let rows = kinds(&world, buyer, 2).await;
+    let row = |kind: &str, micros| (kind.to_owned(), micros);
+    assert_eq!(
+        rows,
+        [
+            row("grant", 1_000_000),
+            row("netting", 1_000_000),
+            row("cancellation", 500_000),
+            row("reversal", 1_000_000),
+            row("netting", 500_000)
+        ]
+    );
+    let balance = world.balance(buyer).await;
+    assert_eq!((balance.uncharged_micros, balance.negative_since), (0, None));
     world.assert_clean().await;
 }
 

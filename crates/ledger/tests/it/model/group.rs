@@ -1,6 +1,11 @@
 //! Sequences that share a database, and the run of many such groups.
 
-use std::{collections::BTreeSet, thread, time::Instant};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, resume_unwind},
+    thread,
+    time::Instant,
+};
 
 use drawdown_ledger::verify::{Scope, Verdict};
 use drawdown_ledger_model::{
@@ -13,6 +18,7 @@ use drawdown_proto::ledger::v1::{
     token_service_server::TokenService,
 };
 use drawdown_service::config::Count;
+use futures::FutureExt as _;
 use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestCaseError, TestRunner},
@@ -122,10 +128,15 @@ impl Group {
     }
 
     /// The n-th step of every sequence that has one, then every invariant.
-    async fn round(&mut self, histories: &[Vec<Op>], n: usize) {
+    async fn round(&mut self, histories: &[Vec<Op>], n: usize, only: Option<u32>) {
         for (sequence, ops) in self.sequences.iter_mut().zip(histories) {
-            if let Some(op) = ops.get(n) {
-                sequence.step(op).await;
+            let Some(op) = ops.get(n).filter(|_| only.is_none_or(|only| only == sequence.number)) else {
+                continue;
+            };
+            // One sequence is easier to read than all of them.
+            if let Err(panic) = AssertUnwindSafe(sequence.step(op)).catch_unwind().await {
+                println!("step {n} of sequence {} of {:#?}", sequence.number, ops.get(..=n));
+                resume_unwind(panic);
             }
         }
         self.compare_unattributed().await;
@@ -174,11 +185,12 @@ struct Outcome {
 }
 
 /// Runs so many sequences, some at a time; the same ones for the same seed.
-fn part(sequences: u32, seed: u64) -> Outcome {
+fn part(number: u32, sequences: u32, seed: u64, only: Option<[u32; 3]>) -> Outcome {
     let config = Config {
         cases: sequences.div_ceil(SIDE_BY_SIDE),
         failure_persistence: None,
-        max_shrink_iters: 64,
+        // The sequence that failed is printed: it needs none of the others.
+        max_shrink_iters: 0,
         rng_seed: RngSeed::Fixed(seed),
         ..Config::default()
     };
@@ -187,30 +199,44 @@ fn part(sequences: u32, seed: u64) -> Outcome {
     let side_by_side = usize::try_from(SIDE_BY_SIDE.min(sequences)).unwrap();
     let histories = prop::collection::vec(history::ops(), side_by_side);
     let cards = prop::collection::vec(history::publish(), 0..5);
-    let ended =
-        TestRunner::new(config).run(&(history::setup(), cards, histories), |(setup, cards, histories)| {
-            let group = runtime.block_on(async {
-                let mut group = Group::new(&setup, &cards, histories.len()).await;
-                let rounds = histories.iter().map(Vec::len).max().unwrap_or_default();
-                for n in 0..rounds {
-                    group.round(&histories, n).await;
-                }
-                group.assert_clean(Scope::Full).await;
-                group
-            });
-            let mut outcome = outcome.borrow_mut();
-            outcome.steps += histories.iter().map(Vec::len).sum::<usize>();
-            let ledgers = group.sequences.into_iter().map(|sequence| sequence.naive).chain([group.naive]);
-            for (rule, count) in ledgers.flat_map(|ledger| ledger.hits) {
-                *outcome.hits.entry(rule).or_default() += count;
+    let groups = std::cell::Cell::new(0);
+    let random = (history::setup(), cards, histories);
+    let ended = TestRunner::new(config).run(&random, |(setup, cards, histories)| {
+        let here = groups.replace(groups.get() + 1);
+        if only.is_some_and(|[part, group, _]| (part, group) != (number, here)) {
+            return Ok(());
+        }
+        let group = runtime.block_on(async {
+            let mut group = Group::new(&setup, &cards, histories.len()).await;
+            let rounds = histories.iter().map(Vec::len).max().unwrap_or_default();
+            for n in 0..rounds {
+                group.round(&histories, n, only.map(|[.., sequence]| sequence)).await;
             }
-            Ok::<(), TestCaseError>(())
+            group.assert_clean(Scope::Full).await;
+            group
         });
-    Outcome { failure: ended.err().map(|failure| failure.to_string()), ..outcome.into_inner() }
+        let mut outcome = outcome.borrow_mut();
+        outcome.steps += histories.iter().map(Vec::len).sum::<usize>();
+        let ledgers = group.sequences.into_iter().map(|sequence| sequence.naive).chain([group.naive]);
+        for (rule, count) in ledgers.flat_map(|ledger| ledger.hits) {
+            *outcome.hits.entry(rule).or_default() += count;
+        }
+        Ok::<(), TestCaseError>(())
+    });
+    let named = |_| format!("LEDGER_ONLY={number}.{}.N, N the number of the sequence", groups.get() - 1);
+    let failure = ended.err().map(named);
+    Outcome { failure, ..outcome.into_inner() }
 }
 
 fn sequences() -> u32 {
     std::env::var("LEDGER_SEQUENCES").ok().and_then(|count| count.parse().ok()).unwrap_or(SEQUENCES)
+}
+
+/// The one sequence that is wanted, by part, group and its number there: a failure tells all three.
+fn only() -> Option<[u32; 3]> {
+    let named = std::env::var("LEDGER_ONLY").ok()?;
+    let numbers: Vec<u32> = named.split('.').map(|number| number.parse().unwrap()).collect();
+    Some(numbers.try_into().unwrap())
 }
 
 fn seed() -> u64 {
@@ -224,8 +250,9 @@ fn seed() -> u64 {
 fn the_service_agrees_with_the_naive_ledger_and_every_invariant_holds_after_every_step() {
     let started = Instant::now();
     let each = sequences().div_ceil(PARTS);
-    let parts: Vec<_> =
-        (0..PARTS).map(|number| thread::spawn(move || part(each, seed() + u64::from(number)))).collect();
+    let parts: Vec<_> = (0..PARTS)
+        .map(|number| thread::spawn(move || part(number, each, seed() + u64::from(number), only())))
+        .collect();
     let (mut hits, mut steps, mut failures) = (Hits::new(), 0, Vec::new());
     for part in parts {
         let outcome = part.join().unwrap();
@@ -238,7 +265,7 @@ fn the_service_agrees_with_the_naive_ledger_and_every_invariant_holds_after_ever
     hits.iter().for_each(|(rule, count)| println!("{count:>10}  {rule}"));
     println!("{} sequences of {steps} steps in {:.0?}", each * PARTS, started.elapsed());
     assert_eq!(failures, Vec::<String>::new());
-    if sequences() < SEQUENCES {
+    if sequences() < SEQUENCES || only().is_some() {
         return;
     }
     let hit: BTreeSet<_> = hits.into_keys().collect();
