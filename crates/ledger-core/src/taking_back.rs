@@ -188,7 +188,7 @@ pub struct Payment {
 pub struct LotJournal {
     /// Every row of the lot.
     pub rows: Vec<JournalRow>,
-    /// Every row that opened debt which the lot netted; others do no harm.
+    /// Every row that opened debt which the lot netted, or may net when the team is rolled forward; others do no harm.
     pub items: Vec<JournalRow>,
 }
 

@@ -135,13 +135,7 @@ impl Ledger {
         let mut parts: Vec<(Team, LotJournal)> = Vec::with_capacity(teams.len());
         for stored in &command.stored {
             let balance = &stored.team.balance;
-            let journal = lots::journal_in_tx(
-                connection(&mut command.tx),
-                balance.account_id,
-                balance.team_id,
-                order.lot_id,
-            )
-            .await?;
+            let journal = lots::journal_in_tx(connection(&mut command.tx), balance, order.lot_id).await?;
             parts.push((stored.team.clone(), journal));
         }
         let plan = charge_back(&mut parts, order.lot_id, command.now, until, &self.settings)

@@ -1,6 +1,8 @@
 //! A lot across the teams it lived in, for commands that concern all of it.
 
-use drawdown_ledger_core::LotJournal;
+use std::collections::HashSet;
+
+use drawdown_ledger_core::{Balance, LotJournal};
 use drawdown_types::{AccountId, LotId, OrderId, TeamId};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -52,20 +54,28 @@ pub async fn known_order_in_tx(tx: &mut PgConnection, orders: &[OrderId]) -> Res
     Ok(known.map(OrderId::from_uuid))
 }
 
-/// The history of a lot in a team: its own rows, and those that opened the debt it netted.
+/// The history of a lot in a team: its own rows, and those that opened the debt it netted or is open, which it may
+/// net when the team is rolled forward.
 pub async fn journal_in_tx(
     tx: &mut PgConnection,
-    account: AccountId,
-    team: TeamId,
+    balance: &Balance,
     lot: LotId,
 ) -> Result<LotJournal, Error> {
+    let (account, team) = (balance.account_id, balance.team_id);
     let rows = journal::journal_rows(tx, account, team, Some(lot), 0).await?;
     let netted = rows.iter().filter_map(|row| row.debt).collect::<Vec<_>>();
     let from = netted.iter().map(|debt| debt.from).min();
     let to = netted.iter().map(|debt| debt.to).max();
-    let items = match from.zip(to) {
+    let mut items = match from.zip(to) {
         None => Vec::new(),
-        Some((from, to)) => journal::debt_rows(tx, account, team, from, to).await?,
+        Some((from, to)) => journal::debt_rows(&mut *tx, account, team, from, to).await?,
     };
+    if balance.debt_paid < balance.debt_opened {
+        let open =
+            journal::debt_rows(&mut *tx, account, team, balance.debt_paid, balance.debt_opened).await?;
+        let known: HashSet<i64> = items.iter().map(|row| row.seq).collect();
+        items.extend(open.into_iter().filter(|row| !known.contains(&row.seq)));
+        items.sort_unstable_by_key(|row| row.seq);
+    }
     Ok(LotJournal { rows, items })
 }

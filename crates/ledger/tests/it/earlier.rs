@@ -40,7 +40,7 @@ impl World {
         (self.balance_then(buyer, asked).await.unwrap(), self.lots_then(buyer, asked).await)
     }
 
-    async fn hold(&self, buyer: Buyer, micros: i64, lasts: Duration) -> Result<(), Status> {
+    pub(crate) async fn hold(&self, buyer: Buyer, micros: i64, lasts: Duration) -> Result<(), Status> {
         let request = ReserveTokensRequest {
             account_id: buyer.account.to_string(),
             team_id: buyer.team.to_string(),

@@ -1,5 +1,7 @@
 //! Lots that move, change and are taken back (D5, D44, D46), through the handlers and on the real database.
 
+use std::time::Duration;
+
 use drawdown_proto::ledger::v1::{
     AdjustLotRequest, ChargeBackLotRequest, GrantTokensRequest, JournalRow, Lot, LotState, MoveLotRequest,
     MoveLotResponse, PoolKind, RefundLotRequest, lot_service_server::LotService,
@@ -265,6 +267,26 @@ async fn lots_that_cross_between_two_teams_never_deadlock() {
     let (old, new) = (world.balance(left).await, world.balance(right).await);
     assert_eq!((old.moved_in_micros, old.moved_out_micros), (800_000_000, 800_000_000));
     assert_eq!(old.available_micros + new.available_micros, 1_600_000_000);
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn d44_a_chargeback_takes_back_what_a_time_out_just_paid() {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    let lot = world.purchase(buyer, 100, None).await.unwrap();
+    world.hold(buyer, 100_000_000, Duration::from_secs(60)).await.unwrap();
+    world.settle(producer, vec![calls(buyer, 10)]).await;
+    assert_eq!(world.balance(buyer).await.uncharged_micros, 5_000_000);
+    // Nobody has written yet that the hold is over and its tokens paid the debt.
+    world.clock.advance(Duration::from_secs(120));
+    let (lots, owed_again) = charge_back(&world, &lot, buyer).await.unwrap();
+    assert_eq!(
+        (lots[0].state(), lots[0].void_micros, owed_again),
+        (LotState::Closed, 100_000_000, 5_000_000)
+    );
+    assert_eq!(world.balance(buyer).await.balance_micros, -5_000_000);
     world.assert_clean().await;
 }
 
