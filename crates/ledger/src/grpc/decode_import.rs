@@ -143,11 +143,5 @@ fn holdings(v: &mut Violations, wanted: &v1::Holdings) -> Holdings {
         let why = format!("is {balance_micros}, but available less uncharged is {balance}");
         v.push("balance_micros", why);
     }
-    if available_micros > 0 && uncharged_micros > 0 {
-        v.push(
-            "available_micros",
-            "and uncharged_micros are both above 0: what is available pays what is owed",
-        );
-    }
     holdings
 }

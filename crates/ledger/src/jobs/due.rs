@@ -5,7 +5,7 @@
 //! of all writers and skipping those that are locked. It is idempotent: what is due is read under the
 //! lock. Where nobody posts to a team, this is what turns a closing lot into a journal row.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use drawdown_ledger_core::roll_forward;
 use tokio_util::sync::CancellationToken;
@@ -63,8 +63,8 @@ impl Due {
     pub async fn look(&self) -> Result<usize, Error> {
         let mut rolled = 0_usize;
         for _ in 0..self.config.rounds_max {
-            let teams = self.round().await?;
-            rolled = rolled.saturating_add(teams);
+            let (teams, changed) = self.round().await?;
+            rolled = rolled.saturating_add(changed);
             if teams < usize::try_from(self.config.teams_max).unwrap_or(usize::MAX) {
                 break;
             }
@@ -72,7 +72,9 @@ impl Due {
         Ok(rolled)
     }
 
-    async fn round(&self) -> Result<usize, Error> {
+    /// The teams that were due and those of them that something became of: a look at the same moment may have dealt
+    /// with one between this one's choice and its lock.
+    async fn round(&self) -> Result<(usize, usize), Error> {
         let ledger = &self.ledger;
         let mut tx = ledger.begin().await?;
         let at = connection(&mut tx);
@@ -80,7 +82,7 @@ impl Due {
         let until = ledger.settled_until(now);
         let ids = due::lock_in_tx(at, now, until, self.config.teams_max.into()).await?;
         if ids.is_empty() {
-            return Ok(0);
+            return Ok((0, 0));
         }
         let (mut stored, _) = teams::load_in_tx(at, &ids, &[]).await?;
         let mut teams: Vec<_> = stored.iter().map(|stored| stored.team.clone()).collect();
@@ -113,6 +115,8 @@ impl Due {
         if !noted.notices.is_empty() {
             ledger.fresh.notify_one();
         }
-        Ok(ids.len())
+        let moved = plan.balances.iter().map(|balance| balance.team_id);
+        let changed: HashSet<_> = moved.chain(noted.notices.iter().map(|notice| notice.team_id)).collect();
+        Ok((ids.len(), changed.len()))
     }
 }

@@ -317,7 +317,6 @@ async fn every_wrong_field_is_named_at_once() {
         "request_id",
         "reason",
         "teams[0].expected.balance_micros",
-        "teams[0].expected.available_micros",
         "teams[0].lots[0].pool_kind",
         "teams[0].lots[0].purchased_at",
         "teams[0].lots[2].order_id",
