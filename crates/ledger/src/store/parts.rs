@@ -2,6 +2,7 @@
 
 use drawdown_types::{ProducerId, Timestamp};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{Instant, Pool, settlement::LaneRange, shards::LaneKey};
 use crate::{
@@ -105,8 +106,36 @@ pub async fn part(pool: &Pool, shard: i32, number: i64, cell: u8) -> Result<Opti
     }))
 }
 
+/// A range of a lane as stored.
+struct RangeRow {
+    producer_id: Uuid,
+    map_version: i32,
+    epoch: i64,
+    from_sequence: i64,
+    to_sequence: i64,
+    chain_before: i64,
+    chain_after: i64,
+}
+
+impl From<RangeRow> for LaneRange {
+    fn from(row: RangeRow) -> Self {
+        Self {
+            key: LaneKey {
+                producer_id: ProducerId::from_uuid(row.producer_id),
+                map_version: row.map_version,
+            },
+            epoch: row.epoch,
+            from: row.from_sequence,
+            to: row.to_sequence,
+            chain_before: row.chain_before.cast_unsigned(),
+            chain_after: row.chain_after.cast_unsigned(),
+        }
+    }
+}
+
 async fn lanes_in_tx(tx: &mut PgConnection, shard: i32, number: i64) -> Result<Vec<LaneRange>, Error> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        RangeRow,
         "select producer_id, map_version, epoch, from_sequence, to_sequence, chain_before, chain_after
          from ledger.batch_lane where shard = $1 and number = $2 order by producer_id, map_version",
         shard,
@@ -114,21 +143,14 @@ async fn lanes_in_tx(tx: &mut PgConnection, shard: i32, number: i64) -> Result<V
     )
     .fetch_all(tx)
     .await?;
-    let range = rows.into_iter().map(|row| LaneRange {
-        key: LaneKey { producer_id: ProducerId::from_uuid(row.producer_id), map_version: row.map_version },
-        epoch: row.epoch,
-        from: row.from_sequence,
-        to: row.to_sequence,
-        chain_before: row.chain_before.cast_unsigned(),
-        chain_after: row.chain_after.cast_unsigned(),
-    });
-    Ok(range.collect())
+    Ok(rows.into_iter().map(LaneRange::from).collect())
 }
 
 /// Ranges lost between the batch's ranges and the ones before. There are hardly ever any, so the look for the range
 /// before is made for those only.
 async fn lost_in_tx(tx: &mut PgConnection, shard: i32, number: i64) -> Result<Vec<LaneRange>, Error> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        RangeRow,
         "select l.producer_id, l.map_version, l.epoch, l.from_sequence, l.to_sequence, l.chain_before, l.chain_after
          from ledger.batch_lane b
          join ledger.lost_range l using (producer_id, map_version, shard)
@@ -144,13 +166,5 @@ async fn lost_in_tx(tx: &mut PgConnection, shard: i32, number: i64) -> Result<Ve
     )
     .fetch_all(tx)
     .await?;
-    let range = rows.into_iter().map(|row| LaneRange {
-        key: LaneKey { producer_id: ProducerId::from_uuid(row.producer_id), map_version: row.map_version },
-        epoch: row.epoch,
-        from: row.from_sequence,
-        to: row.to_sequence,
-        chain_before: row.chain_before.cast_unsigned(),
-        chain_after: row.chain_after.cast_unsigned(),
-    });
-    Ok(range.collect())
+    Ok(rows.into_iter().map(LaneRange::from).collect())
 }
