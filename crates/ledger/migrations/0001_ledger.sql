@@ -318,14 +318,21 @@ create table ledger.charge (
     price_id uuid,
     zero_rated text check (zero_rated in ('trial', 'failed', 'unpriced', 'over_quota')),
     journal_seq bigint not null check (journal_seq >= 0),
+    lot_id uuid,
+    lot_state text check (lot_state in ('open', 'closing')),
+    transaction bigint check (transaction >= 1),
     corrects uuid,
     primary key (account_id, team_id, seq, posted_at),
     check (case when quantity < 0 then corrects is not null and batch = 0 and events <= 0 and amount_micros <= uncharged_micros and uncharged_micros <= 0
            else events >= 0 and uncharged_micros between 0 and amount_micros end),
     check ((price_id is null) = (zero_rated is not null and zero_rated <> 'over_quota')),
     check (zero_rated is null or amount_micros = 0),
-    check ((journal_seq = 0) = (amount_micros = 0))
+    check ((journal_seq = 0) = (amount_micros = 0)),
+    -- A charge that is its own journal row moves its whole price out of one lot (ledger.full_journal).
+    check ((lot_id is null) = (transaction is null) and (lot_id is null) = (lot_state is null)),
+    check (lot_id is null or (amount_micros > 0 and uncharged_micros = 0 and price_id is not null))
 ) partition by range (posted_at);
+create index charge_row on ledger.charge (team_id, journal_seq) where lot_id is not null;
 create index charge_correction on ledger.charge (team_id, corrects) where corrects is not null;
 create index charge_name on ledger.charge using brin (charge_id) with (autosummarize = on);
 comment on column ledger.charge.corrects is
@@ -339,6 +346,10 @@ comment on column ledger.charge.quantity is 'Of this line alone: for max its lar
 comment on column ledger.charge.zero_rated is
     'Why it costs nothing by rule, entering no state (D14, D18, D20); over_quota enters one: some of it lies above the quota of a meter that is free only (D16).';
 comment on column ledger.charge.journal_seq is 'First journal row of this charge; 0 where it moved nothing.';
+comment on column ledger.charge.lot_id is
+    'The lot that paid all of it at once: then the charge is that journal row itself, and ledger.journal has none for it.';
+comment on column ledger.charge.lot_state is 'Of that row: the lot''s state as used.';
+comment on column ledger.charge.transaction is 'Of that row: the number of its transaction in the team.';
 create trigger charge_only_grows before update or delete or truncate on ledger.charge
     for each statement execute function ledger.refuse_change();
 
@@ -413,8 +424,8 @@ create table ledger.journal (
 create index journal_reverses on ledger.journal (team_id, reverses) where reverses is not null;
 create index journal_debt on ledger.journal (team_id, debt_to_micros) where debt_to_micros > 0;
 comment on table ledger.journal is
-    'One row = one debit book, one credit book, one positive amount: an unbalanced entry cannot be written. Never changed (D11); cut by month of posting.';
-comment on column ledger.journal.seq is 'Gapless per team; the last one is balance.version.';
+    'One row = one debit book, one credit book, one positive amount: an unbalanced entry cannot be written. Never changed (D11); cut by month of posting. Rows that a charge says alone are not here: read ledger.full_journal.';
+comment on column ledger.journal.seq is 'Gapless per team, together with the rows that charges are; the last one is balance.version.';
 comment on column ledger.journal.transaction is 'Number of its transaction in the team: rows of one number were posted as one.';
 comment on column ledger.journal.debt_from_micros is 'The part of the team''s running debt that this row opens or settles, or whose payment it takes back (D7): which lot paid which item is a comparison.';
 comment on column ledger.journal.reverses is 'The row of this team that this one takes back, by its seq.';
@@ -422,6 +433,21 @@ comment on column ledger.journal.window_start is 'Window of the usage; of a lot 
 comment on column ledger.journal.lot_state is 'The lot''s state as used, so that a replay can be computed from rows alone.';
 create trigger journal_only_grows before update or delete or truncate on ledger.journal
     for each statement execute function ledger.refuse_change();
+
+-- Every journal row. Most charges are paid by one lot at once; what the journal says of those the charge says too, so it
+-- is not written twice: half of the rows that a post adds. Who reads sees no difference; conditions on columns that are the
+-- same for all such charges (kind, books, debt) leave the charges out when the statement is planned.
+create view ledger.full_journal with (security_invoker = true) as
+    select account_id, team_id, seq, posted_at, transaction, kind, debit_book, credit_book, amount_micros, lot_id, charge_id,
+           price_id, window_start, debt_from_micros, debt_to_micros, lot_state, hold_id, reverses, effective_at
+    from ledger.journal
+    union all
+    select account_id, team_id, journal_seq, posted_at, transaction, 'charge', 'lot', 'consumed', amount_micros, lot_id, charge_id,
+           price_id, window_start, 0, 0, lot_state, null::uuid, null::bigint, window_start
+    from ledger.charge
+    where lot_id is not null;
+comment on view ledger.full_journal is
+    'Every journal row: those of ledger.journal, and the charges that one lot paid whole, each of which is its own row. Who reads it needs the rights on both.';
 
 create table ledger.unattributed (
     entry bigint generated always as identity primary key,

@@ -62,6 +62,8 @@ begin
     grant usage on schema ledger to drawdown_ledger_service, drawdown_ledger_reader, drawdown_ledger_tenant;
     for found in
         select c.oid, c.relname, c.relkind in ('r', 'p') as is_table,
+               -- such a view shows what its reader may see of the tables below
+               coalesce('security_invoker=true' = any (c.reloptions), false) as as_reader,
                exists (select from pg_trigger t
                        where t.tgrelid = c.oid and t.tgfoid = 'ledger.refuse_change()'::regprocedure) as only_grows,
                exists (select from pg_attribute a
@@ -76,7 +78,12 @@ begin
             'drawdown_ledger_tenant', found.relname);
         execute format('grant select on ledger.%I to drawdown_ledger_reader', found.relname);
         execute format('grant select on ledger.%I to drawdown_ledger_service', found.relname);
-        continue when not found.is_table;
+        if not found.is_table then
+            if found.of_account and found.as_reader then
+                execute format('grant select on ledger.%I to drawdown_ledger_tenant', found.relname);
+            end if;
+            continue;
+        end if;
         if found.relname = any (owned) then
             if found.of_account then
                 execute format('grant select on ledger.%I to drawdown_ledger_tenant', found.relname);

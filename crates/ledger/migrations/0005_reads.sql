@@ -87,15 +87,15 @@ declare
     middle bigint;
     found_at timestamptz;
 begin
-    select seq into low from ledger.journal
+    select seq into low from ledger.full_journal
     where account_id = account and team_id = team and posted_at < first order by seq desc limit 1;
     low := coalesce(low, ledger.archived_seq(account, team, false));
-    select seq into high from ledger.journal
+    select seq into high from ledger.full_journal
     where account_id = account and team_id = team and posted_at >= first and posted_at < past order by seq desc limit 1;
     high := coalesce(high, low);
     while low < high loop
         middle := (low + high + 1) / 2;
-        select posted_at into found_at from ledger.journal
+        select posted_at into found_at from ledger.full_journal
         where account_id = account and team_id = team and seq = middle and posted_at >= first and posted_at < past;
         if found_at < at then
             low := middle;

@@ -85,11 +85,11 @@ comment on function ledger.teams_now() is 'Every team with its balance and lots;
 
 -- The rows since the points, whatever the balances say of them; they were posted in the month of the point or later, so
 -- older months are not looked at. `offset 0` keeps the planner from reading a whole history for the sake of its end.
-create function ledger.new_journal() returns setof ledger.journal language sql stable as $$
+create function ledger.new_journal() returns setof ledger.full_journal language sql stable as $$
     select j.* from ledger.balance b
     left join ledger.verified_team v using (account_id, team_id)
     cross join lateral (
-        select j.* from ledger.journal j
+        select j.* from ledger.full_journal j
         where j.account_id = b.account_id and j.team_id = b.team_id and j.seq > coalesce(v.seq, 0)
           and j.posted_at >= coalesce(
               date_trunc('month', (v.balance->>'posted_at')::timestamptz at time zone 'UTC') at time zone 'UTC', '-infinity')

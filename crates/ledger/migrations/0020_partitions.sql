@@ -175,6 +175,11 @@ declare
     oldest timestamptz;
     charges text := format('ledger.%I', 'charge_' || ledger.month_name(first));
     rows text := format('ledger.%I', 'journal_' || ledger.month_name(first));
+    -- The last row of each team, which may be a charge (ledger.full_journal).
+    ends text := format(
+        'select account_id, team_id, max(seq) as seq
+         from (select account_id, team_id, seq from %s union all select account_id, team_id, journal_seq from %s) r group by 1, 2',
+        rows, charges);
 begin
     if keep_months is null or keep_months < 4 then
         -- a forecast reads 28 days, adoption goes back 90 (D49), and the newest months are under way
@@ -205,9 +210,10 @@ begin
          join ledger.balance b using (account_id, team_id)
          where j.debit_book = ''uncharged'' and j.debt_to_micros > b.debt_paid_micros group by j.team_id limit 3', rows);
     return query execute format(
-        'select format(''lot %%s of team %%s is open and has rows in it'', lot_id, team_id) from %s j
+        'select format(''lot %%s of team %%s is open and has rows in it'', lot_id, team_id)
+         from (select account_id, team_id, lot_id from %s union all select account_id, team_id, lot_id from %s) j
          join ledger.lot l using (account_id, team_id, lot_id)
-         where l.closed_at is null and l.moved_to is null group by lot_id, team_id limit 3', rows);
+         where l.closed_at is null and l.moved_to is null group by lot_id, team_id limit 3', rows, charges);
     return query execute format(
         'select format(''the month of usage of team %%s is not over'', team_id) from %s
          where window_start >= ledger.month_start(%L, -1) group by team_id limit 3', charges, at);
@@ -218,15 +224,15 @@ begin
          where coalesce(r.seq, 0) < c.seq limit 3', charges);
     return query execute format(
         'select format(''no clean verification has read team %%s so far'', j.team_id)
-         from (select account_id, team_id, max(seq) as seq from %s group by 1, 2) j
+         from (%s) j
          left join (select account_id, team_id, max(seq) as seq from %s group by 1, 2) c using (account_id, team_id)
          left join ledger.verified_team v using (account_id, team_id)
-         where coalesce(v.seq, 0) < j.seq or coalesce(v.charges, 0) < coalesce(c.seq, 0) limit 3', rows, charges);
+         where coalesce(v.seq, 0) < j.seq or coalesce(v.charges, 0) < coalesce(c.seq, 0) limit 3', ends, charges);
     return query execute format(
         'select format(''no statement of team %%s reaches over it'', j.team_id)
-         from (select account_id, team_id, max(seq) as seq from %s group by 1, 2) j
+         from (%s) j
          where not exists (select from ledger.statement s where s.account_id = j.account_id
-                           and s.team_id = j.team_id and s.closing_seq >= j.seq) limit 3', rows);
+                           and s.team_id = j.team_id and s.closing_seq >= j.seq) limit 3', ends);
 end $$;
 comment on function ledger.month_needs(timestamptz, timestamptz, integer) is
     'What still needs the rows of a month at an instant, in words; nothing where it can be detached. keep_months, the present one included, stay in any case.';
@@ -253,10 +259,11 @@ begin
     execute format(
         'insert into ledger.archived_team (account_id, team_id, month, journal_seq, charge_seq)
          select account_id, team_id, %L,
-                greatest(max(j.seq), ledger.archived_seq(account_id, team_id, false)),
+                greatest(max(j.seq), max(c.journal_seq), ledger.archived_seq(account_id, team_id, false)),
                 greatest(max(c.seq), ledger.archived_seq(account_id, team_id, true))
          from (select account_id, team_id, max(seq) as seq from ledger.%I group by 1, 2) j
-         full join (select account_id, team_id, max(seq) as seq from ledger.%I group by 1, 2) c using (account_id, team_id)
+         full join (select account_id, team_id, max(seq) as seq, max(journal_seq) as journal_seq from ledger.%I group by 1, 2) c
+            using (account_id, team_id)
          group by account_id, team_id', first, 'journal_' || name, 'charge_' || name);
     foreach parent in array array['journal', 'charge'] loop
         execute format('alter table ledger.%I detach partition ledger.%I', parent, parent || '_' || name);

@@ -1,4 +1,4 @@
--- What a transaction writes, in one statement: charges and journal rows (a chunk of them), and lots,
+-- What a transaction writes, in one statement: charges and journal rows that no charge is (a chunk of them), and lots,
 -- balances, states and budgets as they are afterwards, and notices (with the last chunk). The balances are locked.
 -- Arrays are unnested in the select list, all in step: in FROM each of them would first be stored whole,
 -- which costs half as much as inserting the rows.
@@ -6,10 +6,10 @@ with charges as (
     insert into ledger.charge (
         account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed, window_start,
         dimensions, hold_id, shard, batch, events, quantity, amount_micros, uncharged_micros, price_id,
-        zero_rated, journal_seq, corrects)
+        zero_rated, journal_seq, lot_id, lot_state, transaction, corrects)
     select account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed,
            window_start, dimensions::jsonb, hold_id, $1, $2, events, quantity, amount_micros,
-           uncharged_micros, price_id, zero_rated, journal_seq, corrects
+           uncharged_micros, price_id, zero_rated, journal_seq, lot_id, lot_state, transaction, corrects
     from (
         select unnest($3::uuid[]) as account_id, unnest($4::uuid[]) as team_id, unnest($5::bigint[]) as seq,
                unnest($6::timestamptz[]) as posted_at, unnest($7::uuid[]) as charge_id,
@@ -19,7 +19,8 @@ with charges as (
                unnest($15::bigint[]) as events, unnest($16::bigint[]) as quantity,
                unnest($17::bigint[]) as amount_micros, unnest($18::bigint[]) as uncharged_micros,
                unnest($19::uuid[]) as price_id, unnest($20::text[]) as zero_rated,
-               unnest($21::bigint[]) as journal_seq, unnest($101::uuid[]) as corrects
+               unnest($21::bigint[]) as journal_seq, unnest($101::uuid[]) as corrects,
+               unnest($103::uuid[]) as lot_id, unnest($104::text[]) as lot_state, unnest($105::bigint[]) as transaction
     ) as c
 ), rows as (
     insert into ledger.journal (

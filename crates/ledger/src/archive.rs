@@ -1,5 +1,6 @@
 //! Months of charges and journal that leave the database, and come back.
 //!
+//! The two belong together: a charge that one lot paid whole is a journal row itself (`ledger.full_journal`), in the file of charges.
 //! A month goes in steps, each of which can be undone: detached (two tables beside the schema, out of every reader's
 //! sight), written to files, checked, dropped, and attached again from its tables or from its files. All of it is
 //! done by who migrates, with connections of its own: the service has no right to any of it.

@@ -255,7 +255,7 @@ async fn judge(
 #[expect(clippy::cast_precision_loss, reason = "figures need no more than 52 bits")]
 async fn count_rows(world: &LedgerWorld, figures: &mut Figures) -> Result<()> {
     let rows: Vec<(String, i64)> =
-        sqlx::query_as("select kind, count(*) from ledger.journal group by kind order by kind")
+        sqlx::query_as("select kind, count(*) from ledger.full_journal group by kind order by kind")
             .fetch_all(&world.pool)
             .await?;
     println!("journal rows: {rows:?}");

@@ -108,7 +108,7 @@ async fn stored(pool: &PgPool) -> Result<HashMap<Uuid, Stored>> {
                              when debit_book = 'consumed' then -amount_micros else 0 end)::bigint as consumed,
                     sum(case when debit_book = 'issued' then amount_micros
                              when credit_book = 'issued' then -amount_micros else 0 end)::bigint as issued
-             from ledger.journal group by team_id
+             from ledger.full_journal group by team_id
          )
          select b.team_id, coalesce(c.lines, 0), coalesce(c.events, 0), coalesce(c.quantity, 0),
                 coalesce(c.amount, 0), coalesce(j.consumed, 0), coalesce(j.issued, 0), b.consumed_micros

@@ -1,8 +1,9 @@
--- Rows of a team's journal that fit a filter, by sequence: a walk along the primary key.
-select seq, kind, debit_book, credit_book, amount_micros, lot_id, charge_id, debt_from_micros,
-       debt_to_micros, posted_at as "posted_at: Instant", effective_at as "effective_at: Instant",
+-- Rows of a team's journal that fit a filter, by sequence: a walk along the keys of both its parts.
+select seq as "seq!", kind as "kind!", debit_book as "debit_book!", credit_book as "credit_book!",
+       amount_micros as "amount_micros!", lot_id, charge_id, debt_from_micros as "debt_from_micros!",
+       debt_to_micros as "debt_to_micros!", posted_at as "posted_at!: Instant", effective_at as "effective_at!: Instant",
        hold_id, reverses
-from ledger.journal
+from ledger.full_journal
 where account_id = $1
   and team_id = $2
   and seq > $3

@@ -11,7 +11,7 @@ with books as (
            sum(case when credit_book = 'moved' then amount_micros else 0 end) as moved_out,
            sum(case when debit_book = 'uncharged' then amount_micros else 0 end) as opened,
            sum(case when credit_book = 'uncharged' then amount_micros else 0 end) as paid
-    from ledger.journal
+    from ledger.full_journal
     group by account_id, team_id
 )
 select format('team %s', b.team_id)

@@ -5,7 +5,7 @@ with rows as (
            coalesce(sum(amount_micros) filter (where kind = 'uncharged'), 0)
                - coalesce(sum(amount_micros) filter (where kind = 'cancellation'), 0) as uncharged,
            min(seq) as first
-    from ledger.journal
+    from ledger.full_journal
     where charge_id is not null and kind <> 'chargeback'
     group by account_id, team_id, charge_id
 )

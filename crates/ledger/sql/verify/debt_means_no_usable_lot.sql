@@ -9,14 +9,14 @@ where b.debt_opened_micros > b.debt_paid_micros + b.debt_ahead_micros
   and l.starts_at <= b.posted_at and b.posted_at < l.expires_at
   and (not l.leaves_older_debts or exists (
       select 1
-      from ledger.journal i
+      from ledger.full_journal i
       where i.account_id = b.account_id and i.team_id = b.team_id and i.debit_book = 'uncharged'
         and i.debt_to_micros > b.debt_paid_micros
         and l.valid_from <= i.window_start and i.window_start < l.expires_at
         and i.debt_to_micros - greatest(i.debt_from_micros, b.debt_paid_micros) > coalesce((
             select sum(least(s.debt_to_micros, i.debt_to_micros)
                        - greatest(s.debt_from_micros, i.debt_from_micros, b.debt_paid_micros))
-            from ledger.journal s
+            from ledger.full_journal s
             where s.account_id = b.account_id and s.team_id = b.team_id and s.credit_book = 'uncharged'
               and s.debt_to_micros > greatest(i.debt_from_micros, b.debt_paid_micros)
               and s.debt_from_micros < i.debt_to_micros), 0)))

@@ -3,12 +3,12 @@
 with opened as (
     select account_id, team_id, seq, kind, debt_from_micros, debt_to_micros,
            lag(debt_to_micros, 1, 0::bigint) over (partition by account_id, team_id order by seq) as before
-    from ledger.journal
+    from ledger.full_journal
     where debit_book = 'uncharged'
 ), settled as (
     select account_id, team_id, seq, kind, debt_from_micros, debt_to_micros,
            lag(debt_to_micros, 1, 0::bigint) over (partition by account_id, team_id order by debt_from_micros, seq) as before
-    from ledger.journal
+    from ledger.full_journal
     where credit_book = 'uncharged'
 )
 select format('team %s row %s (%s) begins at %s, not at %s', team_id, seq, kind, debt_from_micros, before)

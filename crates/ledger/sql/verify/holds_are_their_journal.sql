@@ -3,7 +3,7 @@ with rows as (
     select account_id, team_id, hold_id, lot_id,
            sum(case credit_book when 'held' then amount_micros else 0 end) as taken,
            sum(case credit_book when 'held' then amount_micros else -amount_micros end) as remaining
-    from ledger.journal
+    from ledger.full_journal
     where hold_id is not null
     group by account_id, team_id, hold_id, lot_id
 ), parts as (

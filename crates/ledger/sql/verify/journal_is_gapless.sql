@@ -3,10 +3,10 @@ with rows as (
     select account_id, team_id, seq, posted_at,
            lag(seq, 1, 0::bigint) over team as previous,
            lag(posted_at) over team as posted_before
-    from ledger.journal
+    from ledger.full_journal
     window team as (partition by account_id, team_id order by seq)
 ), ends as (
-    select account_id, team_id, max(seq) as last from ledger.journal group by account_id, team_id
+    select account_id, team_id, max(seq) as last from ledger.full_journal group by account_id, team_id
 )
 select format('team %s row %s follows row %s', team_id, seq, previous)
 from rows

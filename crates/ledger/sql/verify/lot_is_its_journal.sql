@@ -10,7 +10,7 @@ with rows as (
                - coalesce(sum(amount_micros) filter (where kind = 'void_expired'), 0) as expired,
            coalesce(sum(amount_micros) filter (where credit_book = 'void'), 0) as void,
            coalesce(sum(amount_micros) filter (where kind = 'move_out'), 0) as moved
-    from ledger.journal
+    from ledger.full_journal
     where lot_id is not null
     group by account_id, team_id, lot_id
 )

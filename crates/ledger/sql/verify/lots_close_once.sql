@@ -2,7 +2,7 @@
 -- What a correction gives back to a closed lot passes through it in one transaction: such a lot is no part of this.
 with returned as (
     select distinct account_id, team_id, transaction, lot_id
-    from ledger.journal
+    from ledger.full_journal
     where kind in ('reversal', 'move_in')
 ), rows as (
     select account_id, team_id, lot_id,
@@ -10,7 +10,7 @@ with returned as (
            max(posted_at) filter (where kind = 'expiry') as expired_at,
            max(seq) filter (where kind = 'expiry') as expiry_seq,
            max(seq) filter (where credit_book <> 'void') as last_seq
-    from ledger.journal j
+    from ledger.full_journal j
     where lot_id is not null
       and not exists (
           select 1 from returned r

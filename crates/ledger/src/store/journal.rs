@@ -40,12 +40,15 @@ pub(super) async fn journal_rows(
 ) -> Result<Vec<JournalRow>, Error> {
     let rows = sqlx::query_as!(
         Row,
-        "select account_id, team_id, seq, transaction, kind, debit_book, credit_book, amount_micros, lot_id, lot_state,
-                charge_id, price_id, window_start, debt_from_micros, debt_to_micros, posted_at, effective_at, hold_id,
-                reverses
-         from ledger.journal
+        r#"select account_id as "account_id!", team_id as "team_id!", seq as "seq!", transaction as "transaction!",
+                  kind as "kind!", debit_book as "debit_book!", credit_book as "credit_book!",
+                  amount_micros as "amount_micros!", lot_id, lot_state, charge_id, price_id,
+                  window_start as "window_start: Instant", debt_from_micros as "debt_from_micros!",
+                  debt_to_micros as "debt_to_micros!", posted_at as "posted_at!: Instant",
+                  effective_at as "effective_at!: Instant", hold_id, reverses
+         from ledger.full_journal
          where account_id = $1 and team_id = $2 and ($3::uuid is null or lot_id = $3) and seq > $4
-         order by seq",
+         order by seq"#,
         account.as_uuid(),
         team.as_uuid(),
         lot.map(LotId::as_uuid),
@@ -66,13 +69,16 @@ pub(super) async fn debt_rows(
 ) -> Result<Vec<JournalRow>, Error> {
     let rows = sqlx::query_as!(
         Row,
-        "select account_id, team_id, seq, transaction, kind, debit_book, credit_book, amount_micros, lot_id, lot_state,
-                charge_id, price_id, window_start, debt_from_micros, debt_to_micros, posted_at, effective_at, hold_id,
-                reverses
-         from ledger.journal
+        r#"select account_id as "account_id!", team_id as "team_id!", seq as "seq!", transaction as "transaction!",
+                  kind as "kind!", debit_book as "debit_book!", credit_book as "credit_book!",
+                  amount_micros as "amount_micros!", lot_id, lot_state, charge_id, price_id,
+                  window_start as "window_start: Instant", debt_from_micros as "debt_from_micros!",
+                  debt_to_micros as "debt_to_micros!", posted_at as "posted_at!: Instant",
+                  effective_at as "effective_at!: Instant", hold_id, reverses
+         from ledger.full_journal
          where account_id = $1 and team_id = $2 and debit_book = 'uncharged'
            and debt_to_micros > $3 and debt_to_micros > 0 and debt_from_micros < $4
-         order by seq",
+         order by seq"#,
         account.as_uuid(),
         team.as_uuid(),
         from.as_micros(),

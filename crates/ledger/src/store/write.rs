@@ -1,11 +1,17 @@
 //! Writes what the core planned: one statement of data-modifying CTEs over arrays, whatever the number
 //! of rows. A posting with more charges than a sub-batch writes the rest by further statements of the
 //! same transaction; the balances, lots and states go with the last.
+//!
+//! A charge that one lot paid whole is written once: it is its journal row too (`ledger.full_journal`).
 
 use std::collections::HashMap;
 
-use drawdown_ledger_core::{Balance, BudgetMonth, Charge, JournalRow, Lot, Notice, Plan, Rated, Watch};
-use drawdown_types::{AccountId, AppId, ChargeId, HoldId, LotId, NoticeId, OrderId, TeamId, Timestamp};
+use drawdown_ledger_core::{
+    Balance, Book, BudgetMonth, Charge, JournalRow, Kind, Lot, LotState, Notice, Plan, Rated, Watch,
+};
+use drawdown_types::{
+    AccountId, AppId, ChargeId, HoldId, LotId, MicroTokens, NoticeId, OrderId, TeamId, Timestamp,
+};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -115,12 +121,76 @@ pub struct PlanRows<'a> {
     pub sub_batch: usize,
 }
 
+/// A charge and, where one lot paid all of it at once, the journal row that it is itself.
+type Paid<'a> = (&'a ChargeRow<'a>, Option<&'a JournalRow>);
+
+/// Charges as they are stored, and the journal rows that none of them is (`ledger.full_journal`).
+fn folded<'a>(
+    charges: &'a [ChargeRow<'a>],
+    journal: &'a [JournalRow],
+) -> (Vec<Paid<'a>>, Vec<&'a JournalRow>) {
+    let places: HashMap<ChargeId, usize> =
+        charges.iter().enumerate().map(|(place, row)| (row.charge.charge_id, place)).collect();
+    let mut paid: Vec<Paid<'_>> = charges.iter().map(|row| (row, None)).collect();
+    let mut others = Vec::new();
+    for row in journal {
+        let place = row.charge_id.and_then(|charge| places.get(&charge));
+        match place.and_then(|place| paid.get_mut(*place)) {
+            Some((charge, own)) if is_all_of(row, charge) => *own = Some(row),
+            _ => others.push(row),
+        }
+    }
+    (paid, others)
+}
+
+/// Nothing of the row would be lost if only the charge were written: each field is compared, so a row that says anything
+/// else stays a row.
+fn is_all_of(row: &JournalRow, ChargeRow { charge, account_id, taken_back, .. }: &ChargeRow<'_>) -> bool {
+    let JournalRow {
+        account_id: account,
+        team_id,
+        seq,
+        transaction: _,
+        kind,
+        debit,
+        credit,
+        amount,
+        lot_id,
+        lot_state,
+        charge_id: _,
+        price_id,
+        hold_id,
+        reverses,
+        debt,
+        window,
+        posted_at,
+        effective_at,
+    } = row;
+    !taken_back
+        && (account, *team_id) == (account_id, charge.team_id)
+        && (*kind, *debit, *credit) == (Kind::Charge, Book::Lot, Book::Consumed)
+        && charge.journal_seq == Some(*seq)
+        && *amount == charge.amount
+        && charge.uncharged == MicroTokens::ZERO
+        && lot_id.is_some()
+        && matches!(lot_state, Some(LotState::Open | LotState::Closing))
+        && price_id.is_some()
+        && *price_id == charge.rated.price_id()
+        && hold_id.is_none()
+        && reverses.is_none()
+        && debt.is_none()
+        && *window == Some(charge.window)
+        && *effective_at == charge.window
+        && *posted_at == charge.posted_at
+}
+
 /// Writes all rows; one statement for each sub-batch of charges, at least one.
 pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(), Error> {
     let statements = rows.charges.len().div_ceil(rows.sub_batch.max(1)).max(1);
-    let journal_chunk = rows.plan.journal.len().div_ceil(statements).max(1);
-    let mut charges = rows.charges.chunks(rows.sub_batch.max(1));
-    let mut journal = rows.plan.journal.chunks(journal_chunk);
+    let (charges, journal) = folded(rows.charges, &rows.plan.journal);
+    let journal_chunk = journal.len().div_ceil(statements).max(1);
+    let mut charges = charges.chunks(rows.sub_batch.max(1));
+    let mut journal = journal.chunks(journal_chunk);
     for statement in 1..=statements {
         let ending = (statement == statements).then_some(rows);
         write_chunk(
@@ -247,8 +317,8 @@ pub(crate) const fn zero_rated(rated: Rated) -> Option<&'static str> {
 async fn write_chunk(
     tx: &mut PgConnection,
     (shard, batch): (i32, i64),
-    charges: &[ChargeRow<'_>],
-    journal: &[JournalRow],
+    charges: &[Paid<'_>],
+    journal: &[&JournalRow],
     end: &Ending<'_>,
 ) -> Result<(), Error> {
     let (lots, states, balances, notices) = (end.lots, end.states, end.balances, end.notices);
@@ -256,25 +326,25 @@ async fn write_chunk(
         "sql/write_plan.sql",
         shard,
         batch,
-        &col(charges, |c| c.account_id.as_uuid()),
-        &col(charges, |c| c.charge.team_id.as_uuid()),
-        &col(charges, |c| c.seq),
-        col(charges, |c| Instant(c.charge.posted_at)) as _,
-        &col(charges, |c| c.charge.charge_id.as_uuid()),
-        &col(charges, |c| c.app_id.as_uuid()),
-        col(charges, |c| c.client_id) as _,
-        col(charges, |c| c.meter) as _,
-        &col(charges, |c| c.failed),
-        col(charges, |c| Instant(c.charge.window)) as _,
-        col(charges, |c| c.dimensions) as _,
-        col(charges, |c| c.hold_id.map(HoldId::as_uuid)) as _,
-        &col(charges, |c| c.signed(c.events)),
-        &col(charges, |c| c.signed(c.charge.quantity.as_units())),
-        &col(charges, |c| c.signed(c.charge.amount.as_micros())),
-        &col(charges, |c| c.signed(c.charge.uncharged.as_micros())),
-        col(charges, |c| c.charge.rated.price_id().map(|id| id.as_uuid())) as _,
-        col(charges, |c| zero_rated(c.charge.rated)) as _,
-        &col(charges, |c| c.charge.journal_seq.unwrap_or_default()),
+        &col(charges, |(c, _)| c.account_id.as_uuid()),
+        &col(charges, |(c, _)| c.charge.team_id.as_uuid()),
+        &col(charges, |(c, _)| c.seq),
+        col(charges, |(c, _)| Instant(c.charge.posted_at)) as _,
+        &col(charges, |(c, _)| c.charge.charge_id.as_uuid()),
+        &col(charges, |(c, _)| c.app_id.as_uuid()),
+        col(charges, |(c, _)| c.client_id) as _,
+        col(charges, |(c, _)| c.meter) as _,
+        &col(charges, |(c, _)| c.failed),
+        col(charges, |(c, _)| Instant(c.charge.window)) as _,
+        col(charges, |(c, _)| c.dimensions) as _,
+        col(charges, |(c, _)| c.hold_id.map(HoldId::as_uuid)) as _,
+        &col(charges, |(c, _)| c.signed(c.events)),
+        &col(charges, |(c, _)| c.signed(c.charge.quantity.as_units())),
+        &col(charges, |(c, _)| c.signed(c.charge.amount.as_micros())),
+        &col(charges, |(c, _)| c.signed(c.charge.uncharged.as_micros())),
+        col(charges, |(c, _)| c.charge.rated.price_id().map(|id| id.as_uuid())) as _,
+        col(charges, |(c, _)| zero_rated(c.charge.rated)) as _,
+        &col(charges, |(c, _)| c.charge.journal_seq.unwrap_or_default()),
         &col(journal, |j| j.account_id.as_uuid()),
         &col(journal, |j| j.team_id.as_uuid()),
         &col(journal, |j| j.seq),
@@ -354,8 +424,11 @@ async fn write_chunk(
         &col(end.budgets, |b| b.budget_id.as_uuid()),
         col(end.budgets, |b| Instant(b.month)) as _,
         &col(end.budgets, |b| b.used.as_micros()),
-        col(charges, |c| c.corrects.map(ChargeId::as_uuid)) as _,
+        col(charges, |(c, _)| c.corrects.map(ChargeId::as_uuid)) as _,
         &col(lots, |l| l.leaves_older_debts),
+        col(charges, |(_, row)| row.and_then(|row| row.lot_id).map(LotId::as_uuid)) as _,
+        col(charges, |(_, row)| row.and_then(|row| row.lot_state).map(LotState::as_str)) as _,
+        col(charges, |(_, row)| row.map(|row| row.transaction)) as _,
     )
     .execute(tx)
     .await?;

@@ -256,7 +256,8 @@ async fn files_hold_the_month_and_give_it_back() {
     let end = proto(at("2026-04-01T00:00:00Z")).unwrap().seconds;
     let posted = journal.iter().filter(|row| row.posted_at.unwrap().seconds < end).count();
     let rows: Vec<_> = files.iter().map(|file| file.rows).collect();
-    assert_eq!(rows, [3, i64::try_from(posted).unwrap()]);
+    // Two of the charges are their own journal rows.
+    assert_eq!(rows, [3, i64::try_from(posted).unwrap() - 2]);
     assert_eq!(archive::write(pool, march(), dir.path(), now).await.unwrap(), files, "the same bytes again");
     assert_eq!(archive::check(pool, march(), dir.path()).await.unwrap(), files);
     // One digit, and it is another file.

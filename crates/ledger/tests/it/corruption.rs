@@ -120,8 +120,33 @@ const CORRUPTIONS: &[Corruption] = &[
         seen_by: &["balance_is_its_journal", "debt_means_no_usable_lot", REPLAY],
     },
     Corruption {
-        sql: "update ledger.journal set window_start = '2020-01-01' where kind = 'charge'",
-        seen_by: &["lots_pay_inside_validity", REPLAY],
+        sql: "update ledger.charge set window_start = '2020-01-01' where lot_id is not null",
+        seen_by: &[
+            "budget_is_its_charges",
+            "charges_are_price_of_state",
+            "lots_pay_inside_validity",
+            "periods_are_their_charges",
+            "usage_is_its_charges",
+            REPLAY,
+        ],
+    },
+    // Charges that are their own journal rows.
+    Corruption {
+        sql: "update ledger.charge set lot_state = 'closing' where lot_id is not null and lot_state = 'open'",
+        seen_by: &[REPLAY],
+    },
+    Corruption { sql: "update ledger.charge set transaction = transaction + 1000 where lot_id is not null", seen_by: &["lots_pay_inside_validity", REPLAY] },
+    Corruption {
+        sql: "update ledger.charge set journal_seq = journal_seq + 1000 where lot_id is not null",
+        seen_by: &["journal_is_gapless", "lots_close_once", "usage_is_its_charges", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.charge set lot_id = gen_random_uuid() where lot_id is not null",
+        seen_by: &["lot_is_its_journal", REPLAY],
+    },
+    Corruption {
+        sql: "update ledger.charge set lot_id = null, lot_state = null, transaction = null where lot_id is not null",
+        seen_by: &["balance_is_its_journal", "charge_is_its_journal", "journal_is_gapless", "lot_is_its_journal", REPLAY],
     },
     Corruption {
         sql: "update ledger.lot set starts_at = '2099-01-01', valid_from = starts_at

@@ -49,14 +49,14 @@ async fn it_reads_what_came_since_and_nothing_else() {
     let first = world.verify(Scope::Incremental).await;
     assert!(first.is_clean());
     assert_eq!((first.since, first.point), (None, Some(1)));
-    let rows = count(&world, "select count(*) from ledger.journal").await;
+    let rows = count(&world, "select count(*) from ledger.full_journal").await;
     assert_eq!((first.effort.teams, first.effort.journal_rows, first.effort.batches), (1, rows, 6));
     let idle = world.verify(Scope::Incremental).await;
     assert_eq!((idle.since, idle.point, idle.effort.teams, idle.effort.batches), (Some(1), Some(2), 0, 0));
     more(&world, buyer, producer).await;
     let other = world.buyer();
     world.purchase(other, 100, None).await.unwrap();
-    let all = count(&world, "select count(*) from ledger.journal").await;
+    let all = count(&world, "select count(*) from ledger.full_journal").await;
     let request = Request::new(VerifyLedgerRequest { incremental: true });
     let answer = world.tokens.verify_ledger(request).await.unwrap().into_inner();
     assert!(answer.invariants.iter().all(|invariant| invariant.violations == 0), "{answer:?}");
@@ -96,8 +96,9 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("update ledger.balance set version = version + 1", REPLAY),
     ("delete from ledger.journal where seq > {j} and kind = 'netting'", REPLAY),
     (
-        "insert into ledger.journal select (jsonb_populate_record(j, jsonb_build_object('seq', b.version + 1))).*
-         from ledger.journal j join ledger.balance b using (team_id) where j.seq = b.version",
+        "insert into ledger.journal
+         select (jsonb_populate_record(null::ledger.journal, to_jsonb(j) || jsonb_build_object('seq', b.version + 1))).*
+         from ledger.full_journal j join ledger.balance b using (team_id) where j.seq = b.version",
         REPLAY,
     ),
     ("update ledger.balance set charges = charges + 1", "charges_are_gapless"),
@@ -112,9 +113,10 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("update ledger.journal set debt_from_micros = debt_from_micros + 1 where kind = 'netting' and seq > {j}", REPLAY),
     ("update ledger.balance set debt_opened_micros = debt_opened_micros + 1", "debt_means_no_usable_lot"),
     (
-        "update ledger.journal set window_start = '2020-01-01' where kind = 'charge' and seq > {j}",
+        "update ledger.charge set window_start = '2020-01-01' where lot_id is not null and seq > {c}",
         "lots_pay_inside_validity",
     ),
+    ("update ledger.charge set transaction = transaction + 1 where lot_id is not null and seq > {c}", REPLAY),
     (
         "update ledger.lot set starts_at = '2099-01-01', valid_from = starts_at
          where lot_id in (select lot_id from ledger.journal where kind = 'netting' and seq > {j})",
@@ -226,7 +228,8 @@ async fn what_was_verified_and_then_changed_is_seen_by_a_full_run_only() {
     assert!(world.verify(Scope::Full).await.is_clean());
     sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
     for sql in [
-        "update ledger.journal set window_start = '2020-01-01' where seq = 2",
+        "update ledger.charge set lot_state = 'closing'
+         where seq = (select min(seq) from ledger.charge where lot_id is not null)",
         "update ledger.charge set events = events + 1 where seq = 2",
         "update ledger.settlement_batch set digest = decode(repeat('ff', 16), 'hex') where number = 1",
     ] {

@@ -51,6 +51,7 @@ async fn a_posting_never_waits_for_a_month_to_be_made() {
     // Nobody made months for half a year, and two of them have usage.
     for day in ["2026-07-20", "2026-09-02"] {
         world.clock.set(at(&format!("{day}T10:00:30Z")));
+        world.grant(buyer, 1_000_000, None, "2026-12-01T00:00:00Z").await.unwrap();
         let batch = world.batch(4, producer, vec![calls_at(buyer, 2, &format!("{day}T10:00:00Z"))]).await;
         world.post(&batch).await.unwrap();
     }

@@ -236,6 +236,7 @@ async fn every_per_account_table_shows_a_tenant_only_its_rows() {
             "create table ledger.charge_2001 partition of ledger.charge for values from ('2001-01-01') to ('2002-01-01')",
             "charge_2001",
         ),
+        ("alter view ledger.full_journal set (security_invoker = false)", "full_journal"),
         ("create view ledger.seen as table ledger.charge; grant select on ledger.seen to public", "seen"),
     ] {
         let mut tx = database.pool().begin().await.unwrap();
@@ -258,7 +259,9 @@ const UNSECURED: &str = "
                exists (select from pg_attribute a
                        where a.attrelid = c.oid and a.attname = 'account_id' and not a.attisdropped)
                    and c.relkind in ('r', 'p') as of_account,
-               has_any_column_privilege('drawdown_ledger_tenant', c.oid, 'select') as readable
+               has_any_column_privilege('drawdown_ledger_tenant', c.oid, 'select') as readable,
+               -- a view that shows its reader only what the policies of its tables do
+               c.relkind = 'v' and coalesce('security_invoker=true' = any (c.reloptions), false) as as_reader
         from pg_class c
         where c.relnamespace = 'ledger'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
     ), policies as (
@@ -272,7 +275,7 @@ const UNSECURED: &str = "
     where case
         when r.relispartition then r.readable or not r.relrowsecurity or p.policies is not null
         when r.of_account then not r.relrowsecurity or p.policies is distinct from 1 or not p.exact
-        else r.readable
+        else r.readable and not r.as_reader
     end
     order by name";
 
@@ -283,7 +286,7 @@ async fn a_tenant_sees_its_own_rows_and_no_others() {
     world.grant(other, 7_000_000, None, "2026-03-11T00:00:00Z").await.unwrap();
     world.settle(producer, vec![calls(other, 2), calls(mine, 1)]).await;
     let tables = "select c.relname::text from pg_class c join pg_attribute a on a.attrelid = c.oid
-        where c.relnamespace = 'ledger'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+        where c.relnamespace = 'ledger'::regnamespace and c.relkind in ('r', 'p', 'v') and not c.relispartition
           and a.attname = 'account_id' and not a.attisdropped order by 1";
     let tables = texts(world.database.pool(), tables).await;
     let mut session = session(&world.database, TENANT_ROLE).await;
@@ -311,7 +314,7 @@ async fn a_tenant_sees_its_own_rows_and_no_others() {
             seen.push(rows);
         }
         assert_eq!(seen[..2], [0, 0], "{table}");
-        if ["balance", "charge", "journal", "lot"].contains(&table.as_str()) {
+        if ["balance", "charge", "full_journal", "journal", "lot"].contains(&table.as_str()) {
             assert!(seen[2] > 0 && seen[3] > 0 && seen[2] + seen[3] == all, "{table}: {seen:?} of {all}");
         }
     }

@@ -192,8 +192,8 @@ async fn a_changed_row_is_found_and_never_stated() {
     world.settle(producer, vec![calls(buyer, 4)]).await;
     world.clock.set(at("2026-03-12T00:00:00Z"));
     let first = issued(&world, buyer, TENTH).await;
-    let sql = "alter table ledger.journal disable trigger all;
-               update ledger.journal set amount_micros = amount_micros + 1 where kind = 'charge'";
+    let sql = "alter table ledger.charge disable trigger all;
+               update ledger.charge set amount_micros = amount_micros + 1 where lot_id is not null";
     sqlx::raw_sql(sql).execute(world.database.pool()).await.unwrap();
     assert_eq!(reason(again(&world, buyer.account, &first.statement_id).await), "INTERNAL");
     assert_eq!(reason(issue(&world, asked(buyer, (TENTH.0, ELEVENTH.1))).await), "INTERNAL");

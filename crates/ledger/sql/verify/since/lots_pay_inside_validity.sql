@@ -6,7 +6,7 @@ join ledger.lot l using (account_id, team_id, lot_id)
 where j.kind in ('charge', 'capture')
   and not exists (
       select 1
-      from ledger.journal r
+      from ledger.full_journal r
       where r.account_id = j.account_id and r.team_id = j.team_id and r.lot_id = j.lot_id
         and r.transaction = j.transaction and r.kind in ('reversal', 'move_in')
         and r.seq < j.seq and r.posted_at = j.posted_at)
@@ -14,7 +14,7 @@ where j.kind in ('charge', 'capture')
        or j.window_start >= l.expires_at
        or (j.window_start < l.valid_from and j.window_start < coalesce((
                select m.window_start
-               from ledger.journal m
+               from ledger.full_journal m
                where m.account_id = j.account_id and m.team_id = j.team_id and m.lot_id = j.lot_id
                  and m.kind in ('purchase', 'grant', 'import', 'move_in') and m.seq < j.seq
                order by m.seq desc limit 1), l.valid_from)))
