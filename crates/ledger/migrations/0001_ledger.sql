@@ -434,21 +434,6 @@ comment on column ledger.journal.lot_state is 'The lot''s state as used, so that
 create trigger journal_only_grows before update or delete or truncate on ledger.journal
     for each statement execute function ledger.refuse_change();
 
--- Every journal row. Most charges are paid by one lot at once; what the journal says of those the charge says too, so it
--- is not written twice: half of the rows that a post adds. Who reads sees no difference; conditions on columns that are the
--- same for all such charges (kind, books, debt) leave the charges out when the statement is planned.
-create view ledger.full_journal with (security_invoker = true) as
-    select account_id, team_id, seq, posted_at, transaction, kind, debit_book, credit_book, amount_micros, lot_id, charge_id,
-           price_id, window_start, debt_from_micros, debt_to_micros, lot_state, hold_id, reverses, effective_at
-    from ledger.journal
-    union all
-    select account_id, team_id, journal_seq, posted_at, transaction, 'charge', 'lot', 'consumed', amount_micros, lot_id, charge_id,
-           price_id, window_start, 0, 0, lot_state, null::uuid, null::bigint, window_start
-    from ledger.charge
-    where lot_id is not null;
-comment on view ledger.full_journal is
-    'Every journal row: those of ledger.journal, and the charges that one lot paid whole, each of which is its own row. Who reads it needs the rights on both.';
-
 create table ledger.unattributed (
     entry bigint generated always as identity primary key,
     posted_at timestamptz not null,
