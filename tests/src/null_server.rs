@@ -118,6 +118,7 @@ impl IngestService for Null {
                             return;
                         }
                     },
+                    Some(Incoming::Rows(rows)) => dropped_rows(&rows),
                     Some(Incoming::Hello(_) | Incoming::Define(_)) | None => continue,
                 };
                 let answer = pb::IngestResponse { response: Some(answer) };
@@ -140,6 +141,18 @@ fn attached(attach: pb::AttachLane) -> Outgoing {
     })
 }
 
+/// Rows are here as generated code decodes them, strings and all.
+fn dropped_rows(sent: &pb::LaneRows) -> Outgoing {
+    let frame = sent.frame.as_ref().map(black_box);
+    let rows = frame.map_or(0, |frame| u64::try_from(frame.rows.len()).unwrap_or(u64::MAX));
+    let position = pb::LanePosition {
+        lane: frame.and_then(|frame| frame.lane),
+        sequence: frame.map_or(0, |frame| frame.first_sequence).saturating_add(rows).saturating_sub(1),
+        chain: sent.chain_after.unwrap_or_default(),
+    };
+    moved(position)
+}
+
 fn dropped(frame: &pb::LaneFrame) -> Result<Outgoing, Status> {
     let limits = FrameLimits::default();
     let view = FrameView::parse(&frame.body, &limits)
@@ -152,10 +165,14 @@ fn dropped(frame: &pb::LaneFrame) -> Result<Outgoing, Status> {
         sequence: *view.sequences().end(),
         chain: view.chain_after(frame.chain_before),
     };
-    let moved = pb::LaneWatermark {
+    Ok(moved(position))
+}
+
+fn moved(position: pb::LanePosition) -> Outgoing {
+    let lane = pb::LaneWatermark {
         applied: Some(position),
         settled: Some(position),
         send_through_sequence: u64::MAX,
     };
-    Ok(Outgoing::Watermarks(pb::Watermarks { lanes: vec![moved] }))
+    Outgoing::Watermarks(pb::Watermarks { lanes: vec![lane] })
 }

@@ -99,7 +99,8 @@ impl RawStream {
     /// Where the stream is closed.
     pub async fn frame_bytes(&self, body: Vec<u8>, chain_before: u64) -> Result<u64> {
         let after = chain::next(chain_before, &body);
-        self.send(Outgoing::Frame(pb::LaneFrame { chain_before, body: body.into() })).await?;
+        let frame = pb::LaneFrame { chain_before, body: body.into(), chain_after: Some(after) };
+        self.send(Outgoing::Frame(frame)).await?;
         Ok(after)
     }
 

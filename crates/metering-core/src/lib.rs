@@ -11,6 +11,7 @@ pub mod blob;
 pub mod cells;
 pub mod chain;
 pub mod dictionary;
+pub mod envelope;
 pub mod fault;
 pub mod frame;
 pub mod look;

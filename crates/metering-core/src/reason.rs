@@ -4,8 +4,10 @@
 pub const FRAME_EMPTY: &str = "FRAME_EMPTY";
 /// A frame has more bytes or events than the service takes.
 pub const FRAME_TOO_LARGE: &str = "FRAME_TOO_LARGE";
-/// A frame's bytes are no column frame, or its columns disagree.
+/// A frame's bytes are no frame of its form, or its columns disagree.
 pub const FRAME_MALFORMED: &str = "FRAME_MALFORMED";
+/// A frame was changed on its way: its chain is not the one that its producer has.
+pub const FRAME_DAMAGED: &str = "FRAME_DAMAGED";
 /// A frame uses a series number that the stream has not defined.
 pub const SERIES_UNKNOWN: &str = "SERIES_UNKNOWN";
 /// A series number was defined again as another series.

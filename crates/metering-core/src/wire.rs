@@ -15,7 +15,8 @@ pub(crate) struct Reader<'a>(&'a [u8]);
 pub(crate) enum Field<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    Fixed,
+    Fixed64(u64),
+    Fixed32,
 }
 
 impl<'a> Reader<'a> {
@@ -97,9 +98,9 @@ impl<'a> Reader<'a> {
         let number = tag >> 3;
         let field = match tag & 7 {
             0 => Field::Varint(self.varint()?),
-            1 => self.take(8).map(|_| Field::Fixed)?,
+            1 => Field::Fixed64(u64::from_le_bytes(self.array()?)),
             2 => Field::Bytes(self.prefixed()?),
-            5 => self.take(4).map(|_| Field::Fixed)?,
+            5 => self.take(4).map(|_| Field::Fixed32)?,
             _ => return None,
         };
         (number > 0).then_some((number, field))

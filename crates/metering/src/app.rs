@@ -9,16 +9,14 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use drawdown_client::Channel;
-use drawdown_proto::metering::v1::{
-    ingest_service_server::IngestServiceServer, usage_service_server::UsageServiceServer,
-};
+use drawdown_proto::metering::v1::usage_service_server::UsageServiceServer;
 use drawdown_service::{Context, Server};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    grpc::{Ingest, Usage},
+    grpc::{Ingest, IngestServer, Usage},
     instance::{Instance, Parts, retry::Retry},
     jobs::{self, Worker},
     metrics::Metrics,
@@ -45,7 +43,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let streams = TaskTracker::new();
     let message_bytes_max = config.server.message_bytes_max;
     let ingest = Ingest::new(Arc::clone(&instance), stop.clone(), streams.clone());
-    let ingest = IngestServiceServer::new(ingest).max_decoding_message_size(message_bytes_max);
+    let ingest = IngestServer::new(ingest, message_bytes_max);
     let usage = UsageServiceServer::new(Usage::new(Arc::clone(&instance)))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(usize::MAX);

@@ -1,6 +1,7 @@
 //! Every limit of the service, by name and with its unit; raw options become checked values before a port is bound.
 //!
-//! Memory of an instance is bounded by: streams × (series per stream + responses) + shards × 2 × counters of a
+//! Memory of an instance is bounded by: streams × (2 × series per stream, those of rows with up to 4 KiB each +
+//! events of a frame × 24 bytes + 3 × bytes of a message + responses) + shards × 2 × counters of a
 //! shard + shards at once × the blobs of one batch.
 
 mod cells;

@@ -7,6 +7,10 @@ pub const HELLO_MISSING: &str = "HELLO_MISSING";
 pub const HELLO_REPEATED: &str = "HELLO_REPEATED";
 /// A message carries nothing, or a field that has to be there is not.
 pub const REQUEST_INVALID: &str = "REQUEST_INVALID";
+/// A message's bytes are no single request of the contract.
+pub const MESSAGE_MALFORMED: &str = "MESSAGE_MALFORMED";
+/// A message has more bytes than this instance takes, as sent or when decompressed.
+pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 /// An id is not of the form `prefix_…`.
 pub const ID_MALFORMED: &str = "ID_MALFORMED";
 /// The ledger does not know the producer.

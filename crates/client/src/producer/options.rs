@@ -55,6 +55,8 @@ pub struct ProducerOptions {
     pub sources_max: usize,
     /// Most bytes of frames kept in memory until they are sent; others are read back from the log.
     pub unsent_bytes_max: usize,
+    /// Compress what is sent with zstd: worth it where the network is slower than a processor. The log is not.
+    pub compress: bool,
     /// The first pause before connecting again, in ms; each next one doubles, with jitter.
     pub reconnect_min_ms: u64,
     /// The longest such pause, in ms.
@@ -80,6 +82,7 @@ impl Default for ProducerOptions {
             series_max: 1_000_000,
             sources_max: 4_096,
             unsent_bytes_max: 32 << 20,
+            compress: false,
             reconnect_min_ms: 50,
             reconnect_max_ms: 5_000,
             register_timeout_ms: 30_000,

@@ -20,7 +20,7 @@ use drawdown_types::ProducerId;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, codec::CompressionEncoding};
 
 use super::{
     error::{Fault, LaneStop},
@@ -42,9 +42,10 @@ const DISAGREEMENT_MAX: Duration = Duration::from_secs(5);
 /// Streams in a row on which the same lane, at the same settled position, is stopped for a reason that
 /// can pass, before it is left alone.
 const LANE_ATTEMPTS_MAX: u32 = 5;
-/// Reasons that speak of the service's store, its clock or this stream, and not of the frame.
-const PASSING: [&str; 5] = [
+/// Reasons that speak of the service's store, its clock, this stream or the way there, and not of the frame.
+const PASSING: [&str; 6] = [
     reason::DIVERGED,
+    reason::FRAME_DAMAGED,
     reason::LANE_OUT_OF_SEQUENCE,
     reason::LANE_UNKNOWN,
     reason::RECEIPT_IN_FUTURE,
@@ -170,6 +171,9 @@ impl Sender {
             .try_send(request(wire::ingest_request::Request::Hello(hello)))
             .map_err(|_| End::Lost("the stream ended before it began".to_owned()))?;
         let mut client = metering::ingest(&self.channel);
+        if self.shared.options.compress {
+            client = client.send_compressed(CompressionEncoding::Zstd);
+        }
         let opening = client.ingest(ReceiverStream::new(receiver));
         let mut incoming = tokio::time::timeout(self.channel.deadline(), opening)
             .await
@@ -227,6 +231,7 @@ impl Sender {
             }
             Some(Outgoing::Frame { frame, chain_before, body }) => (frame, chain_before, body),
         };
+        let chain_after = Some(frame.end.chain);
         let body = match body {
             Some(body) => body,
             None => self.read_back(frame, chain_before).await?,
@@ -236,7 +241,7 @@ impl Sender {
             let define = wire::DefineSeries { definitions: definitions.to_vec() };
             outbox.push_back(request(Request::Define(define)));
         }
-        outbox.push_back(request(Request::Frame(wire::LaneFrame { chain_before, body })));
+        outbox.push_back(request(Request::Frame(wire::LaneFrame { chain_before, body, chain_after })));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     aggregate::{EventRules, FlushCounter, RefusedEvents, rules::millis},
     fault::FieldFault,
-    frame::FrameView,
+    frame::{Frame, Part},
     meter::Aggregation,
     reason,
 };
@@ -142,7 +142,7 @@ impl Counters {
     }
 
     /// Adds all events of a frame; `slots` has the slot of each.
-    pub(super) fn add(&mut self, frame: &FrameView<'_>, slots: &[u32], rules: &EventRules) -> Counted {
+    pub(super) fn add(&mut self, frame: &impl Frame, slots: &[u32], rules: &EventRules) -> Counted {
         let mut counted = Counted::default();
         let mut times = Times::new(frame.received_at_ms(), rules);
         let mut slots = slots.iter();
@@ -326,7 +326,7 @@ impl Counted {
 
 impl Refusal {
     /// As answered to the producer.
-    pub(super) fn name(mut self, frame: &FrameView<'_>, rules: &EventRules) -> RefusedEvents {
+    pub(super) fn name(mut self, frame: &impl Frame, rules: &EventRules) -> RefusedEvents {
         let at = self.first_at;
         let mut place: u32 = 0;
         frame.for_each_series(|number| {
@@ -335,46 +335,45 @@ impl Refusal {
             }
             place = place.saturating_add(1);
         });
-        let receipt = frame.received_at_ms();
-        let (column, description) = match self.reason {
-            reason::METER_UNKNOWN => {
-                ("series", format!("is {}, whose meter is not in the catalogue", self.series))
-            }
-            reason::AGGREGATION_UNSUPPORTED => {
-                ("series", format!("is {}, whose meter aggregates in a way not served here", self.series))
-            }
-            reason::DIMENSION_UNKNOWN => {
-                ("series", format!("is {}, which has a dimension that its meter does not allow", self.series))
-            }
-            reason::QUANTITY_TOO_LARGE => {
-                ("quantities", format!("is {}, at most {} is taken", self.quantity, Quantity::EVENT_MAX))
-            }
-            reason::QUANTITY_OVERFLOW => {
-                ("quantities", format!("is {}, with which the sum would pass 64 bits", self.quantity))
-            }
-            reason::EVENT_TIME_IN_FUTURE => (
-                "time_deltas_ms",
-                format!(
-                    "gives {} ms, more than {} s after the receipt at {receipt} ms",
-                    self.time_ms,
-                    rules.future_refused.as_secs()
-                ),
-            ),
-            reason::EVENT_TIME_TOO_OLD => (
-                "time_deltas_ms",
-                format!(
-                    "gives {} ms, more than {} s before the receipt at {receipt} ms",
-                    self.time_ms,
-                    rules.age_refused.as_secs()
-                ),
-            ),
-            _ => ("series", format!("is {}, which can not be counted", self.series)),
-        };
+        let (part, description) =
+            self.describe(&frame.series_text(self.series), frame.received_at_ms(), rules);
         RefusedEvents {
             reason: self.reason,
             count: self.count,
             first_sequence: frame.sequences().start().saturating_add(u64::from(at)),
-            fault: FieldFault::new(format!("{column}[{at}]"), description),
+            fault: FieldFault::new(frame.path(part, at), description),
+        }
+    }
+
+    fn describe(&self, series: &str, receipt: i64, rules: &EventRules) -> (Part, String) {
+        let Self { quantity, time_ms, .. } = self;
+        match self.reason {
+            reason::METER_UNKNOWN => (Part::Series, format!("{series}, whose meter is not in the catalogue")),
+            reason::AGGREGATION_UNSUPPORTED => {
+                (Part::Series, format!("{series}, whose meter aggregates in a way not served here"))
+            }
+            reason::DIMENSION_UNKNOWN => {
+                (Part::Series, format!("{series}, which has a dimension that its meter does not allow"))
+            }
+            reason::QUANTITY_TOO_LARGE => {
+                (Part::Quantity, format!("is {quantity}, at most {} is taken", Quantity::EVENT_MAX))
+            }
+            reason::QUANTITY_OVERFLOW => {
+                (Part::Quantity, format!("is {quantity}, with which the sum would pass 64 bits"))
+            }
+            reason::EVENT_TIME_IN_FUTURE => {
+                let secs = rules.future_refused.as_secs();
+                let text =
+                    format!("gives {time_ms} ms, more than {secs} s after the receipt at {receipt} ms");
+                (Part::Time, text)
+            }
+            reason::EVENT_TIME_TOO_OLD => {
+                let secs = rules.age_refused.as_secs();
+                let text =
+                    format!("gives {time_ms} ms, more than {secs} s before the receipt at {receipt} ms");
+                (Part::Time, text)
+            }
+            _ => (Part::Series, format!("{series}, which can not be counted")),
         }
     }
 }

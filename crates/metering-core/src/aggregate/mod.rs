@@ -28,7 +28,7 @@ use crate::{
     aggregate::count::{Counters, Refusal, Status},
     dictionary::{Dictionary, Tag},
     fault::{FieldFault, FrameFault},
-    frame::FrameView,
+    frame::{Frame, FrameView, Part},
     meter::MeterTable,
     reason,
     series::SeriesKey,
@@ -37,7 +37,7 @@ use crate::{
 
 /// A frame, with what its stream knows of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Incoming<'a> {
+pub struct Incoming<'a, F = FrameView<'a>> {
     /// Whose stream.
     pub producer: ProducerId,
     /// The stream's epoch.
@@ -47,7 +47,7 @@ pub struct Incoming<'a> {
     /// The lane's chain before the frame.
     pub chain_before: u64,
     /// The frame.
-    pub frame: &'a FrameView<'a>,
+    pub frame: &'a F,
     /// The present instant.
     pub now: Timestamp,
 }
@@ -193,7 +193,11 @@ impl Aggregator {
     /// # Errors
     /// `LANE_UNKNOWN`, `FENCED`, `LANE_OUT_OF_SEQUENCE`, `DIVERGED`, `RECEIPT_IN_FUTURE`, `SERIES_CONFLICT`,
     /// `SERIES_TOO_MANY`, `SERIES_UNKNOWN`, `SHARD_MISMATCH`.
-    pub fn add(&mut self, incoming: &Incoming<'_>, dictionary: &mut Dictionary) -> Result<Added, FrameFault> {
+    pub fn add<F: Frame>(
+        &mut self,
+        incoming: &Incoming<'_, F>,
+        dictionary: &mut Dictionary,
+    ) -> Result<Added, FrameFault> {
         let frame = incoming.frame;
         let lane =
             Lane { producer: incoming.producer, map_version: frame.map_version(), shard: frame.shard() };
@@ -257,7 +261,7 @@ impl Aggregator {
     }
 
     /// True where the frame is next; false where its lane is past it.
-    fn extends(&self, lane: &Lane, incoming: &Incoming<'_>) -> Result<bool, FrameFault> {
+    fn extends<F: Frame>(&self, lane: &Lane, incoming: &Incoming<'_, F>) -> Result<bool, FrameFault> {
         let frame = incoming.frame;
         if lane.shard != self.shard || lane.map_version != incoming.map.version {
             return Err(FrameFault::one(
@@ -301,7 +305,7 @@ impl Aggregator {
     fn resolve(
         &mut self,
         map: ShardMap,
-        frame: &FrameView<'_>,
+        frame: &impl Frame,
         dictionary: &mut Dictionary,
     ) -> Result<(), FrameFault> {
         let tag = self.tag(map);
@@ -317,7 +321,7 @@ impl Aggregator {
                     self.resolve_one(map, tag, number, dictionary).unwrap_or_else(|(reason, description)| {
                         let found = faults.entry(reason).or_default();
                         if found.len() < FAULTS_MAX {
-                            found.push(FieldFault::new(format!("series[{place}]"), description));
+                            found.push(FieldFault::new(frame.path(Part::Series, place), description));
                         }
                         0
                     })
@@ -384,7 +388,7 @@ impl Aggregator {
         self.table = self.table.wrapping_add(1);
     }
 
-    fn count(&mut self, frame: &FrameView<'_>) -> Vec<Refusal> {
+    fn count(&mut self, frame: &impl Frame) -> Vec<Refusal> {
         let counted = self.counters.add(frame, &self.scratch, &self.rules);
         self.clamped = self.clamped.saturating_add(u64::from(counted.clamped));
         for refusal in &counted.refused {

@@ -2,60 +2,22 @@
 
 use std::ops::RangeInclusive;
 
-use drawdown_types::Timestamp;
-
 use crate::{
     chain,
     fault::{FieldFault, FrameFault},
-    frame::number,
+    frame::{Definition, Frame, FrameLimits, Part, definition::definitions, header::Header, number},
     reason,
-    series::{SeriesKey, SeriesNumber, SeriesParts},
-    shard::SEQUENCE_MAX,
     wire::{Field, Reader, unzigzag},
 };
-
-/// What one frame may have.
-#[derive(Clone, Copy, Debug)]
-pub struct FrameLimits {
-    /// Most bytes.
-    pub bytes_max: usize,
-    /// Most events.
-    pub events_max: u32,
-}
-
-impl Default for FrameLimits {
-    /// 1 MiB and 65,536 events.
-    fn default() -> Self {
-        Self { bytes_max: 1 << 20, events_max: 1 << 16 }
-    }
-}
-
-/// A series that a frame defines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Definition {
-    /// Its number in the producer's log.
-    pub number: SeriesNumber,
-    /// The series.
-    pub key: SeriesKey,
-}
 
 /// A checked frame over borrowed bytes.
 #[derive(Clone, Debug)]
 pub struct FrameView<'a> {
     body: &'a [u8],
     header: Header,
+    base_time_ms: i64,
     definitions: Vec<Definition>,
     columns: Columns<'a>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Header {
-    map_version: u32,
-    shard: u32,
-    first_sequence: u64,
-    events: u32,
-    received_at_ms: i64,
-    base_time_ms: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +30,7 @@ struct Columns<'a> {
 #[derive(Default)]
 struct Raw<'a> {
     header: Header,
-    has_lane: bool,
+    base_time_ms: i64,
     definitions: Vec<&'a [u8]>,
     columns: Columns<'a>,
 }
@@ -97,7 +59,8 @@ impl<'a> FrameView<'a> {
             return Err(FrameFault::new(reason::FRAME_MALFORMED, faults));
         }
         let definitions = definitions(&raw.definitions)?;
-        Ok(Self { body, header: raw.header, definitions, columns: raw.columns })
+        let Raw { header, base_time_ms, columns, .. } = raw;
+        Ok(Self { body, header, base_time_ms, definitions, columns })
     }
 
     /// The bytes, as hashed and kept.
@@ -127,8 +90,7 @@ impl<'a> FrameView<'a> {
     /// Sequences of its events.
     #[must_use]
     pub fn sequences(&self) -> RangeInclusive<u64> {
-        let first = self.header.first_sequence;
-        first..=first.saturating_add(u64::from(self.header.events)).saturating_sub(1)
+        self.header.sequences()
     }
 
     /// When the events became durable in the producer's log, in ms since the epoch.
@@ -167,7 +129,7 @@ impl<'a> FrameView<'a> {
 
     /// Visits quantity and event time of each event.
     #[inline]
-    pub(crate) fn for_each_measure(&self, visit: impl FnMut(u64, i64)) {
+    fn for_each_measure(&self, visit: impl FnMut(u64, i64)) {
         let Columns { quantities, time_deltas, .. } = self.columns;
         match (quantities.is_empty(), time_deltas.is_empty()) {
             (true, true) => self.walk(Same(1), Same(0), visit),
@@ -179,11 +141,63 @@ impl<'a> FrameView<'a> {
 
     #[inline]
     fn walk(&self, mut quantities: impl Column, mut deltas: impl Column, mut visit: impl FnMut(u64, i64)) {
-        let mut time_ms = self.header.base_time_ms;
+        let mut time_ms = self.base_time_ms;
         for _ in 0..self.header.events {
             time_ms = time_ms.wrapping_add(unzigzag(deltas.next()));
             visit(quantities.next(), time_ms);
         }
+    }
+}
+
+impl Frame for FrameView<'_> {
+    fn map_version(&self) -> u32 {
+        self.map_version()
+    }
+
+    fn shard(&self) -> u32 {
+        self.shard()
+    }
+
+    fn events(&self) -> u32 {
+        self.events()
+    }
+
+    fn sequences(&self) -> RangeInclusive<u64> {
+        self.sequences()
+    }
+
+    fn received_at_ms(&self) -> i64 {
+        self.received_at_ms()
+    }
+
+    fn definitions(&self) -> &[Definition] {
+        self.definitions()
+    }
+
+    fn chain_after(&self, chain_before: u64) -> u64 {
+        self.chain_after(chain_before)
+    }
+
+    #[inline]
+    fn for_each_series(&self, visit: impl FnMut(u32)) {
+        self.for_each_series(visit);
+    }
+
+    #[inline]
+    fn for_each_measure(&self, visit: impl FnMut(u64, i64)) {
+        self.for_each_measure(visit);
+    }
+
+    fn path(&self, part: Part, at: u32) -> String {
+        match part {
+            Part::Series => format!("series[{at}]"),
+            Part::Quantity => format!("quantities[{at}]"),
+            Part::Time => format!("time_deltas_ms[{at}]"),
+        }
+    }
+
+    fn series_text(&self, number: u32) -> String {
+        format!("is {number}")
     }
 }
 
@@ -264,8 +278,7 @@ impl<'a> Raw<'a> {
         let header = &mut self.header;
         match (number, field) {
             (number::FRAME_LANE, Field::Bytes(bytes)) => {
-                self.has_lane = true;
-                read_lane(bytes, header).ok_or_else(|| FieldFault::new("lane", "is no lane"))?;
+                header.read_lane(bytes)?;
             }
             (number::FRAME_FIRST_SEQUENCE, Field::Varint(value)) => header.first_sequence = value,
             (number::FRAME_EVENT_COUNT, Field::Varint(value)) => {
@@ -274,7 +287,7 @@ impl<'a> Raw<'a> {
             }
             (number::FRAME_RECEIVED_AT, Field::Varint(value)) => header.received_at_ms = value.cast_signed(),
             (number::FRAME_DEFINITIONS, Field::Bytes(bytes)) => self.definitions.push(bytes),
-            (number::FRAME_BASE_TIME, Field::Varint(value)) => header.base_time_ms = value.cast_signed(),
+            (number::FRAME_BASE_TIME, Field::Varint(value)) => self.base_time_ms = value.cast_signed(),
             (number::FRAME_SERIES, Field::Bytes(bytes)) => {
                 put_column(&mut self.columns.series, bytes, "series")?;
             }
@@ -296,21 +309,8 @@ impl<'a> Raw<'a> {
     }
 
     fn faults(&self) -> Vec<FieldFault> {
-        let mut faults = Vec::new();
         let header = &self.header;
-        if !self.has_lane {
-            faults.push(FieldFault::new("lane", "is missing"));
-        }
-        let last = header.first_sequence.saturating_add(u64::from(header.events)).saturating_sub(1);
-        if header.first_sequence == 0 || last > SEQUENCE_MAX {
-            faults.push(FieldFault::new(
-                "first_sequence",
-                format!("is {}; sequences run from 1 to {SEQUENCE_MAX}", header.first_sequence),
-            ));
-        }
-        if Timestamp::from_millis(header.received_at_ms).is_err() {
-            faults.push(FieldFault::new("received_at_unix_ms", "is outside the years 0001 to 9999"));
-        }
+        let mut faults = header.faults();
         let Columns { series, quantities, time_deltas } = self.columns;
         check_column("series", series, header.events, u64::from(u32::MAX), &mut faults);
         if !quantities.is_empty() {
@@ -344,21 +344,6 @@ fn put_column<'a>(column: &mut &'a [u8], bytes: &'a [u8], field: &str) -> Result
     Ok(())
 }
 
-fn read_lane(bytes: &[u8], header: &mut Header) -> Option<()> {
-    let mut reader = Reader::new(bytes);
-    while !reader.is_empty() {
-        match reader.field()? {
-            (number::LANE_MAP_VERSION, Field::Varint(value)) => {
-                header.map_version = u32::try_from(value).ok()?;
-            }
-            (number::LANE_SHARD, Field::Varint(value)) => header.shard = u32::try_from(value).ok()?,
-            (number::LANE_MAP_VERSION | number::LANE_SHARD, _) => return None,
-            _ => {}
-        }
-    }
-    Some(())
-}
-
 /// Afterwards the column holds exactly `events` varints of at most `max`.
 fn check_column(field: &str, column: &[u8], events: u32, max: u64, faults: &mut Vec<FieldFault>) {
     // The bytes that end a varint; compiles to vector instructions.
@@ -386,75 +371,4 @@ fn has_long(column: &[u8]) -> bool {
     let shifted = |by: usize| column.get(by..).unwrap_or_default();
     let runs = column.iter().zip(shifted(1)).zip(shifted(2).iter().zip(shifted(3)));
     runs.fold(0, |all, ((a, b), (c, d))| all | (a & b & c & d)) >= 0x80
-}
-
-fn definitions(raw: &[&[u8]]) -> Result<Vec<Definition>, FrameFault> {
-    let mut definitions = Vec::with_capacity(raw.len());
-    let mut faults = Vec::new();
-    for (at, bytes) in raw.iter().enumerate() {
-        match definition(bytes, &format!("definitions[{at}]")) {
-            Ok(definition) => definitions.push(definition),
-            Err(found) => faults.extend(found),
-        }
-    }
-    if faults.is_empty() { Ok(definitions) } else { Err(FrameFault::new(reason::SERIES_INVALID, faults)) }
-}
-
-fn definition(bytes: &[u8], path: &str) -> Result<Definition, Vec<FieldFault>> {
-    let malformed = || vec![FieldFault::new(path, "is no definition of a series")];
-    let mut series = SeriesParts::default();
-    let mut number: u64 = 0;
-    let mut reader = Reader::new(bytes);
-    while !reader.is_empty() {
-        match reader.field().ok_or_else(malformed)? {
-            (number::DEFINITION_NUMBER, Field::Varint(value)) => number = value,
-            (number::DEFINITION_SERIES, Field::Bytes(bytes)) => {
-                read_series(bytes, &mut series).ok_or_else(malformed)?;
-            }
-            (number::DEFINITION_NUMBER | number::DEFINITION_SERIES, _) => return Err(malformed()),
-            _ => {}
-        }
-    }
-    let mut faults = Vec::new();
-    let number = u32::try_from(number).ok().and_then(SeriesNumber::new);
-    if number.is_none() {
-        faults.push(FieldFault::new(format!("{path}.number"), format!("is not between 1 and {}", u32::MAX)));
-    }
-    match SeriesKey::from_parts(&series, &format!("{path}.series")) {
-        Ok(key) => number.map(|number| Definition { number, key }).ok_or(faults),
-        Err(found) => {
-            faults.extend(found);
-            Err(faults)
-        }
-    }
-}
-
-fn read_series<'a>(bytes: &'a [u8], parts: &mut SeriesParts<'a>) -> Option<()> {
-    let mut reader = Reader::new(bytes);
-    while !reader.is_empty() {
-        match reader.field()? {
-            (number::SERIES_CLIENT_ID, Field::Bytes(bytes)) => parts.client_id = bytes,
-            (number::SERIES_METER, Field::Bytes(bytes)) => parts.meter = bytes,
-            (number::SERIES_OUTCOME, Field::Varint(value)) => parts.outcome = value,
-            (number::SERIES_DIMENSIONS, Field::Bytes(bytes)) => parts.dimensions.push(read_dimension(bytes)?),
-            (number::SERIES_HOLD_ID, Field::Bytes(bytes)) => parts.hold_id = bytes,
-            (number::SERIES_CLIENT_ID..=number::SERIES_HOLD_ID, _) => return None,
-            _ => {}
-        }
-    }
-    Some(())
-}
-
-fn read_dimension(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (mut name, mut value) = (&[][..], &[][..]);
-    let mut reader = Reader::new(bytes);
-    while !reader.is_empty() {
-        match reader.field()? {
-            (number::DIMENSION_NAME, Field::Bytes(bytes)) => name = bytes,
-            (number::DIMENSION_VALUE, Field::Bytes(bytes)) => value = bytes,
-            (number::DIMENSION_NAME | number::DIMENSION_VALUE, _) => return None,
-            _ => {}
-        }
-    }
-    Some((name, value))
 }

@@ -15,4 +15,6 @@ mod path;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]
+mod rows;
+#[cfg(test)]
 mod setup;

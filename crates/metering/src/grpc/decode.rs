@@ -1,12 +1,6 @@
 //! Messages to checked values. Everything that is wrong with a message is named at once.
 
-use drawdown_metering_core::{
-    fault::{FieldFault, FrameFault},
-    frame::Definition,
-    reason as lane_reason,
-    series::{SeriesKey, SeriesNumber, SeriesParts},
-    shard::{Lane, ShardMap},
-};
+use drawdown_metering_core::shard::{Lane, ShardMap};
 use drawdown_proto::metering::v1 as wire;
 use drawdown_service::{Refusal, Violations};
 use drawdown_types::ProducerId;
@@ -71,47 +65,6 @@ pub(super) fn map_of(version: u32, shard: u32, config: &Config) -> Result<ShardM
         Some(_) => {}
     }
     violations.finish(reason::MAP_VERSION_UNKNOWN, map)
-}
-
-/// Definitions that a stream repeats.
-pub(super) fn definitions(define: &wire::DefineSeries) -> Result<Vec<Definition>, FrameFault> {
-    let mut faults = Vec::new();
-    let mut definitions = Vec::with_capacity(define.definitions.len());
-    for (at, definition) in define.definitions.iter().enumerate() {
-        let path = format!("definitions[{at}]");
-        let number = SeriesNumber::new(definition.number);
-        if number.is_none() {
-            faults.push(FieldFault::new(format!("{path}.number"), "is 0; numbers begin at 1"));
-        }
-        let key = match &definition.series {
-            None => {
-                faults.push(FieldFault::new(format!("{path}.series"), "must be set"));
-                None
-            }
-            Some(series) => {
-                series_key(series, &format!("{path}.series")).map_err(|found| faults.extend(found)).ok()
-            }
-        };
-        definitions.extend(number.zip(key).map(|(number, key)| Definition { number, key }));
-    }
-    if faults.is_empty() {
-        Ok(definitions)
-    } else {
-        Err(FrameFault::new(lane_reason::SERIES_INVALID, faults))
-    }
-}
-
-fn series_key(series: &wire::Series, path: &str) -> Result<SeriesKey, Vec<FieldFault>> {
-    let dimensions = series.dimensions.iter().map(|d| (d.name.as_bytes(), d.value.as_bytes())).collect();
-    let parts = SeriesParts {
-        client_id: series.client_id.as_bytes(),
-        meter: series.meter.as_bytes(),
-        // A negative number is no outcome either.
-        outcome: u64::try_from(series.outcome).unwrap_or(u64::MAX),
-        dimensions,
-        hold_id: series.hold_id.as_bytes(),
-    };
-    SeriesKey::from_parts(&parts, path)
 }
 
 /// The lane that a frame names which can not be read as a whole: its first field.

@@ -3,18 +3,15 @@
 use std::sync::Arc;
 
 use drawdown_metering_core::shard::{Lane, Position};
-use drawdown_proto::{
-    ledger::v1::LaneState,
-    metering::v1::{self as wire, ingest_service_server::IngestService},
-};
+use drawdown_proto::{ledger::v1::LaneState, metering::v1 as wire};
 use drawdown_service::{Code, Refusal, refusal};
 use drawdown_types::ProducerId;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
-use super::{decode, encode, stream};
+use super::{codec::Message, decode, encode, stream};
 use crate::{instance::Instance, reason};
 
 /// The service.
@@ -61,13 +58,14 @@ fn opening_failed(status: Status) -> Status {
     }
 }
 
-#[tonic::async_trait]
-impl IngestService for Ingest {
-    async fn open_producer(
+/// What a stream is answered.
+pub(super) type Answers = ReceiverStream<Result<wire::IngestResponse, Status>>;
+
+impl Ingest {
+    pub(super) async fn open_producer(
         &self,
-        request: Request<wire::OpenProducerRequest>,
-    ) -> Result<Response<wire::OpenProducerResponse>, Status> {
-        let request = request.into_inner();
+        request: wire::OpenProducerRequest,
+    ) -> Result<wire::OpenProducerResponse, Status> {
         let producer = decode::producer(&request.producer_id)?;
         let opened = self
             .instance
@@ -78,21 +76,16 @@ impl IngestService for Ingest {
         let settled = opened.lanes.iter().map(|state| settled(producer, state)).collect();
         let settled = self.instance.cells.told(settled).await.map_err(refusal::unavailable)?;
         let map = self.instance.config.current_map();
-        Ok(Response::new(wire::OpenProducerResponse {
+        Ok(wire::OpenProducerResponse {
             epoch: opened.epoch,
             map_version: map.map_or(0, |map| map.version),
             shard_count: map.map_or(0, |map| map.shard_count.get()),
             settled: settled.iter().map(|(lane, at)| encode::position(lane, *at)).collect(),
             limits: Some(self.limits()),
-        }))
+        })
     }
 
-    type IngestStream = ReceiverStream<Result<wire::IngestResponse, Status>>;
-
-    async fn ingest(
-        &self,
-        request: Request<Streaming<wire::IngestRequest>>,
-    ) -> Result<Response<Self::IngestStream>, Status> {
+    pub(super) fn ingest(&self, requests: Streaming<Message>) -> Result<Answers, Status> {
         let unavailable = || {
             let message = "this instance has as many streams as it takes";
             Refusal::new(Code::ResourceExhausted, reason::STREAMS_EXHAUSTED, message)
@@ -100,14 +93,8 @@ impl IngestService for Ingest {
         };
         let permit = Arc::clone(&self.instance.streams).try_acquire_owned().map_err(|_| unavailable())?;
         let (answers, receiver) = mpsc::channel(self.instance.config.ingest.responses_max.get());
-        let serving = stream::serve(
-            Arc::clone(&self.instance),
-            request.into_inner(),
-            answers,
-            self.stop.clone(),
-            permit,
-        );
+        let serving = stream::serve(Arc::clone(&self.instance), requests, answers, self.stop.clone(), permit);
         self.tasks.spawn(serving);
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(ReceiverStream::new(receiver))
     }
 }

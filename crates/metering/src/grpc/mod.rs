@@ -1,10 +1,13 @@
 //! The wire, nothing else: messages become checked values, values become messages, refusals become statuses.
 
+mod codec;
 mod decode;
 mod encode;
 mod ingest;
+mod server;
 mod stream;
 mod usage;
 
 pub(crate) use ingest::Ingest;
+pub(crate) use server::IngestServer;
 pub(crate) use usage::Usage;

@@ -18,7 +18,7 @@ use drawdown_metering_core::{
     cells::LEADING,
     dictionary::Dictionary,
     fault::FrameFault,
-    frame::{Definition, FrameView},
+    frame::{Definition, Frame, FrameView, RowBook, RowFrame, read_definitions},
     reason as lane_reason,
     shard::{Lane, Position},
 };
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{
+    codec::{self, Form, LaneFrame, Message},
     decode::{self, Hello},
     encode,
 };
@@ -68,7 +69,7 @@ impl From<Status> for End {
 /// Serves a stream until it ends. `permit` is given back then.
 pub(super) async fn serve(
     instance: Arc<Instance>,
-    mut inbound: Streaming<wire::IngestRequest>,
+    mut inbound: Streaming<Message>,
     answers: Answers,
     stop: CancellationToken,
     permit: OwnedSemaphorePermit,
@@ -148,14 +149,16 @@ impl Writer {
 
 async fn read(
     instance: &Arc<Instance>,
-    inbound: &mut Streaming<wire::IngestRequest>,
+    inbound: &mut Streaming<Message>,
     answers: &Answers,
     outbox: &Arc<Outbox>,
     place: &mut Option<Reader>,
 ) -> End {
+    let message_bytes_max = instance.config.server.message_bytes_max;
+    let refused = |status| codec::refused(status, message_bytes_max);
     let result = async {
-        let Some(first) = inbound.message().await? else { return Ok(()) };
-        let Some(Request::Hello(hello)) = first.request else {
+        let Some(first) = inbound.message().await.map_err(refused)? else { return Ok(()) };
+        let Message::Request(Request::Hello(hello)) = first else {
             let message = "the first message of a stream is a hello";
             return Err(Refusal::new(Code::InvalidArgument, reason::HELLO_MISSING, message)
                 .violation("hello", "must be the first message")
@@ -164,7 +167,7 @@ async fn read(
         let hello = decode::hello(&hello)?;
         admit(instance, hello).await?;
         let reader = place.insert(Reader::new(Arc::clone(instance), hello, Arc::clone(outbox)));
-        while let Some(message) = inbound.message().await? {
+        while let Some(message) = inbound.message().await.map_err(refused)? {
             reader.take(message, answers).await?;
         }
         Ok::<(), End>(())
@@ -203,6 +206,8 @@ struct Reader {
     hello: Hello,
     sender: Sender,
     dictionary: Dictionary,
+    /// Series of row frames, which have numbers of their own.
+    rows: RowBook,
     /// Lanes that it asked for; those that stopped stay in here, so that their late frames are no fault.
     asked: HashSet<Lane>,
 }
@@ -210,8 +215,9 @@ struct Reader {
 impl Reader {
     fn new(instance: Arc<Instance>, hello: Hello, outbox: Arc<Outbox>) -> Self {
         let sender = Sender { stream: instance.next_stream(), epoch: hello.epoch, outbox };
-        let dictionary = Dictionary::new(instance.config.ingest.series_per_stream_max.get_u32());
-        Self { instance, hello, sender, dictionary, asked: HashSet::new() }
+        let series_max = instance.config.ingest.series_per_stream_max.get_u32();
+        let (dictionary, rows) = (Dictionary::new(series_max), RowBook::new(series_max));
+        Self { instance, hello, sender, dictionary, rows, asked: HashSet::new() }
     }
 
     /// Waits until everything that was taken from this stream is acknowledged.
@@ -231,20 +237,27 @@ impl Reader {
         }
     }
 
-    async fn take(&mut self, message: wire::IngestRequest, answers: &Answers) -> Result<(), End> {
-        match message.request {
-            Some(Request::Frame(frame)) => self.frame(frame, answers).await,
-            Some(Request::Attach(ask)) => self.attach(&ask),
-            Some(Request::Define(define)) => {
-                let definitions = decode::definitions(&define).map_err(encode::refusal)?;
+    async fn take(&mut self, message: Message, answers: &Answers) -> Result<(), End> {
+        match message {
+            Message::Frame(frame) if !frame.is_intact() => {
+                let text = "is not the one that was sent: the chain after it is another one";
+                self.unreadable(&frame.body, FrameFault::one(lane_reason::FRAME_DAMAGED, "chain_after", text))
+            }
+            Message::Frame(frame) => match frame.form {
+                Form::Columns => self.columns(frame, answers).await,
+                Form::Rows => self.rows(frame, answers).await,
+            },
+            Message::Request(Request::Attach(ask)) => self.attach(&ask),
+            Message::Define(define) => {
+                let definitions = read_definitions(&define).map_err(encode::refusal)?;
                 self.learn(&definitions).await?;
                 Ok(self.dictionary.define(&definitions).map_err(encode::refusal)?)
             }
-            Some(Request::Hello(_)) => {
+            Message::Request(Request::Hello(_)) => {
                 let message = "a stream says hello once";
                 Err(Refusal::new(Code::InvalidArgument, reason::HELLO_REPEATED, message).into())
             }
-            None => {
+            Message::Request(Request::Define(_) | Request::Frame(_) | Request::Rows(_)) | Message::Empty => {
                 let message = "a message carries nothing that this version knows";
                 Err(Refusal::new(Code::InvalidArgument, reason::REQUEST_INVALID, message)
                     .violation("request", "must be set")
@@ -288,12 +301,35 @@ impl Reader {
         Ok(())
     }
 
-    async fn frame(&mut self, frame: wire::LaneFrame, answers: &Answers) -> Result<(), End> {
-        let instance = Arc::clone(&self.instance);
-        let view = match FrameView::parse(&frame.body, &instance.config.ingest.frames()) {
+    async fn columns(&mut self, frame: LaneFrame, answers: &Answers) -> Result<(), End> {
+        let view = match FrameView::parse(&frame.body, &self.instance.config.ingest.frames()) {
             Ok(view) => view,
             Err(fault) => return self.unreadable(&frame.body, fault),
         };
+        let mut dictionary = std::mem::replace(&mut self.dictionary, Dictionary::new(0));
+        let taken = self.frame(frame.chain_before, &view, &mut dictionary, answers).await;
+        self.dictionary = dictionary;
+        taken
+    }
+
+    async fn rows(&mut self, frame: LaneFrame, answers: &Answers) -> Result<(), End> {
+        let mut book = std::mem::replace(&mut self.rows, RowBook::new(0));
+        let taken = match book.read(&frame.body, &self.instance.config.ingest.frames()) {
+            Ok(RowFrame { view, series }) => self.frame(frame.chain_before, &view, series, answers).await,
+            Err(fault) => self.unreadable(&frame.body, fault),
+        };
+        self.rows = book;
+        taken
+    }
+
+    async fn frame<F: Frame + Sync>(
+        &mut self,
+        chain_before: u64,
+        view: &F,
+        dictionary: &mut Dictionary,
+        answers: &Answers,
+    ) -> Result<(), End> {
+        let instance = Arc::clone(&self.instance);
         let map = decode::map_of(view.map_version(), view.shard(), &instance.config)?;
         let lane =
             Lane { producer: self.hello.producer, map_version: view.map_version(), shard: view.shard() };
@@ -303,11 +339,11 @@ impl Reader {
             producer: self.hello.producer,
             epoch: self.hello.epoch,
             map,
-            chain_before: frame.chain_before,
-            frame: &view,
+            chain_before,
+            frame: view,
             now: instance.clock.now(),
         };
-        let refused = match self.offer(shard, &incoming).await {
+        let refused = match self.offer(shard, &incoming, dictionary).await {
             Offer::Counted(refused) => {
                 instance.metrics.frame(FrameOutcome::Counted);
                 instance.wake_flusher();
@@ -315,7 +351,7 @@ impl Reader {
             }
             Offer::Duplicate => {
                 instance.metrics.frame(FrameOutcome::Duplicate);
-                return self.keep_definitions(lane, &view);
+                return self.keep_definitions(lane, view, dictionary);
             }
             Offer::NotSeated if !self.asked.contains(&lane) => {
                 let fault =
@@ -326,7 +362,7 @@ impl Reader {
             }
             Offer::Overtaken | Offer::NotSeated | Offer::Full => {
                 instance.metrics.frame(FrameOutcome::Overtaken);
-                return self.keep_definitions(lane, &view);
+                return self.keep_definitions(lane, view, dictionary);
             }
             Offer::Fault(fault, settled) => {
                 self.fault(lane, fault, settled);
@@ -340,17 +376,27 @@ impl Reader {
     }
 
     /// Offers a frame until its shard has room for it.
-    async fn offer(&mut self, shard: &Shard, incoming: &Incoming<'_>) -> Offer {
+    async fn offer<F: Frame>(
+        &self,
+        shard: &Shard,
+        incoming: &Incoming<'_, F>,
+        dictionary: &mut Dictionary,
+    ) -> Offer {
         loop {
-            match shard.offer(self.sender.stream, incoming, &mut self.dictionary) {
+            match shard.offer(self.sender.stream, incoming, dictionary) {
                 Offer::Full => self.instance.wait_for_room(shard).await,
                 offer => return offer,
             }
         }
     }
 
-    fn keep_definitions(&mut self, lane: Lane, view: &FrameView<'_>) -> Result<(), End> {
-        if let Err(fault) = self.dictionary.define(view.definitions()) {
+    fn keep_definitions(
+        &self,
+        lane: Lane,
+        view: &impl Frame,
+        dictionary: &mut Dictionary,
+    ) -> Result<(), End> {
+        if let Err(fault) = dictionary.define(view.definitions()) {
             let settled = self.unseat(&lane);
             self.fault(lane, fault, settled);
         }

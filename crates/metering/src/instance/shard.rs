@@ -20,6 +20,7 @@ use drawdown_metering_core::{
     blob::NameBook,
     dictionary::Dictionary,
     fault::FrameFault,
+    frame::Frame,
     look::{Cursor, Head},
     meter::MeterTable,
     reason as lane_reason,
@@ -181,7 +182,12 @@ impl Shard {
     }
 
     /// Adds a frame of a stream to the aggregate.
-    pub(crate) fn offer(&self, stream: u64, incoming: &Incoming<'_>, dictionary: &mut Dictionary) -> Offer {
+    pub(crate) fn offer<F: Frame>(
+        &self,
+        stream: u64,
+        incoming: &Incoming<'_, F>,
+        dictionary: &mut Dictionary,
+    ) -> Offer {
         let frame = incoming.frame;
         let lane =
             Lane { producer: incoming.producer, map_version: frame.map_version(), shard: frame.shard() };

@@ -1,6 +1,6 @@
 //! Each wrong input gets its own reason and fields, and loses nothing that was valid beside it.
 
-use drawdown_metering_core::{frame::FrameBuilder, series::SeriesNumber, shard::Position};
+use drawdown_metering_core::{chain, frame::FrameBuilder, series::SeriesNumber, shard::Position};
 use drawdown_proto::metering::v1::{
     self as wire, GetLiveUsageRequest, ingest_request::Request, usage_service_client::UsageServiceClient,
 };
@@ -126,7 +126,9 @@ fn last<'a>(log: &'a mut Log, client: &str) -> &'a mut Frame {
 const FRAMES: [(&str, &[&str], Spoil); 9] = [
     ("FRAME_MALFORMED", &["series"], |log, client| {
         log.append(client, "web.call", &[1]);
-        last(log, client).body.truncate(10);
+        let frame = last(log, client);
+        frame.body.truncate(10);
+        frame.chain_again();
     }),
     ("FRAME_EMPTY", &["event_count"], |log, client| {
         append(log, client, |_, _| {});
@@ -161,7 +163,9 @@ const FRAMES: [(&str, &[&str], Spoil); 9] = [
     }),
     ("DIVERGED", &["chain_before"], |log, client| {
         log.append(client, "web.call", &[1]);
-        last(log, client).before ^= 1;
+        let frame = last(log, client);
+        frame.before ^= 1;
+        frame.chain_again();
     }),
     ("RECEIPT_IN_FUTURE", &["received_at_unix_ms"], |log, client| {
         let number = log.number(&key(client, "web.call"));
@@ -170,8 +174,9 @@ const FRAMES: [(&str, &[&str], Spoil); 9] = [
         builder.push(number, 1, now().as_millis());
         let before = log.end(&lane);
         let body = builder.finish(lane, before.sequence + 1, now().as_millis() + 25 * 3_600_000);
-        let end = Position { sequence: before.sequence + 1, chain: 7 };
-        let frame = Frame { first: before.sequence + 1, before: before.chain, end, body };
+        let chain = chain::next(before.chain, &body);
+        let end = Position { sequence: before.sequence + 1, chain };
+        let frame = Frame { first: before.sequence + 1, before: before.chain, end, body, rows: false };
         log.lanes.get_mut(&lane).unwrap().push(frame);
     }),
 ];

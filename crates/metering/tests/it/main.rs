@@ -12,3 +12,5 @@ mod paths;
 mod producer;
 mod proxy;
 mod rig;
+mod wire_faults;
+mod wire_forms;

@@ -17,9 +17,16 @@ use drawdown_proto::metering::v1::{
     ingest_service_client::IngestServiceClient,
 };
 use drawdown_types::{ClientId, MeterSlug, ProducerId};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{
+    Status, Streaming,
+    body::Body,
+    client::GrpcService,
+    codegen::{Bytes, StdError},
+    transport::Channel,
+};
 
 use crate::{
     gate::Sums,
@@ -32,6 +39,25 @@ pub(crate) struct Frame {
     pub(crate) before: u64,
     pub(crate) end: Position,
     pub(crate) body: Vec<u8>,
+    /// The body is a frame of rows.
+    pub(crate) rows: bool,
+}
+
+impl Frame {
+    /// As a log would have it that had this frame from the beginning.
+    pub(crate) fn chain_again(&mut self) {
+        self.end.chain = chain::next(self.before, &self.body);
+    }
+
+    pub(crate) fn to_wire(&self) -> wire::IngestRequest {
+        let (chain_before, chain_after) = (self.before, Some(self.end.chain));
+        request(if self.rows {
+            let frame = wire::RowFrame::decode(self.body.as_slice()).ok();
+            Request::Rows(wire::LaneRows { chain_before, frame, chain_after })
+        } else {
+            Request::Frame(wire::LaneFrame { chain_before, body: self.body.clone().into(), chain_after })
+        })
+    }
 }
 
 /// A log, and what it should come to.
@@ -91,6 +117,32 @@ impl Log {
         }
         let lane = self.lane_of(client);
         self.append_built(lane, &mut builder);
+        self.count(client, meter, quantities);
+    }
+
+    /// The same as a frame of rows.
+    pub(crate) fn append_rows(&mut self, client: &str, meter: &str, quantities: &[u64]) {
+        let row = |quantity: &u64| wire::UsageRow {
+            series: Some(wire::Series {
+                client_id: client.to_owned(),
+                meter: meter.to_owned(),
+                ..wire::Series::default()
+            }),
+            quantity: *quantity,
+            time_unix_ms: now().as_millis(),
+        };
+        let lane = self.lane_of(client);
+        let frame = wire::RowFrame {
+            lane: Some(lane_to_wire(lane)),
+            first_sequence: self.end(&lane).sequence + 1,
+            received_at_unix_ms: now().as_millis(),
+            rows: quantities.iter().map(row).collect(),
+        };
+        self.append_body(lane, quantities.len(), frame.encode_to_vec(), true);
+        self.count(client, meter, quantities);
+    }
+
+    fn count(&mut self, client: &str, meter: &str, quantities: &[u64]) {
         let sum = self.sums.entry((client.to_owned(), meter.to_owned(), false)).or_default();
         sum.0 += u64::try_from(quantities.len()).unwrap();
         sum.1 += if meter == "web.call" {
@@ -101,13 +153,17 @@ impl Log {
     }
 
     pub(crate) fn append_built(&mut self, lane: Lane, builder: &mut FrameBuilder) {
+        let events = usize::try_from(builder.events()).unwrap();
+        let body = builder.finish(lane, self.end(&lane).sequence + 1, now().as_millis());
+        self.append_body(lane, events, body, false);
+    }
+
+    fn append_body(&mut self, lane: Lane, events: usize, body: Vec<u8>, rows: bool) {
         let frames = self.lanes.entry(lane).or_default();
         let before = frames.last().map_or(Position::START, |frame| frame.end);
-        let first = before.sequence + 1;
-        let events = u64::from(builder.events());
-        let body = builder.finish(lane, first, now().as_millis());
-        let end = Position { sequence: before.sequence + events, chain: chain::next(before.chain, &body) };
-        frames.push(Frame { first, before: before.chain, end, body });
+        let sequence = before.sequence + u64::try_from(events).unwrap();
+        let end = Position { sequence, chain: chain::next(before.chain, &body) };
+        frames.push(Frame { first: before.sequence + 1, before: before.chain, end, body, rows });
     }
 
     /// Many clients and frames; the same for the same seed.
@@ -118,6 +174,11 @@ impl Log {
             let quantities: Vec<u64> = (0..=frame % 5).map(|event| frame * 31 + event * 7 + seed).collect();
             self.append(&client, meter, &quantities);
         }
+    }
+
+    /// All definitions, as a stream repeats them.
+    pub(crate) fn define(&self) -> wire::IngestRequest {
+        request(Request::Define(wire::DefineSeries { definitions: self.definitions.clone() }))
     }
 
     pub(crate) fn end(&self, lane: &Lane) -> Position {
@@ -185,12 +246,26 @@ fn position(log: &Log, at: Option<wire::LanePosition>) -> (Lane, Position) {
 impl<'a> Session<'a> {
     /// Says hello, repeats all definitions and attaches all lanes.
     pub(crate) async fn begin(log: &'a Log, address: SocketAddr, epoch: u64) -> Result<Self, Status> {
+        Self::begin_with(log, connect(address).await, epoch).await
+    }
+
+    /// The same over a client that does something to the messages.
+    pub(crate) async fn begin_with<T>(
+        log: &'a Log,
+        mut client: IngestServiceClient<T>,
+        epoch: u64,
+    ) -> Result<Self, Status>
+    where
+        T: GrpcService<Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: http_body::Body<Data = Bytes> + Send + 'static,
+        <T::ResponseBody as http_body::Body>::Error: Into<StdError> + Send,
+    {
         let (requests, receiver) = mpsc::channel(100_000);
         let session_requests = requests.clone();
         let hello = wire::Hello { producer_id: log.producer.to_string(), epoch };
-        let define = wire::DefineSeries { definitions: log.definitions.clone() };
-        for first in [Request::Hello(hello), Request::Define(define)] {
-            requests.send(request(first)).await.unwrap();
+        for first in [request(Request::Hello(hello)), log.define()] {
+            requests.send(first).await.unwrap();
         }
         for lane in log.lanes.keys() {
             let attach = wire::AttachLane {
@@ -200,7 +275,7 @@ impl<'a> Session<'a> {
             };
             requests.send(request(Request::Attach(attach))).await.unwrap();
         }
-        let inbound = connect(address).await.ingest(ReceiverStream::new(receiver)).await?.into_inner();
+        let inbound = client.ingest(ReceiverStream::new(receiver)).await?.into_inner();
         Ok(Self {
             log,
             requests: session_requests,
@@ -213,8 +288,7 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) async fn send(&self, frame: &Frame) {
-        let frame = wire::LaneFrame { chain_before: frame.before, body: frame.body.clone().into() };
-        let _ = self.requests.send(request(Request::Frame(frame))).await;
+        let _ = self.requests.send(frame.to_wire()).await;
     }
 
     async fn send_from(&self, lane: Lane, applied: Position) {

@@ -86,6 +86,8 @@ pub(super) struct State {
     pub(super) settle_by_itself: bool,
     pub(super) frames_received: u64,
     pub(super) lanes_seen: Vec<LaneKey>,
+    /// How the messages of the last stream were compressed.
+    pub(super) encoding: Option<String>,
     lanes: BTreeMap<LaneKey, Lane>,
 }
 
@@ -119,13 +121,17 @@ impl Fake {
             settle_by_itself: true,
             frames_received: 0,
             lanes_seen: Vec::new(),
+            encoding: None,
             lanes: BTreeMap::new(),
         };
         let state = Arc::new(Mutex::new(state));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let server = tonic::transport::Server::builder()
-            .add_service(IngestServiceServer::new(Service(Arc::clone(&state))))
+            .add_service(
+                IngestServiceServer::new(Service(Arc::clone(&state)))
+                    .accept_compressed(tonic::codec::CompressionEncoding::Zstd),
+            )
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         Self { state, channel: connect(&ChannelOptions::to(endpoint)).unwrap() }
@@ -221,6 +227,7 @@ impl Conversation {
                 Told::new()
             }
             Ask::Frame(frame) => self.frame(&frame, &mut state),
+            Ask::Rows(rows) => panic!("this producer sends columns: {rows:?}"),
         }
     }
 
@@ -399,6 +406,8 @@ impl IngestService for Service {
         &self,
         request: Request<Streaming<wire::IngestRequest>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
+        let encoding = request.metadata().get("grpc-encoding");
+        self.0.lock().unwrap().encoding = encoding.map(|name| name.to_str().unwrap().to_owned());
         let mut asks = request.into_inner();
         let (tell, told) = mpsc::channel(4);
         let mut conversation = Conversation {

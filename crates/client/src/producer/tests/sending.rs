@@ -47,6 +47,20 @@ async fn every_event_is_settled_once() {
     assert_eq!(fake.settled(), sums);
 }
 
+#[tokio::test]
+async fn compressed_messages_are_settled_like_others() {
+    for (compress, encoding) in [(true, Some("zstd")), (false, None)] {
+        let (id, dir) = (ProducerId::generate(), scratch());
+        let fake = Fake::start(id).await;
+        let options = ProducerOptions { compress, ..options(dir.path(), id) };
+        let producer = open(options, &fake).await;
+        let mut sums = Counts::new();
+        append(&producer, 1_000, &mut sums).await;
+        producer.await_settled().await.unwrap();
+        assert_eq!((fake.settled(), fake.state().encoding.as_deref()), (sums, encoding));
+    }
+}
+
 fn faults() -> impl Strategy<Value = Vec<Fault>> {
     let fault = prop_oneof![
         Just(Fault::Break),
