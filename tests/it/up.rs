@@ -1,20 +1,16 @@
 //! `drawdown up` and the operator's commands, as a person would type them.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use drawdown_tests::{
-    process::{Program, drawdown_binary, wait_until},
+    process::wait_until,
     scrape,
+    up::{UP_LIMIT, Up, text},
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
-const UP_LIMIT: Duration = Duration::from_secs(60);
 const RULES: &str = "[[rule]]\npath_prefix = \"/tiles\"\nclient_id = \"CLIENT\"\nmeter = \"tile\"\n";
 const LINES: &str = concat!(
     "{\"time\":\"NOW\",\"method\":\"GET\",\"path\":\"/tiles/1\",\"status\":200,\"bytes\":10}\n",
@@ -23,57 +19,6 @@ const LINES: &str = concat!(
     "{\"time\":\"NOW\",\"method\":\"GET\",\"path\":\"/health\",\"status\":200,\"bytes\":2}\n",
     "{\"time\":\"NOW\",\"method\":\n",
 );
-
-struct Up {
-    program: Program,
-    addresses: PathBuf,
-}
-
-impl Up {
-    async fn start(dir: &Path) -> Result<Self> {
-        Self::start_with(dir, &[]).await
-    }
-
-    /// With settings of its own, by the environment.
-    async fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
-        let addresses = dir.join("addresses.json");
-        if addresses.exists() {
-            std::fs::remove_file(&addresses)?;
-        }
-        let mut command = Command::new(drawdown_binary()?);
-        command.arg("up").arg("--free-ports").arg("--data-dir").arg(dir.join("data"));
-        command.arg("--addresses-file").arg(&addresses).env_remove("DRAWDOWN_CONFIG");
-        command.envs(settings.iter().copied());
-        let program = Program::start("up", command, dir)?;
-        let up = Self { program, addresses };
-        let written = wait_until("addresses", UP_LIMIT, || async { Ok(up.addresses.is_file()) }).await;
-        written.with_context(|| up.program.log_tail())?;
-        Ok(up)
-    }
-
-    fn cli(&self, arguments: &[&str]) -> Result<std::process::Output> {
-        let mut command = Command::new(drawdown_binary()?);
-        command.args(arguments).env("DRAWDOWN_ADDRESSES_FILE", &self.addresses);
-        command.output().with_context(|| format!("{arguments:?}"))
-    }
-
-    fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let output = self.cli(&[arguments, &["--json"]].concat())?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{arguments:?} ended with {}: {errors}", output.status);
-        serde_json::from_slice(&output.stdout).with_context(|| format!("{arguments:?}"))
-    }
-
-    async fn stop(mut self) -> Result<()> {
-        let status = self.program.stop().await?;
-        ensure!(status.success(), "up ended with {status}; {}", self.program.log_tail());
-        Ok(())
-    }
-}
-
-fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
-    value.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer} in {value}"))
-}
 
 /// A platform, and the arguments of a replay of its log.
 struct Platform {
@@ -207,7 +152,7 @@ async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart()
     let earlier = up.json(&["balance", &team, "--recorded-until", "2026-01-01T00:00:00Z"])?;
     ensure!(earlier["balance"]["purchased_micros"].as_i64().unwrap_or_default() == 0, "{earlier}");
     ensure!(earlier["as_of"]["final"] == true, "{earlier}");
-    let addresses: Value = serde_json::from_slice(&std::fs::read(&up.addresses)?)?;
+    let addresses = up.addresses()?;
     for (service, metric) in [
         ("metering", "drawdown_metering_settlement_lag_seconds"),
         ("metering", "drawdown_metering_events_unsettled"),

@@ -13,6 +13,7 @@ mod programs;
 mod queries;
 mod servers;
 mod tidy;
+mod wire;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -64,6 +65,8 @@ enum Task {
     ExportCheck,
     /// Check the scrape pages of the last demo with promtool
     MetricsCheck,
+    /// Have a producer in Python send usage to the real services
+    WireCheck,
     /// Run a command with private servers in its environment; without one, start them and stop them again
     Servers {
         /// The command
@@ -120,6 +123,7 @@ fn run(workspace: &Workspace, task: Task) -> anyhow::Result<ExitCode> {
         Task::DeployCheck => deploy::check(workspace),
         Task::ExportCheck => export::check(workspace),
         Task::MetricsCheck => metrics::check(workspace),
+        Task::WireCheck => wire::check(workspace),
         Task::Servers { command } => servers::with_servers(workspace, &command),
     }
 }

@@ -45,7 +45,8 @@ pub(crate) fn measure(
     Ok(code(status(program.args(options))?))
 }
 
-fn build(workspace: &Workspace, program: &str, profile: &str) -> anyhow::Result<()> {
+/// Builds a program of `tests/`, and the services beside it.
+pub(crate) fn build(workspace: &Workspace, program: &str, profile: &str) -> anyhow::Result<()> {
     let mut cargo = workspace.cargo();
     // of the whole workspace: with the features of two packages cargo would build half of it a second time
     cargo.args(["build", "--workspace", "--bin", "drawdown", "--bin", program]);

@@ -1,0 +1,99 @@
+//! `drawdown up` and the operator's commands, as a person would type them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::process::{Program, drawdown_binary, wait_until};
+
+/// How long it may take until everything serves.
+pub const UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// One `drawdown up` on free ports.
+#[derive(Debug)]
+pub struct Up {
+    program: Program,
+    addresses: PathBuf,
+}
+
+impl Up {
+    /// Starts it with its data under `dir` and waits until everything serves.
+    ///
+    /// # Errors
+    /// Where it does not; with the end of its log.
+    pub async fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, &[]).await
+    }
+
+    /// With settings of its own, by the environment.
+    ///
+    /// # Errors
+    /// As [`Up::start`].
+    pub async fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let addresses = dir.join("addresses.json");
+        if addresses.exists() {
+            std::fs::remove_file(&addresses)?;
+        }
+        let mut command = Command::new(drawdown_binary()?);
+        command.arg("up").arg("--free-ports").arg("--data-dir").arg(dir.join("data"));
+        command.arg("--addresses-file").arg(&addresses).env_remove("DRAWDOWN_CONFIG");
+        command.envs(settings.iter().copied());
+        let program = Program::start("up", command, dir)?;
+        let up = Self { program, addresses };
+        let written = wait_until("addresses", UP_LIMIT, || async { Ok(up.addresses.is_file()) }).await;
+        written.with_context(|| up.program.log_tail())?;
+        Ok(up)
+    }
+
+    /// Runs a command of the operator.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(drawdown_binary()?);
+        command.args(arguments).env("DRAWDOWN_ADDRESSES_FILE", &self.addresses);
+        command.output().with_context(|| format!("{arguments:?}"))
+    }
+
+    /// Runs a command of the operator that succeeds, and reads its answer.
+    ///
+    /// # Errors
+    /// Where it fails or answers no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.cli(&[arguments, &["--json"]].concat())?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?} ended with {}: {errors}", output.status);
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{arguments:?}"))
+    }
+
+    /// What it wrote of its addresses.
+    ///
+    /// # Errors
+    /// Where that can not be read.
+    pub fn addresses(&self) -> Result<Value> {
+        Ok(serde_json::from_slice(&std::fs::read(&self.addresses)?)?)
+    }
+
+    /// Stops it gently.
+    ///
+    /// # Errors
+    /// Where it does not end, or not well.
+    pub async fn stop(mut self) -> Result<()> {
+        let status = self.program.stop().await?;
+        ensure!(status.success(), "up ended with {status}; {}", self.program.log_tail());
+        Ok(())
+    }
+}
+
+/// A text in an answer.
+///
+/// # Errors
+/// Where it is not there.
+pub fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer} in {value}"))
+}
