@@ -327,12 +327,11 @@ create table ledger.charge (
            else events >= 0 and uncharged_micros between 0 and amount_micros end),
     check ((price_id is null) = (zero_rated is not null and zero_rated <> 'over_quota')),
     check (zero_rated is null or amount_micros = 0),
-    check ((journal_seq = 0) = (amount_micros = 0)),
+    check (journal_seq > 0 or amount_micros = 0),
     -- A charge that is its own journal row moves its whole price out of one lot (ledger.full_journal).
     check ((lot_id is null) = (transaction is null) and (lot_id is null) = (lot_state is null)),
     check (lot_id is null or (amount_micros > 0 and uncharged_micros = 0 and price_id is not null))
 ) partition by range (posted_at);
-create index charge_row on ledger.charge (team_id, journal_seq) where lot_id is not null;
 create index charge_correction on ledger.charge (team_id, corrects) where corrects is not null;
 create index charge_name on ledger.charge using brin (charge_id) with (autosummarize = on);
 comment on column ledger.charge.corrects is
@@ -345,7 +344,8 @@ comment on column ledger.charge.uncharged_micros is 'What no lot covered when it
 comment on column ledger.charge.quantity is 'Of this line alone: for max its largest value, for unique the number of its distinct ones (D19).';
 comment on column ledger.charge.zero_rated is
     'Why it costs nothing by rule, entering no state (D14, D18, D20); over_quota enters one: some of it lies above the quota of a meter that is free only (D16).';
-comment on column ledger.charge.journal_seq is 'First journal row of this charge; 0 where it moved nothing.';
+comment on column ledger.charge.journal_seq is
+    'First journal row of this charge; of one that moved nothing, the last row of the team before it. Never goes back in posting order, so no index is needed to find a row (ledger.charge_seq_to_row).';
 comment on column ledger.charge.lot_id is
     'The lot that paid all of it at once: then the charge is that journal row itself, and ledger.journal has none for it.';
 comment on column ledger.charge.lot_state is 'Of that row: the lot''s state as used.';

@@ -1,17 +1,26 @@
 -- What reads need beside the books: places in a team's posting order, and issued statements.
 
--- Every journal row. Most charges are paid by one lot at once; what the journal says of those the charge says too, so it
--- is not written twice: half of the rows that a post adds. Who reads sees no difference; conditions on columns that are the
--- same for all such charges (kind, books, debt) leave the charges out when the statement is planned.
+-- Most charges are paid by one lot at once; what the journal says of those the charge says too, so it is not written
+-- twice: half of the rows that a post adds.
+create view ledger.charge_row with (security_invoker = true) as
+    select account_id, team_id, journal_seq as seq, posted_at, transaction, 'charge' as kind, 'lot' as debit_book,
+           'consumed' as credit_book, amount_micros, lot_id, charge_id, price_id, window_start,
+           0::bigint as debt_from_micros, 0::bigint as debt_to_micros, lot_state, null::uuid as hold_id,
+           null::bigint as reverses, window_start as effective_at, seq as charge_seq
+    from ledger.charge
+    where lot_id is not null;
+comment on view ledger.charge_row is 'The charges that are a journal row themselves, as that row; with their places among the charges.';
+
+-- Who reads it sees no difference. Conditions on columns that are the same for all such charges (kind, books, debt) leave
+-- the charges out when the statement is planned; a part by sequence is read by ledger.journal_between.
 create view ledger.full_journal with (security_invoker = true) as
     select account_id, team_id, seq, posted_at, transaction, kind, debit_book, credit_book, amount_micros, lot_id, charge_id,
            price_id, window_start, debt_from_micros, debt_to_micros, lot_state, hold_id, reverses, effective_at
     from ledger.journal
     union all
-    select account_id, team_id, journal_seq, posted_at, transaction, 'charge', 'lot', 'consumed', amount_micros, lot_id, charge_id,
-           price_id, window_start, 0, 0, lot_state, null::uuid, null::bigint, window_start
-    from ledger.charge
-    where lot_id is not null;
+    select account_id, team_id, seq, posted_at, transaction, kind, debit_book, credit_book, amount_micros, lot_id, charge_id,
+           price_id, window_start, debt_from_micros, debt_to_micros, lot_state, hold_id, reverses, effective_at
+    from ledger.charge_row;
 comment on view ledger.full_journal is
     'Every journal row: those of ledger.journal, and the charges that one lot paid whole, each of which is its own row. Who reads it needs the rights on both.';
 
@@ -92,6 +101,50 @@ end $$;
 comment on function ledger.charge_seq_before(uuid, uuid, timestamptz) is
     'The last charge of a team that was posted before an instant; 0 where none was. What is archived counts as before any instant.';
 
+-- Where a journal row is a charge, it is found by halving: no key leads to it, because places in the journal never go back
+-- in the order of charges. A key of its own would cost as much as the primary key, a third of what writing a charge does.
+create function ledger.charge_seq_to_row(account uuid, team uuid, row_seq bigint) returns bigint
+language plpgsql stable as $$
+declare
+    low bigint := ledger.archived_seq(account, team, true);
+    high bigint;
+    middle bigint;
+    place bigint;
+begin
+    if row_seq <= 0 then
+        return low;
+    end if;
+    select greatest(charges, low) into high from ledger.balance where account_id = account and team_id = team;
+    while low < high loop
+        middle := (low + high + 1) / 2;
+        select journal_seq into place from ledger.charge where account_id = account and team_id = team and seq = middle;
+        if place <= row_seq then
+            low := middle;
+        else
+            high := middle - 1;
+        end if;
+    end loop;
+    return low;
+end $$;
+comment on function ledger.charge_seq_to_row(uuid, uuid, bigint) is
+    'The last charge of a team with a place in the journal up to a row''s: charges that are rows after that one come after it. Of what is archived, the last charge.';
+
+create function ledger.journal_between(account uuid, team uuid, after bigint, up_to bigint) returns setof ledger.full_journal
+language sql stable as $$
+    select account_id, team_id, seq, posted_at, transaction, kind, debit_book, credit_book, amount_micros, lot_id, charge_id,
+           price_id, window_start, debt_from_micros, debt_to_micros, lot_state, hold_id, reverses, effective_at
+    from ledger.journal
+    where account_id = account and team_id = team and seq > after and seq <= up_to
+    union all
+    select account_id, team_id, seq, posted_at, transaction, kind, debit_book, credit_book, amount_micros, lot_id, charge_id,
+           price_id, window_start, debt_from_micros, debt_to_micros, lot_state, hold_id, reverses, effective_at
+    from ledger.charge_row
+    where account_id = account and team_id = team and charge_seq > ledger.charge_seq_to_row(account, team, after)
+      and seq > after and seq <= up_to
+$$;
+comment on function ledger.journal_between(uuid, uuid, bigint, bigint) is
+    'The journal rows of a team after a sequence, up to another; it costs what it gives, and what follows among the charges.';
+
 create function ledger.journal_seq_before(account uuid, team uuid, at timestamptz) returns bigint
 language plpgsql stable as $$
 declare
@@ -100,25 +153,30 @@ declare
     low bigint;
     high bigint;
     middle bigint;
+    found_seq bigint;
     found_at timestamptz;
 begin
-    select seq into low from ledger.full_journal
+    -- Among the rows that no charge is, whose sequences have gaps; then the place of the last charge.
+    select seq into low from ledger.journal
     where account_id = account and team_id = team and posted_at < first order by seq desc limit 1;
-    low := coalesce(low, ledger.archived_seq(account, team, false));
-    select seq into high from ledger.full_journal
+    low := greatest(low, ledger.archived_seq(account, team, false));
+    select seq into high from ledger.journal
     where account_id = account and team_id = team and posted_at >= first and posted_at < past order by seq desc limit 1;
-    high := coalesce(high, low);
+    high := greatest(high, low);
     while low < high loop
         middle := (low + high + 1) / 2;
-        select posted_at into found_at from ledger.full_journal
-        where account_id = account and team_id = team and seq = middle and posted_at >= first and posted_at < past;
+        select seq, posted_at into found_seq, found_at from ledger.journal
+        where account_id = account and team_id = team and seq >= middle and posted_at >= first and posted_at < past
+        order by seq limit 1;
         if found_at < at then
-            low := middle;
+            low := least(found_seq, high);
         else
             high := middle - 1;
         end if;
     end loop;
-    return low;
+    return greatest(low, (
+        select journal_seq from ledger.charge
+        where account_id = account and team_id = team and seq = ledger.charge_seq_before(account, team, at)));
 end $$;
 comment on function ledger.journal_seq_before(uuid, uuid, timestamptz) is
     'The last journal row of a team that was posted before an instant; 0 where none was. What is archived counts as before any instant.';

@@ -86,14 +86,29 @@ comment on function ledger.teams_now() is 'Every team with its balance and lots;
 -- The rows since the points, whatever the balances say of them; they were posted in the month of the point or later, so
 -- older months are not looked at. `offset 0` keeps the planner from reading a whole history for the sake of its end.
 create function ledger.new_journal() returns setof ledger.full_journal language sql stable as $$
-    select j.* from ledger.balance b
-    left join ledger.verified_team v using (account_id, team_id)
+    with points as (
+        select b.account_id, b.team_id, coalesce(v.seq, 0) as seq, coalesce(v.charges, 0) as charges,
+               coalesce(date_trunc('month', (v.balance->>'posted_at')::timestamptz at time zone 'UTC') at time zone 'UTC',
+                        '-infinity') as month
+        from ledger.balance b left join ledger.verified_team v using (account_id, team_id)
+    )
+    select j.account_id, j.team_id, j.seq, j.posted_at, j.transaction, j.kind, j.debit_book, j.credit_book, j.amount_micros,
+           j.lot_id, j.charge_id, j.price_id, j.window_start, j.debt_from_micros, j.debt_to_micros, j.lot_state, j.hold_id,
+           j.reverses, j.effective_at
+    from points p
     cross join lateral (
-        select j.* from ledger.full_journal j
-        where j.account_id = b.account_id and j.team_id = b.team_id and j.seq > coalesce(v.seq, 0)
-          and j.posted_at >= coalesce(
-              date_trunc('month', (v.balance->>'posted_at')::timestamptz at time zone 'UTC') at time zone 'UTC', '-infinity')
+        select * from ledger.journal j
+        where j.account_id = p.account_id and j.team_id = p.team_id and j.seq > p.seq and j.posted_at >= p.month
         offset 0) j
+    union all
+    select c.account_id, c.team_id, c.seq, c.posted_at, c.transaction, c.kind, c.debit_book, c.credit_book, c.amount_micros,
+           c.lot_id, c.charge_id, c.price_id, c.window_start, c.debt_from_micros, c.debt_to_micros, c.lot_state, c.hold_id,
+           c.reverses, c.effective_at
+    from points p
+    cross join lateral (
+        select * from ledger.charge_row c
+        where c.account_id = p.account_id and c.team_id = p.team_id and c.charge_seq > p.charges and c.posted_at >= p.month
+        offset 0) c
 $$;
 comment on function ledger.new_journal() is 'Journal rows of teams since their points.';
 

@@ -19,7 +19,7 @@ select c.seq,
        c.price_id,
        c.zero_rated,
        c.posted_at as "posted_at: Instant",
-       c.journal_seq,
+       case when c.amount_micros = 0 then 0 else c.journal_seq end as "journal_seq!",
        c.corrects
 from ledger.charge c
 left join lateral (
@@ -29,7 +29,7 @@ left join lateral (
          where a.debt_from < i.debt_to and a.debt_to > i.debt_from), 0)) as micros
     from (
         (select greatest(j.debt_from_micros, $5) as debt_from, j.debt_to_micros as debt_to
-         from ledger.full_journal j
+         from ledger.journal j
          where j.account_id = c.account_id and j.team_id = c.team_id and j.seq >= c.journal_seq
            and j.posted_at = c.posted_at and j.kind = 'uncharged' and j.charge_id = c.charge_id
            and c.uncharged_micros > 0
@@ -37,11 +37,11 @@ left join lateral (
          limit 1)
         union all
         select greatest(j.debt_from_micros, $5), j.debt_to_micros
-        from ledger.full_journal j
+        from ledger.journal j
         where j.team_id = c.team_id and j.charge_id = c.charge_id and j.kind = 'chargeback'
           and j.account_id = c.account_id and j.debt_from_micros < $16
           -- asked once: nearly no team has any, and each charge would look into every month
-          and (select exists (select from ledger.full_journal b where b.team_id = $2 and b.kind = 'chargeback'))
+          and (select exists (select from ledger.journal b where b.team_id = $2 and b.kind = 'chargeback'))
     ) i (debt_from, debt_to)
     where i.debt_from < i.debt_to
 ) o on true

@@ -10,6 +10,5 @@ select case when seq <= $4 then 0 when seq <= $5 then 1 else 2 end as "part!",
        sum(amount_micros)::text as "amount!",
        min(window_start) filter (where charge_id is not null) as "first_window: Instant",
        max(window_start) filter (where charge_id is not null) as "last_window: Instant"
-from ledger.full_journal
-where account_id = $1 and team_id = $2 and seq > $3 and seq <= $6
+from ledger.journal_between($1, $2, $3, $6)
 group by 1, 2, 3, 4, 5, 6

@@ -2,10 +2,7 @@
 -- is taken off the books of now to have those of then. Rows posted before $5 can be neither.
 select j.lot_id, j.kind as "kind!", sum(j.amount_micros)::text as "micros!",
        count(*) filter (where j.posted_at > $3) as "recorded_later!"
-from ledger.full_journal j
-where j.account_id = $1
-  and j.team_id = $2
-  and j.seq > ledger.journal_seq_before($1, $2, $5)
-  and j.posted_at >= $5
+from ledger.journal_between($1, $2, ledger.journal_seq_before($1, $2, $5), 9223372036854775807) j
+where j.posted_at >= $5
   and (j.posted_at > $3 or j.effective_at >= $4)
 group by j.lot_id, j.kind

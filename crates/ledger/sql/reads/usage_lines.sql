@@ -12,7 +12,7 @@ with teams as (
     select j.team_id, j.charge_id, greatest(j.debt_from_micros, t.paid_micros) as debt_from,
            j.debt_to_micros as debt_to
     from teams t
-    join ledger.full_journal j on j.account_id = $1 and j.team_id = t.team_id
+    join ledger.journal j on j.account_id = $1 and j.team_id = t.team_id
     where t.opened_micros > t.paid_micros
       and j.kind in ('uncharged', 'chargeback')
       and j.debt_to_micros > 0

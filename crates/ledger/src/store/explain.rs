@@ -37,7 +37,7 @@ pub async fn charge_in_tx(
         ChargeRead,
         r#"select seq, charge_id, app_id, client_id, meter, failed, window_start, dimensions::text as "dimensions!",
                   events, quantity, amount_micros, uncharged_micros, 0::bigint as "open_micros!", price_id, zero_rated,
-                  posted_at, journal_seq, corrects
+                  posted_at, case when amount_micros = 0 then 0 else journal_seq end as "journal_seq!", corrects
            from ledger.charge
            where account_id = (select account_id from ledger.balance where team_id = $1)
              and team_id = $1 and charge_id = $2"#,

@@ -46,8 +46,8 @@ pub(super) async fn journal_rows(
                   window_start as "window_start: Instant", debt_from_micros as "debt_from_micros!",
                   debt_to_micros as "debt_to_micros!", posted_at as "posted_at!: Instant",
                   effective_at as "effective_at!: Instant", hold_id, reverses
-         from ledger.full_journal
-         where account_id = $1 and team_id = $2 and ($3::uuid is null or lot_id = $3) and seq > $4
+         from ledger.journal_between($1, $2, $4, 9223372036854775807)
+         where $3::uuid is null or lot_id = $3
          order by seq"#,
         account.as_uuid(),
         team.as_uuid(),
@@ -75,7 +75,7 @@ pub(super) async fn debt_rows(
                   window_start as "window_start: Instant", debt_from_micros as "debt_from_micros!",
                   debt_to_micros as "debt_to_micros!", posted_at as "posted_at!: Instant",
                   effective_at as "effective_at!: Instant", hold_id, reverses
-         from ledger.full_journal
+         from ledger.journal
          where account_id = $1 and team_id = $2 and debit_book = 'uncharged'
            and debt_to_micros > $3 and debt_to_micros > 0 and debt_from_micros < $4
          order by seq"#,

@@ -121,26 +121,40 @@ pub struct PlanRows<'a> {
     pub sub_batch: usize,
 }
 
-/// A charge and, where one lot paid all of it at once, the journal row that it is itself.
-type Paid<'a> = (&'a ChargeRow<'a>, Option<&'a JournalRow>);
+/// A charge as it is stored.
+struct Stored<'a> {
+    row: &'a ChargeRow<'a>,
+    /// Its place in the journal, which never goes back in posting order: its first row or, where it moved nothing, the
+    /// last one before it.
+    place: i64,
+    /// Where one lot paid all of it at once: the journal row that it is itself.
+    own: Option<&'a JournalRow>,
+}
 
 /// Charges as they are stored, and the journal rows that none of them is (`ledger.full_journal`).
-fn folded<'a>(
-    charges: &'a [ChargeRow<'a>],
-    journal: &'a [JournalRow],
-) -> (Vec<Paid<'a>>, Vec<&'a JournalRow>) {
-    let places: HashMap<ChargeId, usize> =
-        charges.iter().enumerate().map(|(place, row)| (row.charge.charge_id, place)).collect();
-    let mut paid: Vec<Paid<'_>> = charges.iter().map(|row| (row, None)).collect();
+fn stored<'a>(rows: &'a PlanRows<'a>) -> (Vec<Stored<'a>>, Vec<&'a JournalRow>) {
+    let mut last: HashMap<TeamId, i64> =
+        rows.balances.iter().map(|(balance, _)| (balance.team_id, balance.version)).collect();
+    for row in rows.plan.journal.iter().rev() {
+        last.insert(row.team_id, row.seq.saturating_sub(1));
+    }
+    let charges = rows.charges.iter().map(|row| {
+        let place = last.entry(row.charge.team_id).or_default();
+        *place = row.charge.journal_seq.unwrap_or(*place);
+        Stored { row, place: *place, own: None }
+    });
+    let mut charges: Vec<_> = charges.collect();
+    let by_id: HashMap<ChargeId, usize> =
+        charges.iter().enumerate().map(|(index, stored)| (stored.row.charge.charge_id, index)).collect();
     let mut others = Vec::new();
-    for row in journal {
-        let place = row.charge_id.and_then(|charge| places.get(&charge));
-        match place.and_then(|place| paid.get_mut(*place)) {
-            Some((charge, own)) if is_all_of(row, charge) => *own = Some(row),
+    for row in &rows.plan.journal {
+        let index = row.charge_id.and_then(|charge| by_id.get(&charge));
+        match index.and_then(|index| charges.get_mut(*index)) {
+            Some(stored) if is_all_of(row, stored.row) => stored.own = Some(row),
             _ => others.push(row),
         }
     }
-    (paid, others)
+    (charges, others)
 }
 
 /// Nothing of the row would be lost if only the charge were written: each field is compared, so a row that says anything
@@ -187,7 +201,7 @@ fn is_all_of(row: &JournalRow, ChargeRow { charge, account_id, taken_back, .. }:
 /// Writes all rows; one statement for each sub-batch of charges, at least one.
 pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(), Error> {
     let statements = rows.charges.len().div_ceil(rows.sub_batch.max(1)).max(1);
-    let (charges, journal) = folded(rows.charges, &rows.plan.journal);
+    let (charges, journal) = stored(rows);
     let journal_chunk = journal.len().div_ceil(statements).max(1);
     let mut charges = charges.chunks(rows.sub_batch.max(1));
     let mut journal = journal.chunks(journal_chunk);
@@ -317,7 +331,7 @@ pub(crate) const fn zero_rated(rated: Rated) -> Option<&'static str> {
 async fn write_chunk(
     tx: &mut PgConnection,
     (shard, batch): (i32, i64),
-    charges: &[Paid<'_>],
+    charges: &[Stored<'_>],
     journal: &[&JournalRow],
     end: &Ending<'_>,
 ) -> Result<(), Error> {
@@ -326,25 +340,25 @@ async fn write_chunk(
         "sql/write_plan.sql",
         shard,
         batch,
-        &col(charges, |(c, _)| c.account_id.as_uuid()),
-        &col(charges, |(c, _)| c.charge.team_id.as_uuid()),
-        &col(charges, |(c, _)| c.seq),
-        col(charges, |(c, _)| Instant(c.charge.posted_at)) as _,
-        &col(charges, |(c, _)| c.charge.charge_id.as_uuid()),
-        &col(charges, |(c, _)| c.app_id.as_uuid()),
-        col(charges, |(c, _)| c.client_id) as _,
-        col(charges, |(c, _)| c.meter) as _,
-        &col(charges, |(c, _)| c.failed),
-        col(charges, |(c, _)| Instant(c.charge.window)) as _,
-        col(charges, |(c, _)| c.dimensions) as _,
-        col(charges, |(c, _)| c.hold_id.map(HoldId::as_uuid)) as _,
-        &col(charges, |(c, _)| c.signed(c.events)),
-        &col(charges, |(c, _)| c.signed(c.charge.quantity.as_units())),
-        &col(charges, |(c, _)| c.signed(c.charge.amount.as_micros())),
-        &col(charges, |(c, _)| c.signed(c.charge.uncharged.as_micros())),
-        col(charges, |(c, _)| c.charge.rated.price_id().map(|id| id.as_uuid())) as _,
-        col(charges, |(c, _)| zero_rated(c.charge.rated)) as _,
-        &col(charges, |(c, _)| c.charge.journal_seq.unwrap_or_default()),
+        &col(charges, |c| c.row.account_id.as_uuid()),
+        &col(charges, |c| c.row.charge.team_id.as_uuid()),
+        &col(charges, |c| c.row.seq),
+        col(charges, |c| Instant(c.row.charge.posted_at)) as _,
+        &col(charges, |c| c.row.charge.charge_id.as_uuid()),
+        &col(charges, |c| c.row.app_id.as_uuid()),
+        col(charges, |c| c.row.client_id) as _,
+        col(charges, |c| c.row.meter) as _,
+        &col(charges, |c| c.row.failed),
+        col(charges, |c| Instant(c.row.charge.window)) as _,
+        col(charges, |c| c.row.dimensions) as _,
+        col(charges, |c| c.row.hold_id.map(HoldId::as_uuid)) as _,
+        &col(charges, |c| c.row.signed(c.row.events)),
+        &col(charges, |c| c.row.signed(c.row.charge.quantity.as_units())),
+        &col(charges, |c| c.row.signed(c.row.charge.amount.as_micros())),
+        &col(charges, |c| c.row.signed(c.row.charge.uncharged.as_micros())),
+        col(charges, |c| c.row.charge.rated.price_id().map(|id| id.as_uuid())) as _,
+        col(charges, |c| zero_rated(c.row.charge.rated)) as _,
+        &col(charges, |c| c.place),
         &col(journal, |j| j.account_id.as_uuid()),
         &col(journal, |j| j.team_id.as_uuid()),
         &col(journal, |j| j.seq),
@@ -424,11 +438,11 @@ async fn write_chunk(
         &col(end.budgets, |b| b.budget_id.as_uuid()),
         col(end.budgets, |b| Instant(b.month)) as _,
         &col(end.budgets, |b| b.used.as_micros()),
-        col(charges, |(c, _)| c.corrects.map(ChargeId::as_uuid)) as _,
+        col(charges, |c| c.row.corrects.map(ChargeId::as_uuid)) as _,
         &col(lots, |l| l.leaves_older_debts),
-        col(charges, |(_, row)| row.and_then(|row| row.lot_id).map(LotId::as_uuid)) as _,
-        col(charges, |(_, row)| row.and_then(|row| row.lot_state).map(LotState::as_str)) as _,
-        col(charges, |(_, row)| row.map(|row| row.transaction)) as _,
+        col(charges, |c| c.own.and_then(|row| row.lot_id).map(LotId::as_uuid)) as _,
+        col(charges, |c| c.own.and_then(|row| row.lot_state).map(LotState::as_str)) as _,
+        col(charges, |c| c.own.map(|row| row.transaction)) as _,
     )
     .execute(tx)
     .await?;

@@ -138,7 +138,7 @@ const CORRUPTIONS: &[Corruption] = &[
     Corruption { sql: "update ledger.charge set transaction = transaction + 1000 where lot_id is not null", seen_by: &["lots_pay_inside_validity", REPLAY] },
     Corruption {
         sql: "update ledger.charge set journal_seq = journal_seq + 1000 where lot_id is not null",
-        seen_by: &["journal_is_gapless", "lots_close_once", "usage_is_its_charges", REPLAY],
+        seen_by: &["charges_are_gapless", "journal_is_gapless", "lots_close_once", "usage_is_its_charges", REPLAY],
     },
     Corruption {
         sql: "update ledger.charge set lot_id = gen_random_uuid() where lot_id is not null",

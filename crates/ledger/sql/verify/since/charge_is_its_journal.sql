@@ -12,6 +12,6 @@ with rows as (
 select format('charge %s of team %s', charge_id, team_id)
 from ledger.new_charges() c
 full join rows j using (account_id, team_id, charge_id)
-where (c.amount_micros, c.uncharged_micros, c.journal_seq)
+where (c.amount_micros, c.uncharged_micros, case when c.amount_micros = 0 then 0 else c.journal_seq end)
       is distinct from (coalesce(j.amount, 0), coalesce(j.uncharged, 0), coalesce(j.first, 0))
 order by team_id, charge_id
