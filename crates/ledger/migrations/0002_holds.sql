@@ -17,7 +17,8 @@ create table ledger.hold (
     check ((ended_at is null) = (ended_how is null))
 ) with (fillfactor = 50);
 create index hold_live on ledger.hold (team_id) where ended_at is null;
-create index hold_due on ledger.hold (expires_at) where ended_at is null;
+-- In other words than hold_live, for the reason that lot_due has.
+create index hold_due on ledger.hold (expires_at) where num_nonnulls(ended_at) = 0;
 comment on table ledger.hold is 'Holds of a team. An ended one holds nothing; it is kept, so that what names it later is told so.';
 comment on column ledger.hold.window_start is 'Window in which it was made: prices and lots of its usage are those of this window.';
 comment on column ledger.hold.expires_at is 'First instant at which it is over by itself, whether or not any job ran.';

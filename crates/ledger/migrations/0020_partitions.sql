@@ -201,10 +201,10 @@ begin
     end if;
     return query
         select format('lot %s of team %s is due in it and not closed', l.lot_id, l.team_id)
-        from ledger.lot l where l.closed_at is null and l.moved_to is null and l.closes_at < until limit 3;
+        from ledger.lot l where num_nonnulls(l.closed_at, l.moved_to) = 0 and l.closes_at < until limit 3;
     return query
         select format('hold %s of team %s timed out in it and is not ended', h.hold_id, h.team_id)
-        from ledger.hold h where h.ended_at is null and h.expires_at < until limit 3;
+        from ledger.hold h where num_nonnulls(h.ended_at) = 0 and h.expires_at < until limit 3;
     return query execute format(
         'select format(''team %%s owes for usage of it'', j.team_id) from %s j
          join ledger.balance b using (account_id, team_id)

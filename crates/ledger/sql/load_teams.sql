@@ -1,88 +1,9 @@
 -- Teams with their live lots and the usage states asked for: one row a team, lots and states as arrays,
 -- so that what a lock guards is read in one statement after it.
-with lots as (
-    select team_id,
-           array_agg(lot_id) as ids,
-           array_agg(pool_kind) as pools,
-           array_agg(original_micros) as original,
-           array_agg(granted_micros) as granted,
-           array_agg(remaining_micros) as remaining,
-           array_agg(held_micros) as held,
-           array_agg(consumed_micros) as consumed,
-           array_agg(expired_micros) as expired,
-           array_agg(void_micros) as void,
-           array_agg(moved_micros) as moved,
-           array_agg(purchased_at) as purchased_at,
-           array_agg(starts_at) as starts_at,
-           array_agg(valid_from) as valid_from,
-           array_agg(expires_at) as expires_at,
-           array_agg(closes_at) as closes_at,
-           array_agg(closed_at) as closed_at,
-           array_agg(moved_to) as moved_to,
-           array_agg(leaves_older_debts) as leaves_older_debts,
-           bool_or(leaves_older_debts) as any_leaves_older_debts
-    from ledger.lot
-    where team_id = any($1) and ((closed_at is null and moved_to is null) or lot_id = any($6))
-    group by team_id
-), holds as (
-    -- The parts of a hold in the order in which it took them. The aggregates say it themselves: grouping sorts by
-    -- team, and no sort keeps the order of equals.
-    select h.team_id,
-           array_agg(h.hold_id order by h.hold_id, p.part) as ids,
-           array_agg(h.app_id order by h.hold_id, p.part) as apps,
-           array_agg(h.window_start order by h.hold_id, p.part) as windows,
-           array_agg(h.made_at order by h.hold_id, p.part) as made_at,
-           array_agg(h.expires_at order by h.hold_id, p.part) as expires_at,
-           array_agg(p.lot_id order by h.hold_id, p.part) as lots,
-           array_agg(p.taken_micros order by h.hold_id, p.part) as taken,
-           array_agg(p.remaining_micros order by h.hold_id, p.part) as remaining
-    from ledger.hold h
-    -- One probe of the key for each open hold, of which there are few: the parts of ended ones are not read.
-    cross join lateral (
-        select part, lot_id, taken_micros, remaining_micros
-        from ledger.hold_lot
-        where account_id = h.account_id and team_id = h.team_id and hold_id = h.hold_id
-        offset 0
-    ) p
-    where h.team_id = any($1) and h.ended_at is null
-    group by h.team_id
-), states as (
-    select s.team_id,
-           array_agg(s.price_id) as prices,
-           array_agg(s.cycle) as cycles,
-           array_agg(s.meter) as meters,
-           array_agg(s.quantity) as quantities
-    from (
-        select unnest($2::uuid[]) as team_id, unnest($3::uuid[]) as price_id, unnest($4::timestamptz[]) as cycle
-    ) k
-    join ledger.balance b on b.team_id = k.team_id
-    -- One probe of the key for each state: joined in the open, all states a team ever had would be read
-    -- once for each that is asked for.
-    cross join lateral (
-        select * from ledger.usage_state
-        where account_id = b.account_id and team_id = k.team_id and price_id = k.price_id and cycle = k.cycle
-        offset 0
-    ) s
-    group by s.team_id
-), budgets as (
-    -- Few teams have any: one text for all of a team's, in the months asked for.
-    select g.team_id,
-           json_agg(json_build_object(
-               'budget_id', g.budget_id, 'app_id', g.app_id, 'month', m.month,
-               'used_micros', coalesce(u.used_micros, 0), 'cap_micros', t.cap_micros,
-               'soft_percent', t.soft_percent, 'hard', t.hard))::text as list
-    from ledger.budget g
-    join unnest($5::timestamptz[]) as m (month) on m.month >= g.from_month
-    cross join lateral (
-        select cap_micros, soft_percent, hard from ledger.budget_terms t
-        where t.account_id = g.account_id and t.team_id = g.team_id and t.budget_id = g.budget_id
-          and t.from_month <= m.month
-        order by t.from_month desc limit 1) t
-    left join ledger.budget_month u
-      on u.account_id = g.account_id and u.team_id = g.team_id and u.budget_id = g.budget_id and u.month = m.month
-    where g.team_id = any($1)
-    group by g.team_id
-)
+--
+-- Everything is a probe of a key, once for each team: `offset 0` keeps each of them apart, and what is apart can
+-- only be looked up, team by team. Joined in the open, a planner without statistics (a fresh database, a plan for
+-- any number of teams) may read all live lots of the ledger, by an index of something else, for one team.
 select b.account_id as "account_id!",
        b.team_id as "team_id!",
        b.lot_micros as "lot_micros!",
@@ -140,11 +61,90 @@ select b.account_id as "account_id!",
        coalesce(s.meters, '{}') as "state_meters!",
        coalesce(s.quantities, '{}') as "state_quantities!",
        g.list as "budgets?"
-from ledger.balance b
-left join lots l on l.team_id = b.team_id
-left join holds h on h.team_id = b.team_id
-left join states s on s.team_id = b.team_id
-left join budgets g on g.team_id = b.team_id
+from (
+    -- Beside each team, which of the keys are its.
+    select unnest($1::uuid[]) as team_id, unnest($2::int[]) as first_key, unnest($3::int[]) as last_key
+) t
+cross join lateral (select * from ledger.balance where team_id = t.team_id offset 0) b
+cross join lateral (
+    select array_agg(o.lot_id) as ids,
+           array_agg(o.pool_kind) as pools,
+           array_agg(o.original_micros) as original,
+           array_agg(o.granted_micros) as granted,
+           array_agg(o.remaining_micros) as remaining,
+           array_agg(o.held_micros) as held,
+           array_agg(o.consumed_micros) as consumed,
+           array_agg(o.expired_micros) as expired,
+           array_agg(o.void_micros) as void,
+           array_agg(o.moved_micros) as moved,
+           array_agg(o.purchased_at) as purchased_at,
+           array_agg(o.starts_at) as starts_at,
+           array_agg(o.valid_from) as valid_from,
+           array_agg(o.expires_at) as expires_at,
+           array_agg(o.closes_at) as closes_at,
+           array_agg(o.closed_at) as closed_at,
+           array_agg(o.moved_to) as moved_to,
+           array_agg(o.leaves_older_debts) as leaves_older_debts,
+           bool_or(o.leaves_older_debts) as any_leaves_older_debts
+    from (
+        -- By the index of live lots: those that a team had before are not read.
+        select * from ledger.lot where team_id = b.team_id and closed_at is null and moved_to is null
+        union all
+        select * from ledger.lot
+        where cardinality($7::uuid[]) > 0 and account_id = b.account_id and team_id = b.team_id and lot_id = any($7)
+          and (closed_at is not null or moved_to is not null)
+    ) o
+) l
+cross join lateral (
+    -- The parts of a hold in the order in which it took them.
+    select array_agg(h.hold_id order by h.hold_id, p.part) as ids,
+           array_agg(h.app_id order by h.hold_id, p.part) as apps,
+           array_agg(h.window_start order by h.hold_id, p.part) as windows,
+           array_agg(h.made_at order by h.hold_id, p.part) as made_at,
+           array_agg(h.expires_at order by h.hold_id, p.part) as expires_at,
+           array_agg(p.lot_id order by h.hold_id, p.part) as lots,
+           array_agg(p.taken_micros order by h.hold_id, p.part) as taken,
+           array_agg(p.remaining_micros order by h.hold_id, p.part) as remaining
+    from (select * from ledger.hold where team_id = b.team_id and ended_at is null offset 0) h
+    -- One probe of the key for each open hold, of which there are few: the parts of ended ones are not read.
+    cross join lateral (
+        select part, lot_id, taken_micros, remaining_micros
+        from ledger.hold_lot
+        where account_id = h.account_id and team_id = h.team_id and hold_id = h.hold_id
+        offset 0
+    ) p
+) h
+cross join lateral (
+    -- One probe of the key for each state: of all that a team ever had, those that are asked for.
+    select array_agg(s.price_id) as prices,
+           array_agg(s.cycle) as cycles,
+           array_agg(s.meter) as meters,
+           array_agg(s.quantity) as quantities
+    from unnest(($4::uuid[])[t.first_key:t.last_key], ($5::timestamptz[])[t.first_key:t.last_key]) as k (price_id, cycle)
+    cross join lateral (
+        select * from ledger.usage_state
+        where account_id = b.account_id and team_id = b.team_id and price_id = k.price_id and cycle = k.cycle
+        offset 0
+    ) s
+) s
+cross join lateral (
+    -- Few teams have any: one text for all of a team's, in the months asked for.
+    select json_agg(json_build_object(
+               'budget_id', g.budget_id, 'app_id', g.app_id, 'month', m.month,
+               'used_micros', coalesce(u.used_micros, 0), 'cap_micros', t.cap_micros,
+               'soft_percent', t.soft_percent, 'hard', t.hard))::text as list
+    from (select * from ledger.budget where account_id = b.account_id and team_id = b.team_id offset 0) g
+    join unnest($6::timestamptz[]) as m (month) on m.month >= g.from_month
+    cross join lateral (
+        select cap_micros, soft_percent, hard from ledger.budget_terms t
+        where t.account_id = g.account_id and t.team_id = g.team_id and t.budget_id = g.budget_id
+          and t.from_month <= m.month
+        order by t.from_month desc limit 1) t
+    left join lateral (
+        select used_micros from ledger.budget_month
+        where account_id = g.account_id and team_id = g.team_id and budget_id = g.budget_id and month = m.month
+        offset 0) u on true
+) g
 -- What was settled out of turn, and what a closing lot may pay out of turn: of nearly no team.
 left join lateral (
     select array_agg(debt_from_micros order by debt_from_micros) as froms,
@@ -158,15 +158,14 @@ left join lateral (
            array_agg(j.debt_to_micros order by j.debt_from_micros) as tos,
            array_agg(j.window_start order by j.debt_from_micros) as windows
     from ledger.journal j
-    where (b.held_micros > 0 or cardinality($6::uuid[]) > 0 or l.any_leaves_older_debts or $7)
+    where (b.held_micros > 0 or cardinality($7::uuid[]) > 0 or l.any_leaves_older_debts or $8)
       and j.account_id = b.account_id and j.team_id = b.team_id
       and j.debt_to_micros > b.debt_paid_micros and j.debit_book = 'uncharged'
-      and ($7 or exists (
+      and ($8 or exists (
           select 1 from ledger.lot o
           where o.account_id = b.account_id and o.team_id = b.team_id
-            and (o.held_micros > 0 or o.lot_id = any($6)
+            and (o.held_micros > 0 or o.lot_id = any($7)
                  or (o.leaves_older_debts and o.closed_at is null and o.moved_to is null))
             and o.valid_from <= j.window_start and j.window_start < o.expires_at))
-) i on (b.held_micros > 0 or cardinality($6::uuid[]) > 0 or l.any_leaves_older_debts or $7)
+) i on (b.held_micros > 0 or cardinality($7::uuid[]) > 0 or l.any_leaves_older_debts or $8)
    and b.debt_opened_micros > b.debt_paid_micros
-where b.team_id = any($1)

@@ -9,7 +9,8 @@ use crate::error::Error;
 /// Locks teams that have a lot to close by `settled_until`, a hold that timed out, or a lot that started
 /// while they owe, or of whom time alone made something true that is not told, at most `limit` of them.
 /// Those that somebody else has locked are left to them or to the next look; so several
-/// jobs share the work, and none of them waits.
+/// jobs share the work, and none of them waits. Lots and holds are asked for in the words of the indexes of what is
+/// due: by team they are asked for in others, so that no plan takes one of these for it.
 pub async fn lock_in_tx(
     tx: &mut PgConnection,
     now: Timestamp,
@@ -19,9 +20,9 @@ pub async fn lock_in_tx(
     let teams = sqlx::query_scalar!(
         "select b.team_id from ledger.balance b
          where b.team_id in (
-             select team_id from ledger.lot where closed_at is null and moved_to is null and closes_at <= $2
+             select team_id from ledger.lot where num_nonnulls(closed_at, moved_to) = 0 and closes_at <= $2
              union all
-             select team_id from ledger.hold where ended_at is null and expires_at <= $1
+             select team_id from ledger.hold where num_nonnulls(ended_at) = 0 and expires_at <= $1
              union all
              select l.team_id from ledger.lot l join ledger.balance o using (account_id, team_id)
              where l.closed_at is null and l.moved_to is null and l.remaining_micros > 0 and l.starts_at <= $1

@@ -105,7 +105,32 @@ pub struct Wanted<'a> {
     pub items: bool,
 }
 
-/// Loads teams with what is wanted beside them.
+/// Keys of states by team, and which of them, counted from 1, are of each team; none where the last is before the
+/// first.
+struct KeyRows {
+    firsts: Vec<i32>,
+    lasts: Vec<i32>,
+    prices: Vec<Uuid>,
+    cycles: Vec<Instant>,
+}
+
+impl KeyRows {
+    fn of(teams: &[TeamId], keys: &[UsageKey]) -> Result<Self, Error> {
+        let mut keys: Vec<&UsageKey> = keys.iter().collect();
+        keys.sort_unstable_by_key(|key| key.team_id);
+        let place = |place: usize| i32::try_from(place).map_err(|e| Error::Broken(e.to_string()));
+        let first = |team: &TeamId| place(keys.partition_point(|key| key.team_id < *team).saturating_add(1));
+        let last = |team: &TeamId| place(keys.partition_point(|key| key.team_id <= *team));
+        Ok(Self {
+            firsts: teams.iter().map(first).collect::<Result<_, _>>()?,
+            lasts: teams.iter().map(last).collect::<Result<_, _>>()?,
+            prices: keys.iter().map(|key| key.price_id.as_uuid()).collect(),
+            cycles: keys.iter().map(|key| Instant(key.cycle.start())).collect(),
+        })
+    }
+}
+
+/// Loads teams with what is wanted beside them, by team id.
 pub async fn load_wanted_in_tx(
     tx: &mut PgConnection,
     teams: &[TeamId],
@@ -114,17 +139,19 @@ pub async fn load_wanted_in_tx(
     let Wanted { keys, months, lots, items } = *wanted;
     let lots: Vec<Uuid> = lots.iter().map(|lot| lot.as_uuid()).collect();
     let months: Vec<Instant> = months.iter().copied().map(Instant).collect();
+    let mut teams = teams.to_vec();
+    teams.sort_unstable();
+    teams.dedup();
     let ids: Vec<Uuid> = teams.iter().map(|team| team.as_uuid()).collect();
-    let key_teams: Vec<Uuid> = keys.iter().map(|key| key.team_id.as_uuid()).collect();
-    let key_prices: Vec<Uuid> = keys.iter().map(|key| key.price_id.as_uuid()).collect();
-    let key_cycles: Vec<Instant> = keys.iter().map(|key| Instant(key.cycle.start())).collect();
+    let keys = KeyRows::of(&teams, keys)?;
     let rows = sqlx::query_file_as!(
         TeamRow,
         "sql/load_teams.sql",
         &ids,
-        &key_teams,
-        &key_prices,
-        &key_cycles[..] as _,
+        &keys.firsts,
+        &keys.lasts,
+        &keys.prices,
+        &keys.cycles[..] as _,
         &months[..] as _,
         &lots,
         items,
@@ -132,7 +159,7 @@ pub async fn load_wanted_in_tx(
     .fetch_all(tx)
     .await?;
     let mut loaded = Vec::with_capacity(rows.len());
-    let mut states = Vec::with_capacity(keys.len());
+    let mut states = Vec::with_capacity(keys.prices.len());
     for row in rows {
         states.extend(row.states()?);
         loaded.push(row.team()?);
