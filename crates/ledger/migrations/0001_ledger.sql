@@ -227,6 +227,7 @@ create table ledger.balance (
     last_window timestamptz,
     notice_told smallint default 0 check (notice_told between 0 and 99),
     notice_due timestamptz,
+    revision uuid not null default '00000000-0000-0000-0000-000000000000',
     primary key (account_id, team_id)
 ) with (fillfactor = 50);
 create index balance_notice_due on ledger.balance (notice_due) where notice_due is not null;

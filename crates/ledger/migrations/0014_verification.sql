@@ -78,7 +78,7 @@ create function ledger.teams_now()
         select l.account_id, l.team_id, jsonb_agg(to_jsonb(l) order by l.lot_id) as lots
         from ledger.lot l group by l.account_id, l.team_id
     )
-    select b.account_id, b.team_id, b.version, b.charges, to_jsonb(b), coalesce(l.lots, '[]')
+    select b.account_id, b.team_id, b.version, b.charges, to_jsonb(b) - 'revision', coalesce(l.lots, '[]')
     from ledger.balance b left join lots l using (account_id, team_id)
 $$;
 comment on function ledger.teams_now() is 'Every team with its balance and lots; its cost is that of all teams and lots, not of their history.';

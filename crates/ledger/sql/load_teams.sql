@@ -60,6 +60,7 @@ select b.account_id as "account_id!",
        coalesce(s.cycles, '{}') as "state_cycles!: Vec<Instant>",
        coalesce(s.meters, '{}') as "state_meters!",
        coalesce(s.quantities, '{}') as "state_quantities!",
+       g.has_any as "has_budgets!",
        g.list as "budgets?"
 from (
     -- Beside each team, which of the keys are its.
@@ -128,22 +129,27 @@ cross join lateral (
     ) s
 ) s
 cross join lateral (
-    -- Few teams have any: one text for all of a team's, in the months asked for.
-    select json_agg(json_build_object(
+    -- Few teams have any: whether, and one text for all of a team's, in the months asked for.
+    select count(*) > 0 as has_any,
+           (json_agg(json_build_object(
                'budget_id', g.budget_id, 'app_id', g.app_id, 'month', m.month,
-               'used_micros', coalesce(u.used_micros, 0), 'cap_micros', t.cap_micros,
-               'soft_percent', t.soft_percent, 'hard', t.hard))::text as list
+               'used_micros', coalesce(m.used_micros, 0), 'cap_micros', m.cap_micros,
+               'soft_percent', m.soft_percent, 'hard', m.hard)) filter (where m.month is not null))::text as list
     from (select * from ledger.budget where account_id = b.account_id and team_id = b.team_id offset 0) g
-    join unnest($6::timestamptz[]) as m (month) on m.month >= g.from_month
-    cross join lateral (
-        select cap_micros, soft_percent, hard from ledger.budget_terms t
-        where t.account_id = g.account_id and t.team_id = g.team_id and t.budget_id = g.budget_id
-          and t.from_month <= m.month
-        order by t.from_month desc limit 1) t
     left join lateral (
-        select used_micros from ledger.budget_month
-        where account_id = g.account_id and team_id = g.team_id and budget_id = g.budget_id and month = m.month
-        offset 0) u on true
+        select w.month, t.cap_micros, t.soft_percent, t.hard, u.used_micros
+        from unnest($6::timestamptz[]) as w (month)
+        cross join lateral (
+            select cap_micros, soft_percent, hard from ledger.budget_terms t
+            where t.account_id = g.account_id and t.team_id = g.team_id and t.budget_id = g.budget_id
+              and t.from_month <= w.month
+            order by t.from_month desc limit 1) t
+        left join lateral (
+            select used_micros from ledger.budget_month
+            where account_id = g.account_id and team_id = g.team_id and budget_id = g.budget_id and month = w.month
+            offset 0) u on true
+        where w.month >= g.from_month
+    ) m on true
 ) g
 -- What was settled out of turn, and what a closing lot may pay out of turn: of nearly no team.
 left join lateral (

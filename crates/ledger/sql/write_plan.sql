@@ -91,7 +91,9 @@ set lot_micros = n.lot_micros,
     posted_at = n.posted_at,
     last_window = n.last_window,
     notice_told = n.notice_told,
-    notice_due = n.notice_due
+    notice_due = n.notice_due,
+    -- Whoever remembers a team of another revision knows nothing of it.
+    revision = $106
 from (
     select unnest($68::uuid[]) as team_id, unnest($69::bigint[]) as lot_micros,
            unnest($70::bigint[]) as held_micros, unnest($71::bigint[]) as consumed_micros,

@@ -4,6 +4,7 @@
 mod adoption;
 mod cells;
 mod growth;
+mod known;
 mod notices;
 
 use std::{net::SocketAddr, time::Duration};
@@ -21,6 +22,7 @@ use serde::Deserialize;
 pub use adoption::{AdoptionConfig, AdoptionOptions};
 pub use cells::CellOptions;
 pub use growth::{CompactConfig, GrowthConfig, GrowthOptions, MonthsConfig};
+pub use known::KnownOptions;
 pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
 
 use crate::{
@@ -68,8 +70,6 @@ pub struct Options {
     pub import_teams_max: Count,
     /// The most lots and debts of one import.
     pub import_rows_max: Count,
-    /// The most client ids whose newest window is remembered.
-    pub known_clients_max: Count,
     /// The most rows of one page of a list.
     pub page_rows_max: Count,
     /// The most entries of unattributed usage that one call decides about (D25).
@@ -94,6 +94,8 @@ pub struct Options {
     pub notices: NoticeOptions,
     /// How charges and journal are cut by month.
     pub growth: GrowthOptions,
+    /// What is remembered from one batch to the next.
+    pub known: KnownOptions,
     /// Several ledgers.
     pub cells: CellOptions,
     /// Ports and layers.
@@ -231,7 +233,6 @@ impl Default for Options {
             import_rows_max: Count::of(20_000),
             sub_batch_lines: Count::of(5_000),
             correction_lines_max: Count::of(10_000),
-            known_clients_max: Count::of(200_000),
             page_rows_max: Count::of(10_000),
             review_entries_max: Count::of(1_000),
             due_interval_ms: Millis::from_millis(10_000),
@@ -244,6 +245,7 @@ impl Default for Options {
             adoption: AdoptionOptions::default(),
             notices: NoticeOptions::default(),
             growth: GrowthOptions::default(),
+            known: KnownOptions::default(),
             cells: CellOptions::default(),
             server: ServerOptions {
                 listen: loopback(7402).into(),
@@ -310,7 +312,7 @@ impl Options {
             batch_lines_max: self.batch_lines_max.get(),
             sub_batch_lines: self.sub_batch_lines.get(),
             correction_lines_max: self.correction_lines_max.get(),
-            known_clients_max: self.known_clients_max.get(),
+            known: self.known.limits(),
             review_entries_max: self.review_entries_max.get(),
             change_lead: self.change_lead_ms.duration(),
             settle_allowance: self.settle_allowance_ms.duration(),

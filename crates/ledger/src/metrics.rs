@@ -32,6 +32,7 @@ pub struct Metrics {
     uncharged: Counter<u64>,
     unpriced: Counter<u64>,
     poisoned: Counter<u64>,
+    teams: Counter<u64>,
     issued: Counter<u64>,
     expired: Counter<u64>,
     closed: Counter<u64>,
@@ -82,6 +83,7 @@ impl Metrics {
                 "lines whose meter had no price in force at their window",
             ),
             poisoned: counter("ledger.teams.poisoned", "teams whose lines had to be set apart; must stay 0"),
+            teams: counter("ledger.teams.posted", "teams of settled batches, by where they were read from"),
             issued: counter(
                 "ledger.lots.issued.micros",
                 "tokens bought and granted, in micro-tokens, by kind",
@@ -140,6 +142,8 @@ impl Metrics {
                 self.uncharged.add(unsigned(summary.uncharged_micros), &[]);
                 self.unpriced.add(summary.unpriced, &[]);
                 self.poisoned.add(summary.poisoned_teams, &[]);
+                self.teams.add(summary.teams_known, &[KeyValue::new("from", "memory")]);
+                self.teams.add(summary.teams_loaded, &[KeyValue::new("from", "database")]);
                 self.lots_closed(summary.closed_lots, summary.expired_micros);
                 "settled"
             }

@@ -5,9 +5,9 @@
 //! | 1 | lock the cursor of the shard, and the version of the catalogue for reading | two posts of a shard never overlap; a price can not change under a post |
 //! | 2 | read the receipt of that number and the lanes | a lock that waits refreshes only the locked row, so what it guards is read by a later statement |
 //! | – | the gate's checks 1 to 6, in memory | nothing was written yet; a settled batch is answered by its receipt |
-//! | 3 | lock the balances, by team id | one order for all writers: they wait, they never deadlock |
+//! | 3 | lock the balances, by team id, and read their revisions | one order for all writers: they wait, they never deadlock |
 //! | – | take the instant | after the locks, so that it can not be overtaken (D40) |
-//! | 4 | load lots, holds and usage states; and periods, where a line's meter has them (D19) | again a later statement than the lock |
+//! | 4 | load lots, holds and usage states of teams that this process does not know in that revision ([`KnownTeams`]); and periods, where a line's meter has them (D19) | again a later statement than the lock |
 //! | – | fold in the core: who pays what | pure; the same function that readers and the replay use |
 //! | 5 | write charges, journal, lots, balances, states; once for each sub-batch of charges; and periods, where there are any | arrays, so the cost is by row and not by round trip |
 //! | 6 | write batch, ranges, unattributed lines; move lanes and cursor | |
@@ -25,6 +25,8 @@ mod direct;
 mod elsewhere;
 mod gate;
 mod ids;
+mod known;
+mod load;
 mod rows;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -40,6 +42,7 @@ pub(crate) use capture::{Capture, Captured};
 pub use clients::SettledClients;
 pub(crate) use direct::{Content, Direct};
 pub use gate::{Fault, Gate, check};
+pub use known::{KnownLimits, KnownStates, KnownTeams};
 pub(crate) use rows::closed;
 
 use self::elsewhere::Passed;
@@ -74,6 +77,8 @@ pub struct Poster {
     pub cells: Arc<Cells>,
     /// Client ids whose newest window is committed.
     pub clients: Arc<SettledClients>,
+    /// Teams as this process left them.
+    pub known: Arc<KnownTeams>,
     /// Most charges that one statement writes.
     pub sub_batch_lines: usize,
     /// How long after its close date a lot still waits for usage that is on its way (D55).
@@ -112,6 +117,10 @@ pub struct Summary {
     pub expired_micros: i64,
     /// Facts that others are told.
     pub notices: usize,
+    /// Teams that the database was asked for.
+    pub teams_loaded: u64,
+    /// Teams that this process knew.
+    pub teams_known: u64,
 }
 
 /// Why a batch was not posted.
@@ -190,7 +199,7 @@ impl Poster {
         ending: Ending,
         balances: Balances,
     ) -> Result<Option<Posted>, PostError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool.begin_posting().await?;
         let version = match self.pass_in_tx(&mut tx, batch).await? {
             Passed::Open { version } => version,
             Passed::Settled(receipt) => return Ok(Some(Posted::Already(receipt))),
@@ -199,14 +208,14 @@ impl Poster {
         let mut lines = batch::charged_lines(batch, &catalogue, poisoned);
         let payers = batch::payers(&lines);
         let team_ids: Vec<TeamId> = payers.iter().map(|(_, team)| *team).collect();
-        match balances {
-            Balances::ToBeMade => teams::lock_in_tx(&mut tx, payers).await?,
-            Balances::Known if teams::lock_known_in_tx(&mut tx, &team_ids).await? => {}
-            Balances::Known => {
-                tx.rollback().await.map_err(Error::from)?;
-                return Ok(None);
-            }
-        }
+        let locked = match balances {
+            Balances::ToBeMade => Some(teams::lock_in_tx(&mut tx, payers).await?),
+            Balances::Known => teams::lock_known_in_tx(&mut tx, &team_ids).await?,
+        };
+        let Some(locked) = locked else {
+            tx.rollback().await.map_err(Error::from)?;
+            return Ok(None);
+        };
         let now = self.clock.now();
         // Usage under a hold belongs to the hold's window, so which states are needed is known only then.
         let holds = batch::holds(&lines);
@@ -214,15 +223,15 @@ impl Poster {
         let keys = usage_keys(&catalogue.prices, &lines, &holds);
         let months = noting::months(&lines, &holds);
         let wanted = Wanted { keys: &keys, months: &months, lots: &[], items: false };
-        let (mut stored, states) = teams::load_wanted_in_tx(&mut tx, &team_ids, &wanted).await?;
+        let mut loaded = self.load_in_tx(&mut tx, &locked, &wanted).await?;
         let by_period = periods_wanted(&catalogue.prices, &lines, &holds);
         let known = periods::load_in_tx(&mut tx, &by_period).await?;
-        batch::set_apart_foreign(&mut lines, &stored);
+        batch::set_apart_foreign(&mut lines, &loaded.stored);
         let until = self.settled_until(&lines, now);
-        let (plan, noted) =
-            self.fold(&lines, (&[], until), &mut stored, (&states, &known), &catalogue, now)?;
-        let rows = rows::Rows::new(batch, &lines, &plan, &stored, now)?.without_known(&self.clients);
-        let usage = rows.usage(&stored);
+        let states = (&loaded.states[..], &known);
+        let (plan, noted) = self.fold(&lines, (&[], until), &mut loaded.stored, states, &catalogue, now)?;
+        let rows = rows::Rows::new(batch, &lines, &plan, &loaded.stored, now)?.without_known(&self.clients);
+        let usage = rows.usage(&loaded.stored);
         let plan_rows = write::PlanRows {
             batch: (batch.shard, batch.number),
             charges: rows.charges(),
@@ -232,22 +241,30 @@ impl Poster {
             note: &write::LotNote::default(),
             sub_batch: self.sub_batch_lines,
         };
-        write::write_in_tx(&mut tx, &plan_rows).await?;
+        let revision = write::write_in_tx(&mut tx, &plan_rows).await?;
         let (accounts, values) = (rows.accounts(), rows.values());
         periods::write_in_tx(&mut tx, &accounts, &plan.periods, &values).await?;
         let settled = rows.settled();
         settlement::settle_in_tx(&mut tx, &settled).await?;
         self.keep_parts_in_tx(&mut tx, batch, settled.posted_at).await?;
+        let summary = Summary {
+            poisoned_teams: count(poisoned.len()),
+            notices: noted.notices.len(),
+            teams_loaded: count(loaded.from_database),
+            teams_known: count(loaded.stored.len().saturating_sub(loaded.from_database)),
+            ..rows.summary()
+        };
         match ending {
             Ending::Commit => {
+                let usage: Vec<_> = usage.into_iter().map(|(_, usage)| usage).collect();
                 tx.commit().await.map_err(Error::from)?;
                 self.clients.remember(rows.clients());
+                // Nothing may come between a commit that has no answer and this: what is unknown is not remembered.
+                self.known.put(loaded.committed(&plan, &usage, revision));
             }
             Ending::RollBack => tx.rollback().await.map_err(Error::from)?,
         }
-        let poisoned_teams = u64::try_from(poisoned.len()).unwrap_or(u64::MAX);
-        let notices = noted.notices.len();
-        Ok(Some(Posted::Settled(Summary { poisoned_teams, notices, ..rows.summary() })))
+        Ok(Some(Posted::Settled(summary)))
     }
 
     /// Folds on copies of the teams inside `stored`, which are afterwards as the plan leaves them; gives what
@@ -313,6 +330,10 @@ impl Poster {
         }
         Ok(poisoned)
     }
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 /// The rows themselves were refused or could not be read: trying again does not help.

@@ -16,7 +16,7 @@ use crate::{
     directory::{Directory, TeamFacts},
     error::Error,
     metrics::Metrics,
-    posting::{PostError, Posted, Poster, SealedBatch, SettledClients},
+    posting::{KnownLimits, KnownTeams, PostError, Posted, Poster, SealedBatch, SettledClients},
     reason,
     reports::ReportLimits,
     store::{
@@ -38,8 +38,8 @@ pub struct Limits {
     pub sub_batch_lines: usize,
     /// Most of the latest lines of a key that one correction takes its refund from (D43).
     pub correction_lines_max: usize,
-    /// Most client ids whose newest window is remembered.
-    pub known_clients_max: usize,
+    /// Most that is remembered from one batch to the next.
+    pub known: KnownLimits,
     /// Most entries of unattributed usage that one call decides about (D25).
     pub review_entries_max: usize,
     /// How long before the first team of an app usage is adopted (D49).
@@ -129,7 +129,8 @@ impl Ledger {
             settings: Arc::clone(&settings),
             notice_rules: Arc::clone(&notice_rules),
             catalogue: Arc::new(Remembered::default()),
-            clients: Arc::new(SettledClients::new(parts.limits.known_clients_max)),
+            clients: Arc::new(SettledClients::new(parts.limits.known.clients_max)),
+            known: Arc::new(KnownTeams::new(parts.limits.known)),
             cells: Arc::clone(&cells),
             sub_batch_lines: parts.limits.sub_batch_lines,
             settle_allowance: parts.limits.settle_allowance,
@@ -168,6 +169,12 @@ impl Ledger {
     /// Everything received before this instant counts as settled for a reader or a job at `at` (D55).
     pub(crate) fn settled_until(&self, at: Timestamp) -> Timestamp {
         at.checked_sub(self.limits.settle_allowance).unwrap_or(Timestamp::MIN)
+    }
+
+    /// The teams that are remembered from one batch to the next: to look at, for tests and diagnosis.
+    #[must_use]
+    pub fn known_teams(&self) -> &KnownTeams {
+        &self.poster.known
     }
 
     pub(crate) const fn poster(&self) -> &Poster {

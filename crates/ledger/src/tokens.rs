@@ -241,6 +241,7 @@ impl Ledger {
                 last_window: None,
                 watch: Watch::default(),
                 budgets: Vec::new(),
+                has_budgets: false,
             },
         })
     }

@@ -236,6 +236,8 @@ impl<'a> Rows<'a> {
             closed_lots,
             expired_micros,
             notices: 0,
+            teams_loaded: 0,
+            teams_known: 0,
         }
     }
 }

@@ -84,12 +84,13 @@ pub async fn find_in_tx(
 }
 
 /// Makes a budget that counts from a month on, with what is used in it already. The team is locked, so no
-/// charge is written in between.
+/// charge is written in between. The team has another revision afterwards.
 pub async fn insert_in_tx(tx: &mut PgConnection, new: &BudgetMonth) -> Result<(), Error> {
     let (account, team) = (new.account_id.as_uuid(), new.team_id.as_uuid());
     let (budget, app) = (new.budget_id.as_uuid(), new.app_id.map(AppId::as_uuid));
     sqlx::query!(
-        "insert into ledger.budget (account_id, team_id, budget_id, app_id, from_month) values ($1, $2, $3, $4, $5)",
+        "with team as (update ledger.balance set revision = gen_random_uuid() where team_id = $2)
+         insert into ledger.budget (account_id, team_id, budget_id, app_id, from_month) values ($1, $2, $3, $4, $5)",
         account,
         team,
         budget,
@@ -117,13 +118,14 @@ pub async fn insert_in_tx(tx: &mut PgConnection, new: &BudgetMonth) -> Result<()
     Ok(())
 }
 
-/// Sets what a budget allows from a month on.
+/// Sets what a budget allows from a month on. The team is locked, and has another revision afterwards.
 pub async fn set_terms_in_tx(tx: &mut PgConnection, budget: &BudgetMonth) -> Result<(), Error> {
     let terms = budget.terms.as_ref();
     let soft = terms.map(BudgetTerms::soft).unwrap_or_default().iter().copied().map(i16::try_from);
     let soft: Vec<i16> = soft.collect::<Result<_, _>>().map_err(|e| Error::Broken(e.to_string()))?;
     sqlx::query!(
-        "insert into ledger.budget_terms (account_id, team_id, budget_id, from_month, cap_micros, soft_percent, hard)
+        "with team as (update ledger.balance set revision = gen_random_uuid() where team_id = $2)
+         insert into ledger.budget_terms (account_id, team_id, budget_id, from_month, cap_micros, soft_percent, hard)
          values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (account_id, team_id, budget_id, from_month) do update
              set cap_micros = excluded.cap_micros, soft_percent = excluded.soft_percent, hard = excluded.hard",

@@ -55,11 +55,12 @@ pub async fn load_in_tx(tx: &mut PgConnection, wanted: &PeriodsWanted) -> Result
             price_id: PriceId::from_uuid(row.price_id),
             start: row.start.0,
         };
-        let quantity =
-            Quantity::new(row.quantity).map_err(|e| Error::stored("quantity of a period")(e.into()))?;
-        periods.states.push(PeriodState { key, quantity });
-        let seen = row.values.into_iter().map(|value| SeenValue { key, value: value.into() });
-        periods.values.extend(seen);
+        if let Some(quantity) = row.quantity {
+            let quantity =
+                Quantity::new(quantity).map_err(|e| Error::stored("quantity of a period")(e.into()))?;
+            periods.states.push(PeriodState { key, quantity });
+        }
+        periods.values.extend(row.value.map(|value| SeenValue { key, value: value.into() }));
     }
     Ok(periods)
 }

@@ -75,6 +75,9 @@ pub struct Pool {
 
 /// Sorted row locks make this level enough: a later statement sees what a lock waited for.
 const COMMITTED: &str = "begin isolation level read committed";
+/// A statement of it is planned once a connection, for parameters of any length, and not again for each use. Such a plan
+/// outlives the size that a table had, until the table is analysed; so it reads none as a whole, however small.
+const POSTING: &str = "; set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off";
 /// All statements see one instant. It has to be said first of all, so it can not be said later.
 const SNAPSHOT: &str = "begin isolation level repeatable read";
 
@@ -153,6 +156,16 @@ impl Pool {
     /// Where no connection is to be had in time.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
         self.begin_as(COMMITTED, "").await
+    }
+
+    /// Begins a transaction that posts. Its statements are few, large to plan, and probes of keys whatever their
+    /// parameters, so one plan serves all. Not so for others: a list with a filter that may be absent needs a plan for
+    /// what is there.
+    ///
+    /// # Errors
+    /// Where no connection is to be had in time.
+    pub async fn begin_posting(&self) -> Result<Transaction<'static, Postgres>, Error> {
+        self.begin_as(COMMITTED, POSTING).await
     }
 
     /// Begins a transaction whose statements all see one instant. Dropping it takes everything back.

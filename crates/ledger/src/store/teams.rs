@@ -14,8 +14,27 @@ use self::row::TeamRow;
 use super::Instant;
 use crate::error::Error;
 
+/// Names the transaction that changed anything of a team last: what is loaded of it, under its lock, is the same for the
+/// same revision. Random, so that a database restored to an older state never comes to one again with another content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision(Uuid);
+
+impl Revision {
+    /// A new one, unlike every other.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
 /// A team as stored, with what the core does not need to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTeam {
     /// What the core works on.
     pub team: Team,
@@ -27,17 +46,22 @@ pub struct StoredTeam {
     pub watch: Watch,
     /// Its budgets, in the months that were asked for.
     pub budgets: Vec<BudgetMonth>,
+    /// Whether it has budgets, in these months or others.
+    pub has_budgets: bool,
 }
 
 /// Makes sure that each team has a balance and locks all of them, in order of team id. A team that
-/// exists under another account keeps it: the caller compares after loading.
+/// exists under another account keeps it: the caller compares after loading. Gives their revisions, by team id.
 ///
 /// First the missing ones are made, then all are locked, and nothing is locked before: who inserts waits
 /// only for others who insert, all in one order, and who locks holds nothing that they wait for. An insert
 /// after a lock could wait for a row whose maker's successor waits for that lock. One upsert for both would
 /// be shorter, but it forgives a conflict of one unique index only, and a balance has two: of two writers
 /// who make a team at the same time the second would fail.
-pub async fn lock_in_tx(tx: &mut PgConnection, mut teams: Vec<(AccountId, TeamId)>) -> Result<(), Error> {
+pub async fn lock_in_tx(
+    tx: &mut PgConnection,
+    mut teams: Vec<(AccountId, TeamId)>,
+) -> Result<Vec<(TeamId, Revision)>, Error> {
     teams.sort_by_key(|(_, team)| *team);
     teams.dedup_by_key(|(_, team)| *team);
     let (accounts, ids): (Vec<Uuid>, Vec<Uuid>) =
@@ -53,33 +77,31 @@ pub async fn lock_in_tx(tx: &mut PgConnection, mut teams: Vec<(AccountId, TeamId
     .execute(&mut *tx)
     .await?;
     let teams: Vec<TeamId> = teams.into_iter().map(|(_, team)| team).collect();
-    if lock_known_in_tx(tx, &teams).await? {
-        return Ok(());
-    }
-    Err(Error::Broken("a balance that was made is not there".to_owned()))
+    lock_known_in_tx(tx, &teams)
+        .await?
+        .ok_or_else(|| Error::Broken("a balance that was made is not there".to_owned()))
 }
 
-/// Locks the balances of teams, in order of team id, and says whether all of them exist. Where one does
-/// not, the caller gives its transaction up and begins again with [`lock_in_tx`].
-pub async fn lock_known_in_tx(tx: &mut PgConnection, teams: &[TeamId]) -> Result<bool, Error> {
+/// Locks the balances of teams, each named once, in order of team id, and gives their revisions under the locks, by team
+/// id. Nothing where one does not exist: then the caller gives its transaction up and begins again with [`lock_in_tx`].
+pub async fn lock_known_in_tx(
+    tx: &mut PgConnection,
+    teams: &[TeamId],
+) -> Result<Option<Vec<(TeamId, Revision)>>, Error> {
     let ids: Vec<Uuid> = teams.iter().map(|team| team.as_uuid()).collect();
-    // An upsert of what exists, which updates nothing, locks the newest version of each row, found by its key,
-    // in the order of its input; without the ORDER BY two batches could lock crosswise. FOR UPDATE starts at
-    // the version of its snapshot and goes on from one to the next: of 64 writers on one team some wait for
-    // longer than a statement may.
-    let known = sqlx::query_scalar!(
-        r#"with known as materialized (
-             select account_id, team_id from ledger.balance where team_id = any($1)
-         ), locked as (
-             insert into ledger.balance (account_id, team_id) select account_id, team_id from known order by team_id
-             on conflict (team_id) do update set version = excluded.version where false
-         )
-         select count(*) as "known!" from known"#,
+    let rows = sqlx::query!(
+        r#"select team_id as "team_id!", revision as "revision!" from ledger.lock_teams($1)"#,
         &ids,
     )
-    .fetch_one(tx)
+    .fetch_all(tx)
     .await?;
-    Ok(usize::try_from(known) == Ok(ids.len()))
+    if rows.len() != ids.len() {
+        return Ok(None);
+    }
+    let locked = rows.into_iter().map(|row| (TeamId::from_uuid(row.team_id), Revision(row.revision)));
+    let mut locked: Vec<_> = locked.collect();
+    locked.sort_unstable_by_key(|(team, _)| *team);
+    Ok(Some(locked))
 }
 
 /// Loads teams with their live lots and open holds, and those usage states of `keys` that exist.

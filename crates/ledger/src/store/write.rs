@@ -15,7 +15,7 @@ use drawdown_types::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Instant, instants};
+use super::{Instant, instants, teams::Revision};
 use crate::error::Error;
 
 /// A charge with what the plan does not repeat from its line.
@@ -198,8 +198,10 @@ fn is_all_of(row: &JournalRow, ChargeRow { charge, account_id, taken_back, .. }:
         && *posted_at == charge.posted_at
 }
 
-/// Writes all rows; one statement for each sub-batch of charges, at least one.
-pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(), Error> {
+/// Writes all rows; one statement for each sub-batch of charges, at least one. Gives the revision that every team of
+/// [`PlanRows::balances`] has from now on, and with it whatever is written of the team here.
+pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<Revision, Error> {
+    let revision = Revision::generate();
     let statements = rows.charges.len().div_ceil(rows.sub_batch.max(1)).max(1);
     let (charges, journal) = stored(rows);
     let journal_chunk = journal.len().div_ceil(statements).max(1);
@@ -213,10 +215,14 @@ pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(
             charges.next().unwrap_or_default(),
             journal.next().unwrap_or_default(),
             &Ending::of(ending)?,
+            revision,
         )
         .await?;
     }
-    if rows.plan.holds.is_empty() { Ok(()) } else { write_holds(tx, rows).await }
+    if !rows.plan.holds.is_empty() {
+        write_holds(tx, rows).await?;
+    }
+    Ok(revision)
 }
 
 /// Holds and their parts: a statement of its own, since nearly no transaction has any.
@@ -334,6 +340,7 @@ async fn write_chunk(
     charges: &[Stored<'_>],
     journal: &[&JournalRow],
     end: &Ending<'_>,
+    revision: Revision,
 ) -> Result<(), Error> {
     let (lots, states, balances, notices) = (end.lots, end.states, end.balances, end.notices);
     sqlx::query_file!(
@@ -443,6 +450,7 @@ async fn write_chunk(
         col(charges, |c| c.own.and_then(|row| row.lot_id).map(LotId::as_uuid)) as _,
         col(charges, |c| c.own.and_then(|row| row.lot_state).map(LotState::as_str)) as _,
         col(charges, |c| c.own.map(|row| row.transaction)) as _,
+        revision.as_uuid(),
     )
     .execute(tx)
     .await?;

@@ -13,7 +13,7 @@ use crate::world::{Buyer, DAY, World, at, calls, calls_at, reason, request_id};
 
 const MINUTE_MS: i64 = 60_000;
 
-async fn reserve(
+pub(crate) async fn reserve(
     world: &World,
     buyer: Buyer,
     micros: i64,
@@ -33,7 +33,13 @@ async fn reserve(
     Ok(world.hold_service.reserve_tokens(Request::new(request)).await?.into_inner().hold.unwrap())
 }
 
-async fn extend(world: &World, buyer: Buyer, hold: &Hold, lasts_ms: i64, more: i64) -> Result<Hold, Status> {
+pub(crate) async fn extend(
+    world: &World,
+    buyer: Buyer,
+    hold: &Hold,
+    lasts_ms: i64,
+    more: i64,
+) -> Result<Hold, Status> {
     let request = ExtendHoldRequest {
         team_id: buyer.team.to_string(),
         hold_id: hold.hold_id.clone(),
@@ -58,7 +64,7 @@ fn capture_request(buyer: Buyer, hold: &Hold, calls: i64, last: bool) -> Capture
     }
 }
 
-async fn capture(
+pub(crate) async fn capture(
     world: &World,
     buyer: Buyer,
     hold: &Hold,
@@ -69,7 +75,7 @@ async fn capture(
     Ok(world.hold_service.capture_hold(Request::new(request)).await?.into_inner())
 }
 
-async fn release(world: &World, buyer: Buyer, hold: &Hold) -> Result<i64, Status> {
+pub(crate) async fn release(world: &World, buyer: Buyer, hold: &Hold) -> Result<i64, Status> {
     let request = ReleaseHoldRequest {
         team_id: buyer.team.to_string(),
         hold_id: hold.hold_id.clone(),

@@ -21,7 +21,7 @@ use crate::{
 
 const TOKEN: i64 = 1_000_000;
 
-fn lot(pool: PoolKind, original: i64, left: i64, from: &str, to: &str) -> ImportedLot {
+pub(crate) fn lot(pool: PoolKind, original: i64, left: i64, from: &str, to: &str) -> ImportedLot {
     ImportedLot {
         pool_kind: pool.into(),
         original_micros: original * TOKEN,
@@ -54,7 +54,7 @@ fn holdings(available: i64, uncharged: i64, scheduled: i64, closing: i64) -> Opt
     })
 }
 
-fn team(
+pub(crate) fn team(
     buyer: Buyer,
     lots: Vec<ImportedLot>,
     debts: Vec<PriorDebt>,
@@ -64,7 +64,7 @@ fn team(
     TeamImport { account_id, team_id, lots, debts, negative_since: None, expected }
 }
 
-fn request(teams: Vec<TeamImport>) -> ImportTeamsRequest {
+pub(crate) fn request(teams: Vec<TeamImport>) -> ImportTeamsRequest {
     let reason = "moved from the old platform".to_owned();
     ImportTeamsRequest { teams, reason, validate_only: false, request_id: request_id() }
 }

@@ -32,7 +32,7 @@ pub(crate) async fn move_lot(
     Ok(answer.into_inner())
 }
 
-async fn adjust(world: &World, lot: &Lot, buyer: Buyer, delta_micros: i64) -> Result<Lot, Status> {
+pub(crate) async fn adjust(world: &World, lot: &Lot, buyer: Buyer, delta_micros: i64) -> Result<Lot, Status> {
     let request = AdjustLotRequest {
         account_id: buyer.account.to_string(),
         team_id: buyer.team.to_string(),
@@ -44,7 +44,12 @@ async fn adjust(world: &World, lot: &Lot, buyer: Buyer, delta_micros: i64) -> Re
     Ok(world.lot_service.adjust_lot(Request::new(request)).await?.into_inner().lot.unwrap())
 }
 
-async fn refund(world: &World, lot: &Lot, buyer: Buyer, micros: i64) -> Result<(Lot, i64), Status> {
+pub(crate) async fn refund(
+    world: &World,
+    lot: &Lot,
+    buyer: Buyer,
+    micros: i64,
+) -> Result<(Lot, i64), Status> {
     let request = RefundLotRequest {
         account_id: buyer.account.to_string(),
         team_id: buyer.team.to_string(),

@@ -17,6 +17,7 @@ mod holds;
 mod imports;
 mod incremental;
 mod journal;
+mod known;
 mod loading;
 mod lots;
 mod model;

@@ -71,6 +71,7 @@ pub(super) struct TeamRow {
     pub(super) state_cycles: Vec<Instant>,
     pub(super) state_meters: Vec<String>,
     pub(super) state_quantities: Vec<i64>,
+    pub(super) has_budgets: bool,
     pub(super) budgets: Option<String>,
 }
 
@@ -78,7 +79,7 @@ pub(super) struct TeamRow {
 
 impl TeamRow {
     pub(super) fn team(self) -> Result<StoredTeam, Error> {
-        let charges = self.charges;
+        let (charges, has_budgets) = (self.charges, self.has_budgets);
         let last_window = self.last_window.map(Timestamp::from);
         let told = self.notice_told.map(u8::try_from).transpose();
         let watch = Watch {
@@ -98,7 +99,7 @@ impl TeamRow {
             settled_ahead: intervals(&self.ahead_from, &self.ahead_to)?,
             items: self.items()?,
         };
-        Ok(StoredTeam { team, charges, last_window, watch, budgets })
+        Ok(StoredTeam { team, charges, last_window, watch, budgets, has_budgets })
     }
 
     fn balance(&self) -> Balance {

@@ -5,7 +5,7 @@ use drawdown_proto::ledger::v1::{self as pb, GetBalanceRequest, token_service_se
 use tonic::Request;
 
 use super::{ALLOWANCE, Both, instant};
-use crate::world::proto;
+use crate::{known::is_known, world::proto};
 
 impl Both {
     /// A read ahead of now or behind it; before the last posting it is refused.
@@ -48,6 +48,9 @@ impl Both {
 
     pub(super) async fn compare(&mut self) {
         for (team, buyer) in self.teams.clone().iter().enumerate() {
+            if is_known(&self.world, buyer.team).await {
+                self.naive.hit("a team remembered as it is stored");
+            }
             let at = self.latest(team);
             self.compare_balance(team, at, &self.world.balance(*buyer).await);
             let mut naive = self.naive.clone();
