@@ -60,6 +60,8 @@ pub(super) fn judge_status(status: Status, producer: ProducerId, epoch: u64) -> 
             let told = info.and_then(|info| info.metadata.get("registered_epoch")?.parse().ok());
             CallError::Fault(Fault::Fenced { registered: told.unwrap_or_default(), mine: epoch })
         }
+        // Said of a message that was damaged on its way: nothing in it can be believed, not even its lane.
+        Some(reason::FRAME_DAMAGED | "MESSAGE_MALFORMED") => CallError::Transient(status),
         Some(known) if PERMANENT.contains(&known) => refused(reason, status),
         _ if status.code() == tonic::Code::InvalidArgument && !is_transient(&status) => {
             refused(reason, status)

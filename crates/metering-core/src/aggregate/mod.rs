@@ -46,6 +46,9 @@ pub struct Incoming<'a, F = FrameView<'a>> {
     pub map: ShardMap,
     /// The lane's chain before the frame.
     pub chain_before: u64,
+    /// The lane's chain after the frame: [`Frame::chain_after`] of `chain_before`. It is
+    /// a pass over all bytes, made once, by whoever checks that the frame is intact.
+    pub chain_after: u64,
     /// The frame.
     pub frame: &'a F,
     /// The present instant.
@@ -209,8 +212,7 @@ impl Aggregator {
         self.resolve(incoming.map, frame, dictionary)?;
 
         let refusals = self.count(frame);
-        let position =
-            Position { sequence: *frame.sequences().end(), chain: frame.chain_after(incoming.chain_before) };
+        let position = Position { sequence: *frame.sequences().end(), chain: incoming.chain_after };
         if let Some(progress) = self.lanes.get_mut(&lane) {
             progress.unflushed_from.get_or_insert(progress.position);
             progress.position = position;
@@ -295,7 +297,7 @@ impl Aggregator {
         if *sequences.end() > at.sequence {
             return diverged("first_sequence", "lies inside a frame that is counted already");
         }
-        if *sequences.end() == at.sequence && frame.chain_after(incoming.chain_before) != at.chain {
+        if *sequences.end() == at.sequence && incoming.chain_after != at.chain {
             return diverged("body", "is not the frame that is counted at this sequence");
         }
         Ok(false)

@@ -67,6 +67,15 @@ struct Row {
     time_ms: i64,
 }
 
+/// Tags of a row's fields, each one byte.
+mod tag {
+    use crate::frame::number;
+
+    pub(super) const SERIES: u8 = (number::ROW_SERIES << 3 | 2).to_le_bytes()[0];
+    pub(super) const QUANTITY: u8 = (number::ROW_QUANTITY << 3).to_le_bytes()[0];
+    pub(super) const TIME: u8 = (number::ROW_TIME << 3).to_le_bytes()[0];
+}
+
 /// A row whose series is not looked up yet.
 #[derive(Default)]
 struct RawRow<'a> {
@@ -159,7 +168,10 @@ impl RowBook {
                 (number::ROWS_ROWS, Field::Bytes(bytes)) => {
                     let place = header.events;
                     header.events = place.saturating_add(1);
-                    if place < limits.events_max && self.row(bytes, place, &mut faults).is_err() {
+                    let behind = reader.len();
+                    let from = body.len().saturating_sub(behind).saturating_sub(bytes.len());
+                    let from = body.get(from..).unwrap_or_default();
+                    if place < limits.events_max && self.row(from, behind, place, &mut faults).is_err() {
                         return Ok(Err(Full));
                     }
                 }
@@ -184,9 +196,10 @@ impl RowBook {
         Ok(Ok(header))
     }
 
+    /// Takes the row that `from` begins with, where `behind` bytes are behind it.
     #[inline]
-    fn row(&mut self, bytes: &[u8], place: u32, faults: &mut RowFaults) -> Result<(), Full> {
-        let Some(row) = RawRow::read(bytes) else {
+    fn row(&mut self, from: &[u8], behind: usize, place: u32, faults: &mut RowFaults) -> Result<(), Full> {
+        let Some(row) = RawRow::read(from, behind) else {
             if faults.malformed.len() < FAULTS_MAX {
                 faults.malformed.push(FieldFault::new(format!("rows[{place}]"), "is no row"));
             }
@@ -237,25 +250,43 @@ impl RowBook {
 }
 
 impl<'a> RawRow<'a> {
+    /// Reads over the row's end and looks afterwards, because the time stands last and numbers are read eight bytes at
+    /// a time where there are as many.
     #[inline]
-    fn read(bytes: &'a [u8]) -> Option<Self> {
+    fn read(from: &'a [u8], behind: usize) -> Option<Self> {
         let mut row = Self::default();
         let mut has_series = false;
-        let mut reader = Reader::new(bytes);
-        while !reader.is_empty() {
-            match reader.field()? {
-                // Generated decoders would merge a second one with the first.
-                (number::ROW_SERIES, Field::Bytes(bytes)) if !has_series => {
+        let mut reader = Reader::new(from);
+        while reader.len() > behind {
+            // What every encoder writes, by whole tags; the rest is for the fields of a later contract, and faults.
+            let mut ahead = reader;
+            match ahead.byte()? {
+                tag::SERIES if !has_series => {
                     has_series = true;
-                    row.series = bytes;
+                    row.series = ahead.prefixed()?;
+                    reader = ahead;
+                    continue;
                 }
-                (number::ROW_QUANTITY, Field::Varint(value)) => row.quantity = value,
-                (number::ROW_TIME, Field::Varint(value)) => row.time_ms = value.cast_signed(),
-                (number::ROW_SERIES..=number::ROW_TIME, _) => return None,
+                tag::QUANTITY => {
+                    row.quantity = ahead.varint()?;
+                    reader = ahead;
+                    continue;
+                }
+                tag::TIME => {
+                    row.time_ms = ahead.varint()?.cast_signed();
+                    reader = ahead;
+                    continue;
+                }
                 _ => {}
             }
+            // Another wire type, a tag that is written longer than it has to be, or a second series, which generated
+            // decoders would merge with the first.
+            let (number, _) = reader.field()?;
+            if (number::ROW_SERIES..=number::ROW_TIME).contains(&number) {
+                return None;
+            }
         }
-        Some(row)
+        (reader.len() == behind).then_some(row)
     }
 }
 

@@ -346,8 +346,7 @@ fn put_column<'a>(column: &mut &'a [u8], bytes: &'a [u8], field: &str) -> Result
 
 /// Afterwards the column holds exactly `events` varints of at most `max`.
 fn check_column(field: &str, column: &[u8], events: u32, max: u64, faults: &mut Vec<FieldFault>) {
-    // The bytes that end a varint; compiles to vector instructions.
-    let ends = column.iter().filter(|byte| **byte < 0x80).count();
+    let ends = ends(column);
     if column.last().is_some_and(|byte| *byte >= 0x80) {
         faults.push(FieldFault::new(field, "ends inside an entry"));
     } else if usize::try_from(events).is_ok_and(|events| events != ends) {
@@ -363,6 +362,14 @@ fn check_column(field: &str, column: &[u8], events: u32, max: u64, faults: &mut 
             at = at.saturating_add(1);
         }
     }
+}
+
+/// The bytes that end a varint. Sums of one byte, which hold as many, compile to vector instructions.
+fn ends(column: &[u8]) -> usize {
+    let sums = column.chunks(usize::from(u8::MAX)).map(|chunk| {
+        usize::from(chunk.iter().fold(0u8, |sum, byte| sum.wrapping_add(u8::from(*byte < 0x80))))
+    });
+    sums.sum()
 }
 
 /// Some varint has more than four bytes, so that its value has to be looked at. Written so that it

@@ -213,8 +213,10 @@ fn a_client_id_of_another_shard_is_refused_even_where_it_was_seen_before() {
     aggregator.attach(lane, 1, Position::START);
     let body = frame(lane, 1, RECEIPT_MS, &[(1, 1, RECEIPT_MS), (2, 1, RECEIPT_MS)]);
     let view = FrameView::parse(&body, &FrameLimits::default()).unwrap();
+    let chain_after = view.chain_after(0);
+    let (producer, now) = (producer(1), now());
     let incoming =
-        Incoming { producer: producer(1), epoch: 1, map: wide, chain_before: 0, frame: &view, now: now() };
+        Incoming { producer, epoch: 1, map: wide, chain_before: 0, chain_after, frame: &view, now };
     let fault = aggregator.add(&incoming, &mut dictionary).unwrap_err();
     assert_ne!(shard_of("bert", shard_count), home, "the fixture");
     assert_eq!((fault.reason, fault.fields[0].field.as_str()), (reason::SHARD_MISMATCH, "series[1]"));

@@ -60,6 +60,7 @@ fn add(aggregator: &mut Aggregator, book: &mut RowBook, before: u64, body: &[u8]
         epoch: 1,
         map: map(),
         chain_before: before,
+        chain_after: read.view.chain_after(before),
         frame: &read.view,
         now: now(),
     };
@@ -73,6 +74,7 @@ fn add_columns(aggregator: &mut Aggregator, known: &mut Dictionary, before: u64,
         epoch: 1,
         map: map(),
         chain_before: before,
+        chain_after: view.chain_after(before),
         frame: &view,
         now: now(),
     };

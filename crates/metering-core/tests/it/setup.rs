@@ -111,7 +111,15 @@ impl Instance {
         body: &[u8],
     ) -> Result<Added, FrameFault> {
         let frame = FrameView::parse(body, &FrameLimits::default())?;
-        let incoming = Incoming { producer, epoch, map: map(), chain_before, frame: &frame, now: now() };
+        let incoming = Incoming {
+            producer,
+            epoch,
+            map: map(),
+            chain_before,
+            chain_after: frame.chain_after(chain_before),
+            frame: &frame,
+            now: now(),
+        };
         self.aggregator.add(&incoming, &mut self.dictionary)
     }
 

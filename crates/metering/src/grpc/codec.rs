@@ -46,9 +46,10 @@ pub(super) struct LaneFrame {
 }
 
 impl LaneFrame {
-    /// Nothing of it was changed on its way, as far as its producer lets that be seen.
-    pub(super) fn is_intact(&self) -> bool {
-        self.chain_after.is_none_or(|after| after == chain::next(self.chain_before, &self.body))
+    /// The chain after it; `None` where its producer has another one, so that it was changed on its way.
+    pub(super) fn intact_chain(&self) -> Option<u64> {
+        let found = chain::next(self.chain_before, &self.body);
+        self.chain_after.is_none_or(|after| after == found).then_some(found)
     }
 }
 

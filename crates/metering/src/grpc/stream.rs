@@ -239,14 +239,17 @@ impl Reader {
 
     async fn take(&mut self, message: Message, answers: &Answers) -> Result<(), End> {
         match message {
-            Message::Frame(frame) if !frame.is_intact() => {
-                let text = "is not the one that was sent: the chain after it is another one";
-                self.unreadable(&frame.body, FrameFault::one(lane_reason::FRAME_DAMAGED, "chain_after", text))
+            Message::Frame(frame) => {
+                let Some(chain_after) = frame.intact_chain() else {
+                    let text = "is not the one that was sent: the chain after it is another one";
+                    let fault = FrameFault::one(lane_reason::FRAME_DAMAGED, "chain_after", text);
+                    return self.unreadable(&frame.body, fault);
+                };
+                match frame.form {
+                    Form::Columns => self.columns(frame, chain_after, answers).await,
+                    Form::Rows => self.rows(frame, chain_after, answers).await,
+                }
             }
-            Message::Frame(frame) => match frame.form {
-                Form::Columns => self.columns(frame, answers).await,
-                Form::Rows => self.rows(frame, answers).await,
-            },
             Message::Request(Request::Attach(ask)) => self.attach(&ask),
             Message::Define(define) => {
                 let definitions = read_definitions(&define).map_err(encode::refusal)?;
@@ -301,21 +304,23 @@ impl Reader {
         Ok(())
     }
 
-    async fn columns(&mut self, frame: LaneFrame, answers: &Answers) -> Result<(), End> {
+    async fn columns(&mut self, frame: LaneFrame, chain_after: u64, answers: &Answers) -> Result<(), End> {
         let view = match FrameView::parse(&frame.body, &self.instance.config.ingest.frames()) {
             Ok(view) => view,
             Err(fault) => return self.unreadable(&frame.body, fault),
         };
         let mut dictionary = std::mem::replace(&mut self.dictionary, Dictionary::new(0));
-        let taken = self.frame(frame.chain_before, &view, &mut dictionary, answers).await;
+        let taken = self.frame([frame.chain_before, chain_after], &view, &mut dictionary, answers).await;
         self.dictionary = dictionary;
         taken
     }
 
-    async fn rows(&mut self, frame: LaneFrame, answers: &Answers) -> Result<(), End> {
+    async fn rows(&mut self, frame: LaneFrame, chain_after: u64, answers: &Answers) -> Result<(), End> {
         let mut book = std::mem::replace(&mut self.rows, RowBook::new(0));
         let taken = match book.read(&frame.body, &self.instance.config.ingest.frames()) {
-            Ok(RowFrame { view, series }) => self.frame(frame.chain_before, &view, series, answers).await,
+            Ok(RowFrame { view, series }) => {
+                self.frame([frame.chain_before, chain_after], &view, series, answers).await
+            }
             Err(fault) => self.unreadable(&frame.body, fault),
         };
         self.rows = book;
@@ -324,7 +329,7 @@ impl Reader {
 
     async fn frame<F: Frame + Sync>(
         &mut self,
-        chain_before: u64,
+        [chain_before, chain_after]: [u64; 2],
         view: &F,
         dictionary: &mut Dictionary,
         answers: &Answers,
@@ -340,6 +345,7 @@ impl Reader {
             epoch: self.hello.epoch,
             map,
             chain_before,
+            chain_after,
             frame: view,
             now: instance.clock.now(),
         };

@@ -41,6 +41,8 @@ const TICK: Duration = Duration::from_millis(5);
 pub(super) enum Fault {
     /// The stream breaks before the frame is looked at.
     Break,
+    /// The message was damaged on its way, so that nothing in it can be read.
+    Damage,
     /// The stream breaks after the frame was applied, before anybody hears of it.
     BreakAfter,
     /// The store forgets everything that is not settled; every lane is told to go back.
@@ -280,6 +282,9 @@ impl Conversation {
         if matches!(fault, Some(Fault::Break)) {
             return vec![Err(Status::unavailable("broken"))];
         }
+        if matches!(fault, Some(Fault::Damage)) {
+            return vec![Err(refusal(Code::InvalidArgument, "MESSAGE_MALFORMED"))];
+        }
         let view = FrameView::parse(&frame.body, &FrameLimits::default()).unwrap();
         let key = (view.map_version(), view.shard());
         assert!(self.attached.contains(&key), "a frame before its lane was attached");
@@ -362,7 +367,7 @@ impl Conversation {
             }
             Some(Fault::Settle) => state.settle_all(),
             None if state.settle_by_itself => state.settle_all(),
-            None | Some(Fault::Break | Fault::Stop(_)) => {}
+            None | Some(Fault::Break | Fault::Damage | Fault::Stop(_)) => {}
         }
         let lanes = self.attached.iter().map(|key| state.watermark(*key)).collect();
         vec![Ok(Reply::Watermarks(wire::Watermarks { lanes }))]

@@ -64,11 +64,12 @@ async fn compressed_messages_are_settled_like_others() {
 fn faults() -> impl Strategy<Value = Vec<Fault>> {
     let fault = prop_oneof![
         Just(Fault::Break),
+        Just(Fault::Damage),
         Just(Fault::BreakAfter),
         Just(Fault::Forget),
         Just(Fault::ForgetAndBreak),
         Just(Fault::Settle),
-        Just(Fault::Stop("LANE_OUT_OF_SEQUENCE")),
+        proptest::sample::select(&["LANE_OUT_OF_SEQUENCE", "FRAME_DAMAGED"]).prop_map(Fault::Stop),
         Just(Fault::Refuse("METER_UNKNOWN")),
     ];
     proptest::collection::vec(fault, 0..12)
