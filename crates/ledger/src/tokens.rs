@@ -178,7 +178,7 @@ impl Ledger {
 
     /// The balance of a team at an instant, and the instant.
     pub(crate) async fn balance(&self, of: Of, at: Option<Timestamp>) -> Result<BalanceView, Error> {
-        let read = teams::load(&mut *self.pool.read_of(of.account).await?, of.team).await?;
+        let read = teams::load(&mut *self.pool.probe_of(of.account).await?, of.team).await?;
         let stored = match read {
             Some(stored) => stored.team,
             None => self.untouched(of).await?,

@@ -77,7 +77,7 @@ pub struct Pool {
 const COMMITTED: &str = "begin isolation level read committed";
 /// A statement of it is planned once a connection, for parameters of any length, and not again for each use. Such a plan
 /// outlives the size that a table had, until the table is analysed; so it reads none as a whole, however small.
-const POSTING: &str = "; set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off";
+const BY_KEYS: &str = "; set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off";
 /// All statements see one instant. It has to be said first of all, so it can not be said later.
 const SNAPSHOT: &str = "begin isolation level repeatable read";
 
@@ -165,7 +165,7 @@ impl Pool {
     /// # Errors
     /// Where no connection is to be had in time.
     pub async fn begin_posting(&self) -> Result<Transaction<'static, Postgres>, Error> {
-        self.begin_as(COMMITTED, POSTING).await
+        self.begin_as(COMMITTED, BY_KEYS).await
     }
 
     /// Begins a transaction whose statements all see one instant. Dropping it takes everything back.
@@ -215,6 +215,16 @@ impl Pool {
     pub async fn read_of(&self, account: Option<AccountId>) -> Result<Reader, Error> {
         let Some(account) = account else { return self.read().await };
         Ok(Reader::Within(self.begin_as(COMMITTED, &tenant(account)).await?))
+    }
+
+    /// The same for statements that read by keys only, which one plan serves as it does in a posting: planning would be
+    /// most of what a balance costs.
+    ///
+    /// # Errors
+    /// Where no connection is to be had in time.
+    pub async fn probe_of(&self, account: Option<AccountId>) -> Result<Reader, Error> {
+        let told = account.map_or_else(String::new, tenant);
+        Ok(Reader::Within(self.begin_as(COMMITTED, &format!("{told}{BY_KEYS}")).await?))
     }
 
     /// Closes the pool once all connections are given back.
