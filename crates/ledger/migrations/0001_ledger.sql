@@ -348,7 +348,7 @@ comment on column ledger.charge.quantity is 'Of this line alone: for max its lar
 comment on column ledger.charge.zero_rated is
     'Why it costs nothing by rule, entering no state (D14, D18, D20); over_quota enters one: some of it lies above the quota of a meter that is free only (D16).';
 comment on column ledger.charge.journal_seq is
-    'First journal row of this charge; of one that moved nothing, the last row of the team before it. Never goes back in posting order, so no index is needed to find a row (ledger.charge_seq_to_row).';
+    'First journal row of this charge; of one that moved nothing, a row of the team before it. Never goes back in posting order, so no index is needed to find a row (ledger.charge_seq_to_row).';
 comment on column ledger.charge.lot_id is
     'The lot that paid all of it at once: then the charge is that journal row itself, and ledger.journal has none for it.';
 comment on column ledger.charge.lot_state is 'Of that row: the lot''s state as used.';

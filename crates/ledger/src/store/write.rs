@@ -124,8 +124,8 @@ pub struct PlanRows<'a> {
 /// A charge as it is stored.
 struct Stored<'a> {
     row: &'a ChargeRow<'a>,
-    /// Its place in the journal, which never goes back in posting order: its first row or, where it moved nothing, the
-    /// last one before it.
+    /// Its place in the journal, which never goes back in posting order: its first row or, where it moved nothing, one
+    /// before it.
     place: i64,
     /// Where one lot paid all of it at once: the journal row that it is itself.
     own: Option<&'a JournalRow>,
