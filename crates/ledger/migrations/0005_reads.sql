@@ -108,13 +108,18 @@ language plpgsql stable as $$
 declare
     low bigint := ledger.archived_seq(account, team, true);
     high bigint;
+    last bigint;
     middle bigint;
     place bigint;
 begin
     if row_seq <= 0 then
         return low;
     end if;
-    select greatest(charges, low) into high from ledger.balance where account_id = account and team_id = team;
+    select greatest(charges, low), version into high, last
+    from ledger.balance where account_id = account and team_id = team;
+    if row_seq >= last then
+        return high;
+    end if;
     while low < high loop
         middle := (low + high + 1) / 2;
         select journal_seq into place from ledger.charge where account_id = account and team_id = team and seq = middle;
@@ -140,10 +145,10 @@ language sql stable as $$
            price_id, window_start, debt_from_micros, debt_to_micros, lot_state, hold_id, reverses, effective_at
     from ledger.charge_row
     where account_id = account and team_id = team and charge_seq > ledger.charge_seq_to_row(account, team, after)
-      and seq > after and seq <= up_to
+      and charge_seq <= ledger.charge_seq_to_row(account, team, up_to) and seq > after and seq <= up_to
 $$;
 comment on function ledger.journal_between(uuid, uuid, bigint, bigint) is
-    'The journal rows of a team after a sequence, up to another; it costs what it gives, and what follows among the charges.';
+    'The journal rows of a team after a sequence, up to another; it costs what it gives.';
 
 create function ledger.journal_seq_before(account uuid, team uuid, at timestamptz) returns bigint
 language plpgsql stable as $$

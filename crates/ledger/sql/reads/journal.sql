@@ -20,6 +20,7 @@ with rows as (
      where account_id = $1
        and team_id = $2
        and charge_seq > ledger.charge_seq_to_row($1, $2, $3)
+       and charge_seq <= ledger.charge_seq_to_row($1, $2, $4)
        and seq > $3
        and seq <= $4
        and ($5::text[] is null or kind = any($5))

@@ -17,6 +17,7 @@ mod holds;
 mod imports;
 mod incremental;
 mod journal;
+mod journal_parts;
 mod known;
 mod loading;
 mod lots;
