@@ -208,7 +208,7 @@ struct Shard {
 
 impl Shard {
     fn new() -> Result<Self, Failure> {
-        let facts = MeterFacts { aggregation: Aggregation::Sum, dimensions: vec![] };
+        let facts = MeterFacts { aggregation: Aggregation::Sum, dimensions: vec![], unique_dimension: None };
         let meters = Arc::new(MeterTable::new([(MeterSlug::new("model.complex-job")?, facts)]));
         let mut aggregator = Aggregator::new(0, EventRules::default(), 100_000, meters);
         aggregator.attach(lane(), 1, Position::START);

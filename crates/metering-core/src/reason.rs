@@ -34,6 +34,10 @@ pub const METER_UNKNOWN: &str = "METER_UNKNOWN";
 pub const AGGREGATION_UNSUPPORTED: &str = "AGGREGATION_UNSUPPORTED";
 /// An event's series names a dimension that its meter does not allow.
 pub const DIMENSION_UNKNOWN: &str = "DIMENSION_UNKNOWN";
+/// An event's series lacks the dimension whose distinct values its meter counts.
+pub const DIMENSION_MISSING: &str = "DIMENSION_MISSING";
+/// A line would have more distinct values than one may.
+pub const VALUES_TOO_MANY: &str = "VALUES_TOO_MANY";
 /// An event carries more than 2^48 base units.
 pub const QUANTITY_TOO_LARGE: &str = "QUANTITY_TOO_LARGE";
 /// A sum would pass 64 bits with this event.

@@ -19,6 +19,10 @@ pub const DIMENSIONS_MAX: usize = 8;
 /// The most bytes of one dimension's value.
 pub const DIMENSION_VALUE_BYTES_MAX: usize = 128;
 
+/// The value that stands for all values of a dimension beyond what a meter may have of it. Who sends it is counted
+/// there too.
+pub const OTHER: &str = "~other";
+
 /// How the metered job ended (D18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
@@ -175,6 +179,26 @@ impl SeriesKey {
     #[must_use]
     pub const fn hold_id(&self) -> Option<HoldId> {
         self.hold_id
+    }
+
+    /// The series without the dimension at a place, and the value that it had; `None` where there is none.
+    #[must_use]
+    pub fn split(&self, at: u8) -> Option<(Self, Arc<str>)> {
+        let (_, value) = self.dimensions.get(usize::from(at))?;
+        let rest = self.dimensions.iter().enumerate().filter(|(place, _)| *place != usize::from(at));
+        let dimensions = rest.map(|(_, dimension)| dimension.clone()).collect();
+        Some((Self { dimensions, ..self.clone() }, Arc::clone(value)))
+    }
+
+    /// The series with [`OTHER`] for the value at each of these places.
+    pub(crate) fn with_other(&self, mut is_other: impl FnMut(usize) -> bool) -> Self {
+        let mut folded = self.clone();
+        for (place, (_, value)) in folded.dimensions.iter_mut().enumerate() {
+            if is_other(place) {
+                *value = OTHER.into();
+            }
+        }
+        folded
     }
 
     /// Appends the canonical bytes: equal series have equal bytes, others other ones.

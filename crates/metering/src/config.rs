@@ -1,15 +1,20 @@
 //! Every limit of the service, by name and with its unit; raw options become checked values before a port is bound.
 //!
 //! Memory of an instance is bounded by: streams × (2 × series per stream, those of rows with up to 4 KiB each +
-//! events of a frame × 24 bytes + 3 × bytes of a message + responses) + shards × 2 × counters of a
-//! shard + shards at once × the blobs of one batch.
+//! events of a frame × 24 bytes + 3 × bytes of a message + responses) + shards × (2 × counters of a
+//! shard + its values of dimensions × about 100 bytes) + shards at once × the blobs of one batch.
 
 mod cells;
+mod usage;
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use drawdown_client::ChannelOptions;
-use drawdown_metering_core::{aggregate::EventRules, frame::FrameLimits, shard::ShardMap};
+use drawdown_metering_core::{
+    aggregate::{EventRules, ValueLimits},
+    frame::FrameLimits,
+    shard::ShardMap,
+};
 use drawdown_service::{
     config::{Count, Millis, Problem, Problems},
     server::{ServerConfig, ServerOptions},
@@ -62,6 +67,7 @@ pub struct Options {
 }
 
 pub use cells::CellOptions;
+pub use usage::UsageOptions;
 
 /// A map that is not used for new events.
 #[derive(Clone, Debug, Deserialize)]
@@ -113,6 +119,10 @@ pub struct IngestOptions {
     pub shard_series_max: Count,
     /// Answers that wait for a stream that is not read.
     pub responses_max: Count,
+    /// Values of one dimension of one meter that a shard tells apart in a UTC day.
+    pub dimension_values_max: Count,
+    /// Values of all dimensions of all meters that a shard tells apart in a UTC day.
+    pub shard_dimension_values_max: Count,
 }
 
 /// The section `[metering.events]`.
@@ -185,16 +195,6 @@ pub struct MeterOptions {
     pub page_size: Count,
     /// Meters at all.
     pub meters_max: Count,
-}
-
-/// The section `[metering.usage]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UsageOptions {
-    /// Client ids of one query.
-    pub client_ids_max: Count,
-    /// Blobs that one answer may read.
-    pub blobs_max: Count,
 }
 
 /// Checked [`Options`].
@@ -281,6 +281,8 @@ impl Default for IngestOptions {
             shard_counters_max: Count::of(1 << 16),
             shard_series_max: Count::of(1 << 16),
             responses_max: Count::of(64),
+            dimension_values_max: Count::of(1000),
+            shard_dimension_values_max: Count::of(1 << 16),
         }
     }
 }
@@ -334,12 +336,6 @@ impl Default for MeterOptions {
             page_size: Count::of(1000),
             meters_max: Count::of(100_000),
         }
-    }
-}
-
-impl Default for UsageOptions {
-    fn default() -> Self {
-        Self { client_ids_max: Count::of(1000), blobs_max: Count::of(65_536) }
     }
 }
 
@@ -456,6 +452,15 @@ impl IngestOptions {
     #[must_use]
     pub fn frames(&self) -> FrameLimits {
         FrameLimits { bytes_max: self.frame_bytes_max.get(), events_max: self.frame_events_max.get_u32() }
+    }
+
+    /// How many values of dimensions are told apart.
+    #[must_use]
+    pub const fn values(&self) -> ValueLimits {
+        ValueLimits {
+            per_dimension_max: self.dimension_values_max.get(),
+            total_max: self.shard_dimension_values_max.get(),
+        }
     }
 }
 

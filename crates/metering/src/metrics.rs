@@ -46,6 +46,7 @@ pub(crate) struct Metrics {
     frames: Counter<u64>,
     applied: Counter<u64>,
     clamped: Counter<u64>,
+    overflowed: Counter<u64>,
     refused: Counter<u64>,
     blobs: Counter<u64>,
     blob_bytes: Counter<u64>,
@@ -103,6 +104,10 @@ impl Metrics {
             frames: counter("metering.frames", "frames taken from streams, by outcome"),
             applied: counter("metering.events.applied", "events applied in redis, refused ones among them"),
             clamped: counter("metering.events.clamped", "events whose time was set to their receipt"),
+            overflowed: counter(
+                "metering.events.overflowed",
+                "events counted as ~other, because their dimension had too many values that day",
+            ),
             refused: counter("metering.events.refused", "events refused in their place, by reason"),
             blobs: counter("metering.blobs", "blobs appended to open batches"),
             blob_bytes: meter
@@ -170,6 +175,11 @@ impl Metrics {
         }
         self.blobs.add(1, &[]);
         self.blob_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX), &[]);
+    }
+
+    /// Of the events of a blob in redis, so many had a value too many.
+    pub(crate) fn overflowed(&self, events: u64) {
+        self.overflowed.add(events, &[]);
     }
 
     pub(crate) fn flushed(&self, took: Duration) {

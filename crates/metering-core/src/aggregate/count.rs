@@ -7,18 +7,21 @@ use crate::{
     aggregate::{EventRules, FlushCounter, RefusedEvents, rules::millis},
     fault::FieldFault,
     frame::{Frame, Part},
-    meter::Aggregation,
+    meter::Counting,
     reason,
 };
 
-/// How events of a slot are counted. One byte: slots are what the caches hold.
+/// How events of a slot are counted. Two bytes: slots are what the caches hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Sum,
     Count,
+    Max,
+    Unique(u8),
     MeterUnknown,
     Unsupported,
     DimensionUnknown,
+    DimensionMissing,
 }
 
 /// No pair.
@@ -98,10 +101,11 @@ impl Counters {
         slot
     }
 
-    pub(super) fn set_status(&mut self, slot: usize, status: Status) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.status = status;
-        }
+    /// Says whether a slot counts from now on that did not before.
+    pub(super) fn set_status(&mut self, slot: usize, status: Status) -> bool {
+        let Some(slot) = self.slots.get_mut(slot) else { return false };
+        let before = std::mem::replace(&mut slot.status, status);
+        status.is_counted() && !before.is_counted()
     }
 
     /// Nothing may be counted that was not taken.
@@ -110,7 +114,7 @@ impl Counters {
     }
 
     /// Takes all counters, and the slots that they are of, each once.
-    pub(super) fn take(&mut self) -> (Vec<FlushCounter>, Vec<(u32, Aggregation)>) {
+    pub(super) fn take(&mut self) -> (Vec<FlushCounter>, Vec<(u32, Counting)>) {
         let mut others: FxHashMap<u32, Vec<(u32, Sums)>> = FxHashMap::default();
         for ((slot, pair), sums) in self.others.drain() {
             others.entry(slot).or_default().push((pair, sums));
@@ -134,7 +138,7 @@ impl Counters {
                 });
             }
             *slot = Slot { quantity: 0, events: 0, pair: NONE, status: slot.status };
-            series.push((index, slot.status.aggregation()));
+            series.push((index, slot.status.counting()));
         }
         self.pairs.clear();
         self.pair_ids.clear();
@@ -169,8 +173,7 @@ impl Counters {
         if time_ms.wrapping_sub(times.from_ms).cast_unsigned() >= times.span {
             return self.add_elsewhere(slot, quantity, time_ms, times, clamped);
         }
-        let quantity = self.admit(slot, quantity)?;
-        self.add_sums(slot, quantity, times.pair)
+        self.add_to(slot, quantity, times.pair)
     }
 
     /// As [`Counters::add_event`], for an instant outside the window seen last. A series that is
@@ -184,36 +187,51 @@ impl Counters {
         times: &mut Times<'_>,
         clamped: &mut u32,
     ) -> Result<(), &'static str> {
-        let quantity = self.admit(slot, quantity)?;
+        self.admit(slot, quantity)?;
         let is_clamped = self.place(time_ms, times)?;
-        self.add_sums(slot, quantity, times.pair)?;
+        self.add_to(slot, quantity, times.pair)?;
         *clamped = clamped.saturating_add(u32::from(is_clamped));
         Ok(())
     }
 
-    /// What an event adds, by its series.
-    #[inline]
-    fn admit(&self, slot: u32, quantity: u64) -> Result<i64, &'static str> {
-        let Some(slot) = usize::try_from(slot).ok().and_then(|at| self.slots.get(at)) else {
-            return Err(reason::SERIES_UNKNOWN);
-        };
-        match slot.status {
-            Status::Sum if quantity <= Quantity::EVENT_MAX => Ok(quantity.cast_signed()),
-            Status::Sum => Err(reason::QUANTITY_TOO_LARGE),
-            Status::Count => Ok(1),
-            Status::MeterUnknown => Err(reason::METER_UNKNOWN),
-            Status::Unsupported => Err(reason::AGGREGATION_UNSUPPORTED),
-            Status::DimensionUnknown => Err(reason::DIMENSION_UNKNOWN),
-        }
+    /// Whether events of a series are counted at all, and this quantity.
+    fn admit(&self, slot: u32, quantity: u64) -> Result<(), &'static str> {
+        let slot =
+            usize::try_from(slot).ok().and_then(|at| self.slots.get(at)).ok_or(reason::SERIES_UNKNOWN)?;
+        slot.status.admit(quantity)
     }
 
+    /// One match decides for the series and adds: what adds up, which is almost all usage, comes first.
     #[inline]
-    fn add_sums(&mut self, index: u32, quantity: i64, pair: u32) -> Result<(), &'static str> {
+    fn add_to(&mut self, index: u32, quantity: u64, pair: u32) -> Result<(), &'static str> {
+        let Some(slot) = at_mut(&mut self.slots, index) else { return Err(reason::SERIES_UNKNOWN) };
+        let more = match slot.status {
+            Status::Sum if quantity <= Quantity::EVENT_MAX => quantity.cast_signed(),
+            Status::Count => 1,
+            status => {
+                status.admit(quantity)?;
+                return self.keep(index, quantity, pair);
+            }
+        };
+        if slot.pair != pair {
+            switch(slot, index, pair, &mut self.touched, &mut self.others);
+        }
+        slot.quantity = slot.quantity.checked_add(more).ok_or(reason::QUANTITY_OVERFLOW)?;
+        slot.events = slot.events.saturating_add(1);
+        Ok(())
+    }
+
+    /// As [`Counters::add_to`], for a series that keeps the largest quantity, or is a value by itself.
+    #[inline(never)]
+    fn keep(&mut self, index: u32, quantity: u64, pair: u32) -> Result<(), &'static str> {
         let Some(slot) = at_mut(&mut self.slots, index) else { return Err(reason::SERIES_UNKNOWN) };
         if slot.pair != pair {
             switch(slot, index, pair, &mut self.touched, &mut self.others);
         }
-        slot.quantity = slot.quantity.checked_add(quantity).ok_or(reason::QUANTITY_OVERFLOW)?;
+        slot.quantity = match slot.status {
+            Status::Max => slot.quantity.max(quantity.cast_signed()),
+            _ => 1,
+        };
         slot.events = slot.events.saturating_add(1);
         Ok(())
     }
@@ -260,20 +278,46 @@ fn switch(
 }
 
 impl Status {
-    pub(super) fn of(admitted: Result<Aggregation, &'static str>) -> Self {
+    pub(super) fn of(admitted: Result<Counting, &'static str>) -> Self {
         match admitted {
-            Ok(Aggregation::Sum) => Self::Sum,
-            Ok(Aggregation::Count) => Self::Count,
+            Ok(Counting::Sum) => Self::Sum,
+            Ok(Counting::Count) => Self::Count,
+            Ok(Counting::Max) => Self::Max,
+            Ok(Counting::Unique(at)) => Self::Unique(at),
             Err(reason::DIMENSION_UNKNOWN) => Self::DimensionUnknown,
+            Err(reason::DIMENSION_MISSING) => Self::DimensionMissing,
             Err(reason::AGGREGATION_UNSUPPORTED) => Self::Unsupported,
             Err(_) => Self::MeterUnknown,
         }
     }
 
-    const fn aggregation(self) -> Aggregation {
+    /// Whether events are counted, and one of this quantity.
+    const fn admit(self, quantity: u64) -> Result<(), &'static str> {
         match self {
-            Self::Count => Aggregation::Count,
-            Self::Sum | Self::MeterUnknown | Self::Unsupported | Self::DimensionUnknown => Aggregation::Sum,
+            Self::Sum | Self::Max if quantity > Quantity::EVENT_MAX => Err(reason::QUANTITY_TOO_LARGE),
+            Self::Sum | Self::Max | Self::Count | Self::Unique(_) => Ok(()),
+            Self::MeterUnknown => Err(reason::METER_UNKNOWN),
+            Self::Unsupported => Err(reason::AGGREGATION_UNSUPPORTED),
+            Self::DimensionUnknown => Err(reason::DIMENSION_UNKNOWN),
+            Self::DimensionMissing => Err(reason::DIMENSION_MISSING),
+        }
+    }
+
+    /// Whether events are counted.
+    pub(super) const fn is_counted(self) -> bool {
+        matches!(self, Self::Sum | Self::Count | Self::Max | Self::Unique(_))
+    }
+
+    const fn counting(self) -> Counting {
+        match self {
+            Self::Count => Counting::Count,
+            Self::Max => Counting::Max,
+            Self::Unique(at) => Counting::Unique(at),
+            Self::Sum
+            | Self::MeterUnknown
+            | Self::Unsupported
+            | Self::DimensionUnknown
+            | Self::DimensionMissing => Counting::Sum,
         }
     }
 }
@@ -354,6 +398,9 @@ impl Refusal {
             }
             reason::DIMENSION_UNKNOWN => {
                 (Part::Series, format!("{series}, which has a dimension that its meter does not allow"))
+            }
+            reason::DIMENSION_MISSING => {
+                (Part::Series, format!("{series}, which lacks the dimension whose values its meter counts"))
             }
             reason::QUANTITY_TOO_LARGE => {
                 (Part::Quantity, format!("is {quantity}, at most {} is taken", Quantity::EVENT_MAX))

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use drawdown_types::{DimensionName, MeterSlug};
+
 use crate::{
-    meter::Aggregation,
+    meter::Counting,
     series::SeriesKey,
     shard::{Lane, Position},
 };
@@ -64,7 +66,7 @@ pub struct FlushSeries {
     /// The series.
     pub key: Arc<SeriesKey>,
     /// How its events were counted.
-    pub aggregation: Aggregation,
+    pub counting: Counting,
 }
 
 /// One counter.
@@ -78,7 +80,8 @@ pub struct FlushCounter {
     pub received_window_start_secs: i64,
     /// Events.
     pub events: u64,
-    /// Sum of quantities; for meters that count, the events.
+    /// Sum of quantities; the events where they are counted, the largest quantity where that is kept, and 1 where
+    /// the series is a value.
     pub quantity: i64,
 }
 
@@ -99,6 +102,10 @@ pub struct Flush {
     pub clamped: u64,
     /// Events refused, by reason.
     pub refused: Vec<(&'static str, u64)>,
+    /// Events counted under [`crate::series::OTHER`]; not part of a blob.
+    pub overflowed: u64,
+    /// Dimensions that had one value too many, told once in a UTC day; not part of a blob.
+    pub overflows: Vec<(MeterSlug, DimensionName)>,
 }
 
 impl Flush {

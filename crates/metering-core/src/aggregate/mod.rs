@@ -15,21 +15,26 @@
 mod count;
 mod flush;
 mod rules;
+mod values;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use drawdown_types::{ProducerId, Timestamp};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use flush::{Flush, FlushCounter, FlushSeries, LaneSpan};
 pub use rules::EventRules;
+pub use values::ValueLimits;
 
 use crate::{
-    aggregate::count::{Counters, Refusal, Status},
+    aggregate::{
+        count::{Counters, Refusal, Status},
+        values::ValueBook,
+    },
     dictionary::{Dictionary, Tag},
     fault::{FieldFault, FrameFault},
     frame::{Frame, FrameView, Part},
-    meter::MeterTable,
+    meter::{Counting, MeterTable},
     reason,
     series::SeriesKey,
     shard::{Lane, Position, ShardMap},
@@ -112,6 +117,11 @@ pub struct Aggregator {
     tags: Vec<(ShardMap, Tag)>,
     by_key: FxHashMap<Arc<SeriesKey>, u32>,
     series: Vec<Arc<SeriesKey>>,
+    values: ValueBook,
+    /// Slots that stand for more series than one, because their dimensions had too many values.
+    shared: FxHashSet<u32>,
+    /// Series were kept that have to be looked at again.
+    stale: bool,
     counters: Counters,
     lanes: FxHashMap<Lane, LaneProgress>,
     clamped: u64,
@@ -132,6 +142,9 @@ impl Aggregator {
             tags: Vec::new(),
             by_key: FxHashMap::default(),
             series: Vec::new(),
+            values: ValueBook::new(ValueLimits::default()),
+            shared: FxHashSet::default(),
+            stale: false,
             counters: Counters::default(),
             lanes: FxHashMap::default(),
             clamped: 0,
@@ -140,10 +153,18 @@ impl Aggregator {
         }
     }
 
+    /// Tells so many values of dimensions apart, instead of the usual number.
+    #[must_use]
+    pub fn with_value_limits(mut self, limits: ValueLimits) -> Self {
+        self.values = ValueBook::new(limits);
+        self
+    }
+
     /// Counts by a newer catalogue from here on.
     pub fn set_meters(&mut self, meters: Arc<MeterTable>) {
         for (slot, key) in self.series.iter().enumerate() {
-            self.counters.set_status(slot, Status::of(meters.admit(key)));
+            // The values of a series that was refused until now are not known to the book.
+            self.stale |= self.counters.set_status(slot, Status::of(meters.admit(key)));
         }
         self.meters = meters;
     }
@@ -208,6 +229,7 @@ impl Aggregator {
             return Ok(Added::Duplicate);
         }
         self.rules.check_receipt(frame.received_at_ms(), incoming.now)?;
+        self.values.note(incoming.now);
         dictionary.define(frame.definitions())?;
         self.resolve(incoming.map, frame, dictionary)?;
 
@@ -234,11 +256,12 @@ impl Aggregator {
         let (counters, touched) = self.counters.take();
         let series = touched
             .iter()
-            .filter_map(|(slot, aggregation)| {
+            .filter_map(|(slot, counting)| {
                 let key = usize::try_from(*slot).ok().and_then(|at| self.series.get(at))?;
-                Some(FlushSeries { slot: *slot, key: Arc::clone(key), aggregation: *aggregation })
+                Some(FlushSeries { slot: *slot, key: Arc::clone(key), counting: *counting })
             })
             .collect();
+        let overflowed = self.overflowed(&touched, &counters);
         let flush = Flush {
             shard: self.shard,
             table: self.table,
@@ -247,11 +270,24 @@ impl Aggregator {
             counters,
             clamped: std::mem::take(&mut self.clamped),
             refused: std::mem::take(&mut self.refused).into_iter().collect(),
+            overflowed,
+            overflows: self.values.take_overflows(),
         };
-        if self.series.len() > self.series_max {
+        if self.series.len() > self.series_max || self.stale || self.values.is_over() {
             self.forget_series();
         }
         flush
+    }
+
+    /// Events that were counted under [`crate::series::OTHER`].
+    fn overflowed(&self, touched: &[(u32, Counting)], counters: &[FlushCounter]) -> u64 {
+        if self.shared.is_empty() {
+            return 0;
+        }
+        let of = |counter: &FlushCounter| touched.get(usize::try_from(counter.series).ok()?).map(|of| of.0);
+        let shared =
+            counters.iter().filter(|counter| of(counter).is_some_and(|of| self.shared.contains(&of)));
+        shared.fold(0, |sum, counter| sum.saturating_add(counter.events))
     }
 
     /// Forgets everything that is not flushed, and all lanes. Series are kept.
@@ -358,18 +394,37 @@ impl Aggregator {
                 format!("is of client id {}, whose shard is {shard}, not {}", key.client_id(), self.shard);
             return Err((reason::SHARD_MISMATCH, description));
         }
-        let key = Arc::clone(key);
+        let slot = match self.by_key.get(key) {
+            Some(slot) => *slot,
+            None => {
+                let key = Arc::clone(key);
+                self.slot_of(key)
+            }
+        };
+        dictionary.set_hint(number, tag, slot);
+        Ok(slot)
+    }
+
+    /// The slot of a series that has none by its own name. One with values beyond the bound shares the slot of
+    /// [`crate::series::OTHER`] and is not remembered: there may be any number of them.
+    fn slot_of(&mut self, key: Arc<SeriesKey>) -> u32 {
+        let admitted = self.meters.admit(&key);
+        let folded = admitted.ok().and_then(|counting| self.values.fold(&key, counting));
+        let is_shared = folded.is_some();
+        let key = folded.map_or(key, Arc::new);
         let slot = match self.by_key.get(&key) {
             Some(slot) => *slot,
             None => {
-                let slot = self.counters.add_slot(Status::of(self.meters.admit(&key)));
+                let slot = self.counters.add_slot(Status::of(admitted));
                 self.series.push(Arc::clone(&key));
                 self.by_key.insert(key, slot);
                 slot
             }
         };
-        dictionary.set_hint(number, tag, slot);
-        Ok(slot)
+        if is_shared {
+            self.shared.insert(slot);
+        }
+        slot
     }
 
     fn tag(&mut self, map: ShardMap) -> Tag {
@@ -386,6 +441,11 @@ impl Aggregator {
         self.by_key.clear();
         self.series.clear();
         self.counters.forget_slots();
+        self.shared.clear();
+        self.stale = false;
+        if self.values.is_over() {
+            self.values.begin();
+        }
         self.tags.clear();
         self.table = self.table.wrapping_add(1);
     }

@@ -6,10 +6,10 @@ use drawdown_types::{ProducerId, Timestamp};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{CHECKSUM_BYTES, INDEX_BYTES, MAGIC};
+use super::{CHECKSUM_BYTES, INDEX_BYTES, MAGIC_1, MAGIC_2};
 use crate::{
     aggregate::LaneSpan,
-    meter::Aggregation,
+    meter::{Aggregation, Counting},
     shard::{Lane, SEQUENCE_MAX},
     wire::{Reader, unzigzag},
 };
@@ -32,7 +32,7 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a> {
     /// How its events were counted.
-    pub aggregation: Aggregation,
+    pub counting: Counting,
     /// The canonical bytes of the series.
     pub series: &'a [u8],
 }
@@ -48,7 +48,7 @@ pub struct Counter {
     pub received_window_start: Timestamp,
     /// Events, at least 1.
     pub events: u64,
-    /// Sum of quantities, at least 0.
+    /// Sum of quantities, the events, the largest quantity, or 1 for a value; at least 0.
     pub quantity: i64,
 }
 
@@ -96,10 +96,15 @@ impl<'a> Decoded<'a> {
             return Err(Fault::Checksum);
         }
         let mut reader = Reader::new(body);
+        let magic = reader.array::<4>();
+        let is_first = magic == Some(*MAGIC_1);
+        if !is_first && magic != Some(*MAGIC_2) {
+            return Err(Fault::Malformed("header"));
+        }
         let mut blob = Self::header(&mut reader).ok_or(Fault::Malformed("header"))?;
         blob.index = u32::from_be_bytes(*index);
         blob.checksum = checksum;
-        blob.names = list(&mut reader, name).ok_or(Fault::Malformed("names"))?;
+        blob.names = list(&mut reader, |reader| name(reader, is_first)).ok_or(Fault::Malformed("names"))?;
         let shard = blob.shard;
         blob.lanes = list(&mut reader, |reader| lane(reader, shard)).ok_or(Fault::Malformed("lanes"))?;
         blob.clamped = reader.varint().ok_or(Fault::Malformed("clamped"))?;
@@ -119,9 +124,6 @@ impl<'a> Decoded<'a> {
     }
 
     fn header(reader: &mut Reader<'a>) -> Option<Self> {
-        if reader.array::<4>()? != *MAGIC {
-            return None;
-        }
         Some(Self {
             index: 0,
             generation: u64::from_be_bytes(reader.array()?),
@@ -176,9 +178,15 @@ fn list<'a, T>(
     Some(items)
 }
 
-fn name<'a>(reader: &mut Reader<'a>) -> Option<Name<'a>> {
-    let aggregation = Aggregation::from_byte(reader.byte()?)?;
-    Some(Name { aggregation, series: reader.prefixed()? })
+fn name<'a>(reader: &mut Reader<'a>, is_first: bool) -> Option<Name<'a>> {
+    let counting = match Aggregation::from_byte(reader.byte()?)? {
+        Aggregation::Sum => Counting::Sum,
+        Aggregation::Count => Counting::Count,
+        Aggregation::Max | Aggregation::Unique if is_first => return None,
+        Aggregation::Max => Counting::Max,
+        Aggregation::Unique => Counting::Unique(reader.byte()?),
+    };
+    Some(Name { counting, series: reader.prefixed()? })
 }
 
 fn lane(reader: &mut Reader<'_>, shard: u32) -> Option<LaneSpan> {

@@ -3,9 +3,10 @@
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::MAGIC;
+use super::{MAGIC_1, MAGIC_2};
 use crate::{
     aggregate::{Flush, FlushSeries, LaneSpan},
+    meter::Counting,
     wire::{put_len, put_prefixed, put_varint, zigzag},
 };
 
@@ -77,7 +78,8 @@ impl NameBook {
         let names_defined = self.count.saturating_sub(names_before);
 
         let mut out = Vec::with_capacity(flush.counters.len().saturating_mul(8).saturating_add(256));
-        out.extend_from_slice(MAGIC);
+        let is_first = flush.series.iter().all(|series| series.counting.aggregation().adds_up());
+        out.extend_from_slice(if is_first { MAGIC_1 } else { MAGIC_2 });
         out.extend_from_slice(&generation.to_be_bytes());
         put_varint(&mut out, batch);
         put_varint(&mut out, u64::from(flush.shard));
@@ -111,7 +113,10 @@ impl NameBook {
         if *known == 0 {
             self.count = self.count.saturating_add(1);
             *known = self.count;
-            names.push(series.aggregation.as_byte());
+            names.push(series.counting.aggregation().as_byte());
+            if let Counting::Unique(at) = series.counting {
+                names.push(at);
+            }
             put_prefixed(names, &series.key.encode());
         }
         known.saturating_sub(1)

@@ -13,8 +13,12 @@
 //! for another generation or batch, takes the fresh id that the caller passes and names everything anew.
 //! So a late or lost answer can never book units to another series.
 //!
-//! Layout, integers as varints unless a width is given: `DDb1` · generation (8) · batch · shard · dictionary (8) ·
-//! first · names (aggregation (1), canonical bytes) · lanes (producer (16), map version, epoch, from, events − 1,
+//! **Versions.** `DDb1` can say that a series is summed or counted. `DDb2` can also say that the largest quantity is
+//! kept, or that the series is a value (of the dimension at a place, one byte more). A blob is of the first version
+//! wherever that can say it, so that a worker which knows no other is stopped only by what it can not merge.
+//!
+//! Layout, integers as varints unless a width is given: `DDb1` or `DDb2` · generation (8) · batch · shard · dictionary (8) ·
+//! first · names (aggregation (1), place (1) of a value, canonical bytes) · lanes (producer (16), map version, epoch, from, events − 1,
 //! chain before (8), chain after (8)) · clamped · refused (reason, events) · events · quantity (16) · window pairs ·
 //! counters (name, pair, events, quantity) · checksum (8). Bytes once written must be read for ever.
 
@@ -30,7 +34,8 @@ pub const INDEX_BYTES: usize = 4;
 /// The fingerprint of a batch without blobs.
 pub const FINGERPRINT_START: &str = "0";
 
-const MAGIC: &[u8; 4] = b"DDb1";
+const MAGIC_1: &[u8; 4] = b"DDb1";
+const MAGIC_2: &[u8; 4] = b"DDb2";
 const CHECKSUM_BYTES: usize = 8;
 
 /// The fingerprint after one more blob.

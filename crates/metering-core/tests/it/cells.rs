@@ -27,6 +27,7 @@ fn line(client: usize, meter: usize, sequence: u64, quantity: i64) -> Line {
         received_window_start: window,
         events: 1,
         quantity,
+        values: Vec::new(),
     }
 }
 

@@ -18,3 +18,5 @@ mod redis;
 mod rows;
 #[cfg(test)]
 mod setup;
+#[cfg(test)]
+mod values;

@@ -1,8 +1,9 @@
 //! When a dictionary's names hold, and the bytes that are kept for ever.
 
 use drawdown_metering_core::{
-    blob::{self, Blob, Decoded, NameBook},
+    blob::{self, Blob, Decoded, Fault, NameBook},
     frame::{FrameBuilder, FrameLimits, FrameView},
+    meter::Counting,
     series::SeriesNumber,
 };
 
@@ -90,7 +91,26 @@ fn kept_bytes_are_read_for_ever() {
                 01000000000000000000000000000000010101010000000000000000002655fcfbd7b7f02d000001\
                 000000000000000000000000000000050180bbef970d80bbef970d01000001055e02deec17bbd35b";
     assert_eq!(hex(&blob.bytes), kept);
+
+    // The second version, for what the first can not say: a largest value, and a user.
+    let (mut instance, mut names) = (Instance::new(), NameBook::new());
+    instance.add_events(&[(13, 5, RECEIPT_MS), (19, 1, RECEIPT_MS), (13, 4, RECEIPT_MS)]);
+    let blob = names.encode(&instance.aggregator.take(), 7, 1, 100);
+    assert_eq!(hex(&blob.bytes), KEPT_2);
+    let entry = blob::entry(0, &blob.bytes);
+    let countings: Vec<_> = Decoded::read(&entry).unwrap().names.iter().map(|name| name.counting).collect();
+    assert_eq!(countings, [Counting::Max, Counting::Unique(1)]);
+    // Called the first version it is no blob.
+    let mut first = blob.bytes[..blob.bytes.len() - 8].to_vec();
+    first[3] = b'1';
+    let first = [&[0; 4], first.as_slice(), &xxhash_rust::xxh3::xxh3_64(&first).to_be_bytes()].concat();
+    assert_eq!(Decoded::read(&first), Err(Fault::Malformed("names")));
 }
+
+const KEPT_2: &str = "444462320000000000000007010000000000000000640002030d04616e6e61047065616b01000004\
+                      012104616e6e6105757365727301000206726567696f6e026575047573657203616e6e0100000000\
+                      00000000000000000000000101010102000000000000000001a2a13609efef680000030000000000\
+                      00000000000000000000060180bbef970d80bbef970d020000020501000101b58e84d758993324";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,12 +1,14 @@
 //! Random events, cut into frames, spread over instances, flushes and batches, equal a plain count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use drawdown_metering_core::{
     aggregate::{Added, Attached},
     blob::NameBook,
     chain,
-    settle::{self, MergedBatch},
+    meter::Aggregation,
+    series::SeriesKey,
+    settle::{self, MergedBatch, Merging},
     shard::Lane,
 };
 use drawdown_types::Quantity;
@@ -27,10 +29,29 @@ pub(crate) enum Step {
     Seal,
 }
 
+/// The partial state of a line (D19).
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Sum(i64),
+    Max(i64),
+    Unique(BTreeSet<String>),
+}
+
+impl State {
+    fn merge(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Sum(sum), Self::Sum(more)) => *sum += more,
+            (Self::Max(most), Self::Max(more)) => *most = (*most).max(more),
+            (Self::Unique(values), Self::Unique(more)) => values.extend(more),
+            both => panic!("{both:?}"),
+        }
+    }
+}
+
 /// Plain counting, one event at a time.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Naive {
-    lines: BTreeMap<(Vec<u8>, i64, i64), (u64, i64)>,
+    lines: BTreeMap<(Vec<u8>, i64, i64), (u64, State)>,
     refused: BTreeMap<String, u64>,
     clamped: u64,
 }
@@ -38,15 +59,21 @@ pub(crate) struct Naive {
 impl Naive {
     fn add(&mut self, (number, quantity, time_ms): Event, receipt_ms: i64) {
         let key = series(number);
-        let count = match key.meter().as_str() {
-            "bytes" => false,
-            "calls" => true,
-            _ => return self.refuse("METER_UNKNOWN"),
-        };
-        if key.dimensions().iter().any(|(name, _)| name.as_str() != "region") {
+        let meter = key.meter().as_str().to_owned();
+        if meter == "unknown" {
+            return self.refuse("METER_UNKNOWN");
+        }
+        let is_users = meter == "users";
+        let known = |name: &str| name == "region" || (is_users && name == "user");
+        if !key.dimensions().iter().all(|(name, _)| known(name.as_str())) {
             return self.refuse("DIMENSION_UNKNOWN");
         }
-        if !count && quantity > Quantity::EVENT_MAX {
+        let user = key.dimensions().iter().find(|(name, _)| name.as_str() == "user");
+        let user = user.map(|(_, value)| value.to_string());
+        if is_users && user.is_none() {
+            return self.refuse("DIMENSION_MISSING");
+        }
+        if matches!(meter.as_str(), "bytes" | "peak") && quantity > Quantity::EVENT_MAX {
             return self.refuse("QUANTITY_TOO_LARGE");
         }
         if i128::from(time_ms) > i128::from(receipt_ms + DAY_MS) {
@@ -59,9 +86,33 @@ impl Naive {
         self.clamped += u64::from(clamped);
         let at = if clamped { receipt_ms } else { time_ms };
         let window = |ms: i64| ms.div_euclid(60_000) * 60;
-        let line = self.lines.entry((key.encode(), window(at), window(receipt_ms))).or_default();
-        line.0 += 1;
-        line.1 += if count { 1 } else { i64::try_from(quantity).unwrap() };
+        let charged = key.dimensions().iter().filter(|(name, _)| name.as_str() != "user");
+        let charged = charged.map(|(name, value)| (name.clone(), value.to_string())).collect();
+        let key = SeriesKey::new(
+            key.client_id().clone(),
+            key.meter().clone(),
+            key.outcome(),
+            charged,
+            key.hold_id(),
+        );
+        let quantity = i64::try_from(quantity).unwrap_or_default();
+        let state = match meter.as_str() {
+            "bytes" => State::Sum(quantity),
+            "calls" => State::Sum(1),
+            "peak" => State::Max(quantity),
+            _ => State::Unique(user.into_iter().collect()),
+        };
+        self.merge((key.unwrap().encode(), window(at), window(receipt_ms)), 1, state);
+    }
+
+    fn merge(&mut self, key: (Vec<u8>, i64, i64), events: u64, state: State) {
+        match self.lines.entry(key) {
+            Entry::Vacant(place) => drop(place.insert((events, state))),
+            Entry::Occupied(mut place) => {
+                place.get_mut().0 += events;
+                place.get_mut().1.merge(state);
+            }
+        }
     }
 
     fn refuse(&mut self, reason: &str) {
@@ -73,9 +124,14 @@ impl Naive {
         let secs = |at: drawdown_types::Timestamp| at.as_millis() / 1000;
         for line in &batch.lines {
             let key = (line.series.encode(), secs(line.window_start), secs(line.received_window_start));
-            let sum = self.lines.entry(key).or_default();
-            sum.0 += line.events;
-            sum.1 += line.quantity;
+            let values = || line.values.iter().map(ToString::to_string).collect();
+            let state = match line.aggregation {
+                Aggregation::Sum | Aggregation::Count => State::Sum(line.quantity),
+                Aggregation::Max => State::Max(line.quantity),
+                Aggregation::Unique => State::Unique(values()),
+            };
+            assert_eq!(line.values.len(), if let State::Unique(values) = &state { values.len() } else { 0 });
+            self.merge(key, line.events, state);
         }
         for (reason, events) in &batch.refused {
             *self.refused.entry(reason.clone()).or_default() += events;
@@ -94,6 +150,9 @@ pub(crate) fn check_sums(batch: &MergedBatch) {
         let total = totals.entry(line.series.meter().as_str()).or_default();
         total.0 += line.events;
         total.1 += line.quantity;
+        if line.aggregation == Aggregation::Unique {
+            assert_eq!(usize::try_from(line.quantity), Ok(line.values.len()));
+        }
     }
     let stated: BTreeMap<&str, (u64, i64)> =
         batch.totals.iter().map(|(slug, total)| (slug.as_str(), (total.events, total.quantity))).collect();
@@ -101,6 +160,29 @@ pub(crate) fn check_sums(batch: &MergedBatch) {
     let keys: Vec<_> =
         batch.lines.iter().map(|l| (l.series.encode(), l.window_start, l.received_window_start)).collect();
     assert!(keys.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
+}
+
+/// Blob by blob, watched, the same lines come out, and what was touched is told once.
+fn check_merging(sealed: &settle::SealedBatch, entries: &[Vec<u8>], batch: &MergedBatch) {
+    let mut merging = Merging::new(sealed.shard, sealed.generation, sealed.batch).watched();
+    let mut touched = Vec::new();
+    for entry in entries {
+        merging.push(entry).unwrap();
+        touched.extend(merging.take_touched());
+    }
+    let seen = |key| {
+        let line = merging.line(&key).unwrap();
+        let place = (line.series.encode(), line.window_start, line.received_window_start);
+        (place, (line.events, line.quantity, line.values.map_or(0, |values| values.len())))
+    };
+    let lines: BTreeMap<_, _> = touched.into_iter().map(seen).collect();
+    assert_eq!(lines, merging.keys().map(seen).collect());
+    let posted = batch.lines.iter().map(|line| {
+        let place = (line.series.encode(), line.window_start, line.received_window_start);
+        (place, (line.events, line.quantity, line.values.len()))
+    });
+    assert_eq!(lines, posted.collect());
+    assert_eq!((merging.weight(), merging.count()), (batch.weight(), entries.len()));
 }
 
 struct Log {
@@ -252,6 +334,7 @@ proptest! {
         for (sealed, entries) in &world.sealed {
             let batch = settle::merge(sealed, entries).unwrap();
             check_sums(&batch);
+            check_merging(sealed, entries, &batch);
             for span in &batch.lanes {
                 let at = settled.entry(span.lane).or_insert((0, chain::START));
                 prop_assert_eq!((span.from, span.chain_before), (at.0 + 1, at.1));

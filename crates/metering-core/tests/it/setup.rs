@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use drawdown_metering_core::{
-    aggregate::{Added, Aggregator, Attached, EventRules, Incoming},
+    aggregate::{Added, Aggregator, Attached, EventRules, Incoming, ValueLimits},
     dictionary::Dictionary,
     fault::FrameFault,
     frame::{FrameBuilder, FrameLimits, FrameView},
@@ -36,22 +36,41 @@ pub(crate) fn lane(number: u128) -> Lane {
 
 pub(crate) fn meters() -> Arc<MeterTable> {
     let slug = |slug: &str| MeterSlug::new(slug).unwrap();
-    let dimensions = vec![DimensionName::new("region").unwrap()];
+    let facts = |aggregation, names: &[&str], unique: Option<&str>| MeterFacts {
+        aggregation,
+        dimensions: names.iter().map(|name| DimensionName::new(name).unwrap()).collect(),
+        unique_dimension: unique.map(|name| DimensionName::new(name).unwrap()),
+    };
     Arc::new(MeterTable::new([
-        (slug("bytes"), MeterFacts { aggregation: Aggregation::Sum, dimensions: dimensions.clone() }),
-        (slug("calls"), MeterFacts { aggregation: Aggregation::Count, dimensions }),
+        (slug("bytes"), facts(Aggregation::Sum, &["region"], None)),
+        (slug("calls"), facts(Aggregation::Count, &["region"], None)),
+        (slug("peak"), facts(Aggregation::Max, &["region"], None)),
+        (slug("users"), facts(Aggregation::Unique, &["region", "user"], Some("user"))),
     ]))
 }
 
-/// 12 series: two clients, three meters (one of them unknown), without, with and with a wrong dimension.
+/// 12 series of two clients and three meters (one of them unknown), without, with and with a wrong dimension; then 10 of
+/// a meter of largest values and one of distinct users, three of whose series it refuses.
 pub(crate) fn series(number: u32) -> SeriesKey {
     let at = number - 1;
-    let meter = ["bytes", "calls", "unknown"][usize::try_from(at % 3).unwrap()];
-    let dimensions = match at / 3 {
-        0 => vec![],
-        1 => vec![("region", "eu")],
-        2 => vec![("region", "us")],
-        _ => vec![("plan", "gold")],
+    let (meter, dimensions) = match at {
+        0..=11 => {
+            let dimensions = match at / 3 {
+                0 => vec![],
+                1 => vec![("region", "eu")],
+                2 => vec![("region", "us")],
+                _ => vec![("plan", "gold")],
+            };
+            (["bytes", "calls", "unknown"][usize::try_from(at % 3).unwrap()], dimensions)
+        }
+        12 | 13 => ("peak", vec![]),
+        14 => ("peak", vec![("region", "eu")]),
+        15 | 16 => ("users", vec![("user", "ann")]),
+        17 => ("users", vec![("user", "")]),
+        18 => ("users", vec![("region", "eu"), ("user", "ann")]),
+        19 => ("users", vec![("region", "eu"), ("user", "bob")]),
+        20 => ("users", vec![("region", "eu")]),
+        _ => ("users", vec![("plan", "gold"), ("user", "ann")]),
     };
     SeriesKey::new(
         ClientId::new(["anna", "bert"][usize::try_from(at % 2).unwrap()]).unwrap(),
@@ -66,7 +85,7 @@ pub(crate) fn series(number: u32) -> SeriesKey {
     .unwrap()
 }
 
-pub(crate) const SERIES: u32 = 12;
+pub(crate) const SERIES: u32 = 22;
 
 /// Series number, quantity, event time in ms.
 pub(crate) type Event = (u32, u64, i64);
@@ -121,6 +140,13 @@ impl Instance {
             now: now(),
         };
         self.aggregator.add(&incoming, &mut self.dictionary)
+    }
+
+    /// Tells so many values of each dimension apart.
+    pub(crate) fn with_values(per_dimension_max: usize, total_max: usize) -> Self {
+        let aggregator = Aggregator::new(0, EventRules::default(), 1000, meters());
+        let aggregator = aggregator.with_value_limits(ValueLimits { per_dimension_max, total_max });
+        Self { aggregator, dictionary: Dictionary::new(10_000) }
     }
 
     /// Attaches lane 1 at its start and adds one frame of these events.

@@ -4,13 +4,17 @@
 //! batch that settles in between is either in the answer or known to be settled, never in neither. A list that
 //! went away in between (retired, or reset) makes its shard be read again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use drawdown_metering_core::{
     blob::{Decoded, FINGERPRINT_START, fingerprint_next},
     cells::LEADING,
     look::{Cursor, Head},
+    meter::Aggregation,
     series::SeriesKey,
     settle::{Line, Seal, SealedBatch, merge},
 };
@@ -40,7 +44,15 @@ struct Query {
     meter: Option<MeterSlug>,
 }
 
-type Sums = BTreeMap<(Vec<u8>, Timestamp), (Arc<SeriesKey>, u64, i64)>;
+type Sums = BTreeMap<(Vec<u8>, Timestamp), Sum>;
+
+/// One series in one window.
+struct Sum {
+    series: Arc<SeriesKey>,
+    events: u64,
+    quantity: i64,
+    values: BTreeSet<Arc<str>>,
+}
 
 /// Why usage was not read.
 #[derive(Debug, thiserror::Error)]
@@ -155,9 +167,26 @@ fn add(sums: &mut Sums, query: &Query, batches: Vec<(u64, Vec<Line>)>, cursor: &
                 && query.meter.as_ref().is_none_or(|meter| meter == series.meter());
             if wanted {
                 let key = (series.encode(), line.window_start);
-                let sum = sums.entry(key).or_insert_with(|| (Arc::clone(series), 0, 0));
-                sum.1 = sum.1.saturating_add(line.events);
-                sum.2 = sum.2.saturating_add(line.quantity);
+                let none =
+                    || Sum { series: Arc::clone(series), events: 0, quantity: 0, values: BTreeSet::new() };
+                sums.entry(key).or_insert_with(none).add(line);
+            }
+        }
+    }
+}
+
+impl Sum {
+    /// Partial states merge as the meter aggregates (D19).
+    fn add(&mut self, line: Line) {
+        self.events = self.events.saturating_add(line.events);
+        match line.aggregation {
+            Aggregation::Sum | Aggregation::Count => {
+                self.quantity = self.quantity.saturating_add(line.quantity);
+            }
+            Aggregation::Max => self.quantity = self.quantity.max(line.quantity),
+            Aggregation::Unique => {
+                self.values.extend(line.values);
+                self.quantity = i64::try_from(self.values.len()).unwrap_or(i64::MAX);
             }
         }
     }
@@ -192,11 +221,11 @@ impl UsageService for Usage {
         // Before the first read: what is acknowledged later may be missing.
         let complete_up_to = self.instance.clock.now();
         let sums = self.live(&query).await?;
-        let usage = sums.into_iter().map(|((_, window_start), (series, events, quantity))| wire::LiveUsage {
-            series: Some(encode::series(&series)),
+        let usage = sums.into_iter().map(|((_, window_start), sum)| wire::LiveUsage {
+            series: Some(encode::series(&sum.series)),
             window_start: Some(timestamp_to_proto(window_start)),
-            events,
-            quantity,
+            events: sum.events,
+            quantity: sum.quantity,
         });
         Ok(Response::new(wire::GetLiveUsageResponse {
             usage: usage.collect(),

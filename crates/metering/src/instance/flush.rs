@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use drawdown_metering_core::{aggregate::Flush, look::Head, shard::Lane};
+use drawdown_metering_core::{aggregate::Flush, look::Head, series::OTHER, shard::Lane};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -167,9 +167,25 @@ impl Instance {
     fn settle_doubt(&self, state: &mut State, shard: &Shard) {
         if let Some(flush) = state.pending.take() {
             state.names.forget();
-            self.metrics.applied(events_of(&flush), flush.clamped, &flush.refused, 0);
+            self.applied(shard.number, &flush, 0);
             state.acknowledge(&flush);
             shard.moved.notify_waiters();
+        }
+    }
+
+    /// A flush is known to be in Redis.
+    fn applied(&self, shard: u32, flush: &Flush, bytes: usize) {
+        self.metrics.applied(events_of(flush), flush.clamped, &flush.refused, bytes);
+        if flush.overflowed > 0 {
+            self.metrics.overflowed(flush.overflowed);
+        }
+        for (meter, dimension) in &flush.overflows {
+            tracing::warn!(
+                shard,
+                %meter,
+                %dimension,
+                "a dimension has more values today than are told apart; the others are counted as {OTHER}"
+            );
         }
     }
 
@@ -199,7 +215,7 @@ impl Instance {
                 state.retry.succeeded();
                 if let Some(flush) = state.pending.take() {
                     state.names.commit();
-                    self.metrics.applied(events_of(&flush), flush.clamped, &flush.refused, sent.bytes);
+                    self.applied(shard.number, &flush, sent.bytes);
                     state.acknowledge(&flush);
                 }
                 shard.moved.notify_waiters();

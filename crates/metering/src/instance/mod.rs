@@ -81,6 +81,7 @@ impl Instance {
         let series_max = config.ingest.shard_series_max.get();
         let shards = (0..config.shards()).map(|number| {
             let aggregator = Aggregator::new(number, rules, series_max, meters.table());
+            let aggregator = aggregator.with_value_limits(config.ingest.values());
             Shard::new(number, limits, aggregator, retry::Retry::new(pauses.0, pauses.1))
         });
         Self {

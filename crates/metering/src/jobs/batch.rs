@@ -3,6 +3,7 @@
 //! A batch with more lines than one post may have is posted in part: the first blobs that fit, which is a whole
 //! and valid batch by itself. What remains of the list can then never be posted under that number, so the
 //! shard is reset and the rest is sent again. It costs a replay, so the limits of a batch should not lead here.
+//! Distinct values are measured like lines; a line that would have more of them than a post allows is cut the same way.
 
 use std::collections::HashMap;
 
@@ -11,13 +12,14 @@ use drawdown_metering_core::{
     blob::{Decoded, FINGERPRINT_START, fingerprint_next},
     cells::{self, LEADING, UnknownCell},
     meter::Aggregation,
+    reason,
     series::Outcome,
     settle::{Damage, Line, MergedBatch, Seal, SealedBatch, Total, merge},
 };
 use drawdown_proto::{
     ledger::v1::{
-        CellLines, CountState, Elsewhere, LaneRange, Line as WireLine, MeterTotal, PostBatchRequest,
-        RefusedCount, SumState,
+        CellLines, CountState, Elsewhere, LaneRange, Line as WireLine, MaxState, MeterTotal,
+        PostBatchRequest, RefusedCount, SumState, UniqueState,
         line::{Attribution, State},
     },
     scalar::timestamp_to_proto,
@@ -42,7 +44,10 @@ pub(super) fn merge_to_fit(
 ) -> Result<ToPost, Damage> {
     let mut merged = merge(sealed, entries)?;
     let mut part = entries;
-    while merged.lines.len() > lines_max && part.len() > 1 {
+    let is_too_large = |merged: &MergedBatch| {
+        merged.weight() > lines_max || merged.refused.contains_key(reason::VALUES_TOO_MANY)
+    };
+    while is_too_large(&merged) && part.len() > 1 {
         part = part.get(..part.len() / 2).unwrap_or_default();
         let fingerprint = part.iter().try_fold(FINGERPRINT_START.to_owned(), |before, entry| {
             Decoded::read(entry).map(|blob| fingerprint_next(&before, blob.checksum))
@@ -140,6 +145,10 @@ fn wire_line(line: &Line, attribution: Attribution) -> WireLine {
         state: Some(match line.aggregation {
             Aggregation::Sum => State::Sum(SumState { quantity: line.quantity }),
             Aggregation::Count => State::Count(CountState {}),
+            Aggregation::Max => State::Max(MaxState { value: line.quantity }),
+            Aggregation::Unique => State::Unique(UniqueState {
+                values: line.values.iter().map(|value| value.as_bytes().to_vec()).collect(),
+            }),
         }),
         attribution: Some(attribution),
     }

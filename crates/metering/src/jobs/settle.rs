@@ -43,7 +43,7 @@ pub(crate) struct Worker {
     drifts: Mutex<Vec<Drift>>,
     at_once: Arc<Semaphore>,
     tasks: TaskTracker,
-    /// Lines posted since the interval was chosen.
+    /// Lines and distinct values posted since the interval was chosen.
     pub(super) lines: AtomicUsize,
 }
 

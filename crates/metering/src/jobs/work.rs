@@ -199,7 +199,7 @@ impl Worker {
         match posted? {
             Ok(done) => {
                 work.trouble = None;
-                self.lines.fetch_add(done.lines, Ordering::Relaxed);
+                self.lines.fetch_add(done.weight, Ordering::Relaxed);
                 let outcome = if done.repeated { BatchOutcome::Repeated } else { BatchOutcome::Settled };
                 self.instance.metrics.batch(outcome);
                 if done.partial {
@@ -267,6 +267,7 @@ impl Worker {
             Posted::Settled(receipt) => Ok(Ok(Done {
                 events: merged.events,
                 lines: merged.lines.len(),
+                weight: merged.weight(),
                 partial: to_post.partial,
                 repeated: receipt.already_settled,
             })),
@@ -383,6 +384,8 @@ impl Worker {
 struct Done {
     events: u64,
     lines: usize,
+    /// Lines and distinct values.
+    weight: usize,
     partial: bool,
     repeated: bool,
 }

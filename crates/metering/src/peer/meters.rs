@@ -136,14 +136,15 @@ fn facts(meter: Meter) -> Result<(MeterSlug, Option<MeterFacts>), String> {
     let aggregation = match meter.aggregation() {
         WireAggregation::Sum => Aggregation::Sum,
         WireAggregation::Count => Aggregation::Count,
-        WireAggregation::Max | WireAggregation::Unique | WireAggregation::Unspecified => {
-            return Ok((slug, None));
-        }
+        WireAggregation::Max => Aggregation::Max,
+        WireAggregation::Unique => Aggregation::Unique,
+        WireAggregation::Unspecified => return Ok((slug, None)),
     };
-    let dimensions = meter
-        .dimensions
-        .iter()
-        .map(|name| DimensionName::new(name).map_err(|error| format!("dimension {name:?} of {slug} {error}")))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok((slug, Some(MeterFacts { aggregation, dimensions })))
+    let dimension = |name: &String| {
+        DimensionName::new(name).map_err(|error| format!("dimension {name:?} of {slug} {error}"))
+    };
+    let dimensions = meter.dimensions.iter().map(dimension).collect::<Result<Vec<_>, _>>()?;
+    let unique = Some(&meter.unique_dimension).filter(|_| aggregation == Aggregation::Unique);
+    let unique_dimension = unique.filter(|name| !name.is_empty()).map(dimension).transpose()?;
+    Ok((slug, Some(MeterFacts { aggregation, dimensions, unique_dimension })))
 }

@@ -1,7 +1,7 @@
 //! A naive ledger, catalogue and entitlement in one: the gate as its specification says, and sums by series.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -29,7 +29,18 @@ use tonic::{Request, Response, Status};
 
 /// (client id, meter, failed) → (events, quantity).
 pub(crate) type Sums = BTreeMap<(String, String, bool), (u64, i64)>;
+/// (client id, meter, dimensions)
+pub(crate) type Series = (String, String, BTreeMap<String, String>);
 type LaneKey = (String, u32);
+
+/// What all lines of a series come to (D19).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Booked {
+    pub(crate) events: u64,
+    /// Sum, or largest value.
+    pub(crate) quantity: i64,
+    pub(crate) values: BTreeSet<Vec<u8>>,
+}
 /// Where a shard stands.
 pub(crate) type Place = (u64, Option<Vec<u8>>, BTreeMap<LaneKey, (u64, u64)>);
 
@@ -63,6 +74,8 @@ pub(crate) struct State {
     shards: BTreeMap<u32, Shard>,
     pub(crate) producers: BTreeMap<String, u64>,
     pub(crate) sums: Sums,
+    /// Every line that was booked, by client id, meter and dimensions.
+    pub(crate) booked: BTreeMap<Series, Booked>,
     pub(crate) unattributed: BTreeMap<String, u64>,
     pub(crate) refused: BTreeMap<String, u64>,
     pub(crate) meters: BTreeMap<String, Meter>,
@@ -123,6 +136,15 @@ impl Gate {
             ..Meter::default()
         };
         self.0.state.lock().unwrap().meters.insert(slug.to_owned(), meter);
+    }
+
+    /// A meter that counts the distinct values of a dimension.
+    pub(crate) fn unique_meter(&self, slug: &str, dimensions: &[&str], unique: &str) {
+        self.meter(slug, Aggregation::Unique, dimensions);
+        let mut state = self.0.state.lock().unwrap();
+        if let Some(meter) = state.meters.get_mut(slug) {
+            meter.unique_dimension = unique.to_owned();
+        }
     }
 
     pub(crate) fn stranger(&self, client_id: &str) {
@@ -269,8 +291,21 @@ impl State {
             let quantity = match line.state.as_ref().unwrap() {
                 LineState::Sum(sum) => sum.quantity,
                 LineState::Count(_) => i64::try_from(line.events).unwrap(),
-                LineState::Max(_) | LineState::Unique(_) => panic!("metering can not aggregate these"),
+                LineState::Max(max) => max.value,
+                LineState::Unique(unique) => i64::try_from(unique.values.len()).unwrap(),
             };
+            let dimensions = line.dimensions.clone().into_iter().collect();
+            let booked =
+                self.booked.entry((line.client_id.clone(), line.meter.clone(), dimensions)).or_default();
+            booked.events += line.events;
+            match line.state.as_ref().unwrap() {
+                LineState::Sum(_) | LineState::Count(_) => booked.quantity += quantity,
+                LineState::Max(_) => booked.quantity = booked.quantity.max(quantity),
+                LineState::Unique(unique) => {
+                    assert!(unique.values.is_sorted(), "sorted");
+                    booked.values.extend(unique.values.iter().cloned());
+                }
+            }
             for (sum, more) in [
                 self.sums.entry((line.client_id.clone(), line.meter.clone(), line.failed)).or_default(),
                 totals.entry(line.meter.clone()).or_default(),

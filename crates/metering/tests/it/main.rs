@@ -2,6 +2,7 @@
 //! at the end equals what the producers wrote, event for event.
 #![cfg(test)]
 
+mod aggregations;
 mod bad_input;
 mod cells;
 mod damage;

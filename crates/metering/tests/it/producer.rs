@@ -16,7 +16,7 @@ use drawdown_proto::metering::v1::{
     self as wire, ingest_request::Request, ingest_response::Response,
     ingest_service_client::IngestServiceClient,
 };
-use drawdown_types::{ClientId, MeterSlug, ProducerId};
+use drawdown_types::{ClientId, DimensionName, MeterSlug, ProducerId};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,8 +71,14 @@ pub(crate) struct Log {
 }
 
 pub(crate) fn key(client: &str, meter: &str) -> SeriesKey {
-    let client = ClientId::new(client).unwrap();
-    SeriesKey::new(client, MeterSlug::new(meter).unwrap(), Outcome::Succeeded, Vec::new(), None).unwrap()
+    key_of(client, meter, &[])
+}
+
+pub(crate) fn key_of(client: &str, meter: &str, dimensions: &[(&str, &str)]) -> SeriesKey {
+    let (client, meter) = (ClientId::new(client).unwrap(), MeterSlug::new(meter).unwrap());
+    let dimensions =
+        dimensions.iter().map(|(name, value)| (DimensionName::new(name).unwrap(), (*value).to_owned()));
+    SeriesKey::new(client, meter, Outcome::Succeeded, dimensions.collect(), None).unwrap()
 }
 
 impl Log {
@@ -101,6 +107,14 @@ impl Log {
                     client_id: key.client_id().to_string(),
                     meter: key.meter().to_string(),
                     outcome: i32::from(key.outcome().as_wire()),
+                    dimensions: key
+                        .dimensions()
+                        .iter()
+                        .map(|(name, value)| wire::Dimension {
+                            name: name.to_string(),
+                            value: value.to_string(),
+                        })
+                        .collect(),
                     ..wire::Series::default()
                 }),
             });
@@ -118,6 +132,17 @@ impl Log {
         let lane = self.lane_of(client);
         self.append_built(lane, &mut builder);
         self.count(client, meter, quantities);
+    }
+
+    /// Appends one frame with these events of these series, all of one client's shard; they are not in `sums`.
+    pub(crate) fn append_events(&mut self, client: &str, events: &[(SeriesKey, u64)]) {
+        let mut builder = FrameBuilder::new();
+        for (key, quantity) in events {
+            let number = self.number(key);
+            builder.push(number, *quantity, now().as_millis());
+        }
+        let lane = self.lane_of(client);
+        self.append_built(lane, &mut builder);
     }
 
     /// The same as a frame of rows.

@@ -5,23 +5,28 @@
 //! name was defined earlier in the list under the same dictionary. What passes is a pure function of the
 //! sealed list, so every worker posts the same lines in the same order with the same digest, whenever.
 //!
+//! Partial states of one series, window and receipt window merge by sum, maximum or set union (D19), whichever its
+//! meter asks for, so order and cut of the blobs change nothing. Series of a unique meter that differ in the counted
+//! dimension alone are one line, with their values as its state.
+//!
 //! A sum that would pass 64 bits must not stop a shard for ever: the part that does not fit is counted
-//! as refused (QUANTITY_OVERFLOW), in the order of the list, so every worker refuses the same part.
+//! as refused (QUANTITY_OVERFLOW), in the order of the list, so every worker refuses the same part. The same holds
+//! for a line with more than [`VALUES_MAX`] distinct values (VALUES_TOO_MANY), as long as the list can not be posted
+//! in parts.
+
+mod merge;
 
 use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use drawdown_types::{MeterSlug, Timestamp};
-use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{
-    aggregate::LaneSpan,
-    blob::{Decoded, FINGERPRINT_START, Fault, fingerprint_next},
-    meter::Aggregation,
-    reason,
-    series::SeriesKey,
-    shard::Lane,
-};
+use crate::{aggregate::LaneSpan, blob::Fault, meter::Aggregation, series::SeriesKey, shard::Lane};
+
+pub use merge::{LineKey, LineView, Merging, merge};
+
+/// The most distinct values of one line: what the contract of the post allows.
+pub const VALUES_MAX: usize = 100_000;
 
 /// The seal of a batch: how many blobs, and their fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +143,7 @@ pub enum Damage {
 /// Usage of one series in one window, by receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The series.
+    /// The series; of a unique meter without the counted dimension.
     pub series: Arc<SeriesKey>,
     /// How its events were counted.
     pub aggregation: Aggregation,
@@ -148,8 +153,10 @@ pub struct Line {
     pub received_window_start: Timestamp,
     /// Events.
     pub events: u64,
-    /// Sum of quantities; for meters that count, the events.
+    /// Sum of quantities, number of events, largest quantity or number of distinct values.
     pub quantity: i64,
+    /// The distinct values, sorted, each once; of a unique meter only.
+    pub values: Vec<Arc<str>>,
 }
 
 /// Sums over one meter.
@@ -157,7 +164,7 @@ pub struct Line {
 pub struct Total {
     /// Events.
     pub events: u64,
-    /// Sum of quantities.
+    /// Σ quantity of the lines.
     pub quantity: i64,
 }
 
@@ -178,167 +185,6 @@ pub struct MergedBatch {
     pub totals: BTreeMap<MeterSlug, Total>,
 }
 
-/// Merges the entries of a sealed batch's list, in the order of the list.
-///
-/// # Errors
-/// [`Damage`]: what does not hold, and where.
-pub fn merge<E: AsRef<[u8]>>(sealed: &SealedBatch, entries: &[E]) -> Result<MergedBatch, Damage> {
-    if u64::try_from(entries.len()) != Ok(sealed.seal.count) {
-        return Err(Damage::Count { found: entries.len(), sealed: sealed.seal.count });
-    }
-    let mut merge = Merge::default();
-    let mut fingerprint = FINGERPRINT_START.to_owned();
-    for (at, entry) in entries.iter().enumerate() {
-        let blob = Decoded::read(entry.as_ref()).map_err(|fault| Damage::Blob { at, fault })?;
-        if u32::try_from(at) != Ok(blob.index) {
-            return Err(Damage::Index { at, index: blob.index });
-        }
-        if (blob.shard, blob.generation, blob.batch) != (sealed.shard, sealed.generation, sealed.batch) {
-            return Err(Damage::Foreign { at });
-        }
-        fingerprint = fingerprint_next(&fingerprint, blob.checksum);
-        merge.take(at, &blob)?;
-    }
-    if fingerprint != sealed.seal.fingerprint {
-        return Err(Damage::Fingerprint { found: fingerprint, sealed: sealed.seal.fingerprint.clone() });
-    }
-    Ok(merge.finish())
-}
-
-struct Series {
-    key: Arc<SeriesKey>,
-    bytes: Box<[u8]>,
-    aggregation: Aggregation,
-    meter: usize,
-}
-
-#[derive(Default)]
-struct Merge {
-    series: Vec<Series>,
-    by_bytes: FxHashMap<Box<[u8]>, usize>,
-    /// Series of each name, by dictionary.
-    names: FxHashMap<u64, Vec<usize>>,
-    meters: Vec<(MeterSlug, Total)>,
-    by_meter: FxHashMap<MeterSlug, usize>,
-    counters: FxHashMap<(usize, Timestamp, Timestamp), Total>,
-    lanes: BTreeMap<Lane, LaneSpan>,
-    events: u64,
-    clamped: u64,
-    refused: BTreeMap<String, u64>,
-}
-
-impl Merge {
-    fn take(&mut self, at: usize, blob: &Decoded<'_>) -> Result<(), Damage> {
-        for span in &blob.lanes {
-            self.take_lane(at, span)?;
-        }
-        let mut names = self.names.remove(&blob.dictionary).unwrap_or_default();
-        if u64::try_from(names.len()) != Ok(blob.names_before) {
-            return Err(Damage::Names { at, dictionary: blob.dictionary });
-        }
-        for name in &blob.names {
-            names.push(self.series(name.series, name.aggregation).ok_or(Damage::Series { at })?);
-        }
-        for counter in &blob.counters {
-            let name = usize::try_from(counter.name).ok().and_then(|name| names.get(name));
-            let series = *name.ok_or(Damage::Names { at, dictionary: blob.dictionary })?;
-            let part = Total { events: counter.events, quantity: counter.quantity };
-            let key = (series, counter.window_start, counter.received_window_start);
-            self.count(key, part).ok_or(Damage::Series { at })?;
-        }
-        self.names.insert(blob.dictionary, names);
-        self.clamped = self.clamped.saturating_add(blob.clamped);
-        for (reason, events) in &blob.refused {
-            self.refuse(reason, *events);
-        }
-        Ok(())
-    }
-
-    fn take_lane(&mut self, at: usize, span: &LaneSpan) -> Result<(), Damage> {
-        let Some(known) = self.lanes.get_mut(&span.lane) else {
-            self.lanes.insert(span.lane, *span);
-            return Ok(());
-        };
-        if span.before() != known.after() || span.epoch < known.epoch {
-            return Err(Damage::Lane { at, lane: span.lane, from: span.from });
-        }
-        known.to = span.to;
-        known.chain_after = span.chain_after;
-        known.epoch = span.epoch;
-        Ok(())
-    }
-
-    /// The same series under several names, or dictionaries, is one.
-    fn series(&mut self, bytes: &[u8], aggregation: Aggregation) -> Option<usize> {
-        if let Some(at) = self.by_bytes.get(bytes) {
-            let series = self.series.get(*at)?;
-            return (series.aggregation == aggregation).then_some(*at);
-        }
-        let key = Arc::new(SeriesKey::decode(bytes)?);
-        let meter = *self.by_meter.entry(key.meter().clone()).or_insert(self.meters.len());
-        if meter == self.meters.len() {
-            self.meters.push((key.meter().clone(), Total::default()));
-        }
-        let at = self.series.len();
-        self.series.push(Series { key, bytes: bytes.into(), aggregation, meter });
-        self.by_bytes.insert(bytes.into(), at);
-        Some(at)
-    }
-
-    fn count(&mut self, key: (usize, Timestamp, Timestamp), part: Total) -> Option<()> {
-        let series = self.series.get(key.0)?;
-        if series.aggregation == Aggregation::Count && u64::try_from(part.quantity) != Ok(part.events) {
-            return None;
-        }
-        let (_, total) = self.meters.get_mut(series.meter)?;
-        let sum = self.counters.get(&key).copied().unwrap_or_default();
-        match (sum.plus(part), total.plus(part)) {
-            (Some(sum), Some(new_total)) => {
-                *total = new_total;
-                self.counters.insert(key, sum);
-                self.events = self.events.saturating_add(part.events);
-            }
-            _ => self.refuse(reason::QUANTITY_OVERFLOW, part.events),
-        }
-        Some(())
-    }
-
-    fn refuse(&mut self, reason: &str, events: u64) {
-        match self.refused.get_mut(reason) {
-            Some(sum) => *sum = sum.saturating_add(events),
-            None => drop(self.refused.insert(reason.to_owned(), events)),
-        }
-    }
-
-    fn finish(self) -> MergedBatch {
-        let Self { series, counters, .. } = self;
-        let mut keyed: Vec<_> = counters
-            .into_iter()
-            .filter_map(|((at, window, received), total)| Some((series.get(at)?, window, received, total)))
-            .collect();
-        keyed.sort_unstable_by(|a, b| (&a.0.bytes, a.1, a.2).cmp(&(&b.0.bytes, b.1, b.2)));
-        let lines = keyed
-            .into_iter()
-            .map(|(series, window_start, received_window_start, total)| Line {
-                series: Arc::clone(&series.key),
-                aggregation: series.aggregation,
-                window_start,
-                received_window_start,
-                events: total.events,
-                quantity: total.quantity,
-            })
-            .collect();
-        MergedBatch {
-            lanes: self.lanes.into_values().collect(),
-            lines,
-            events: self.events,
-            clamped: self.clamped,
-            refused: self.refused,
-            totals: self.meters.into_iter().filter(|(_, total)| total.events > 0).collect(),
-        }
-    }
-}
-
 impl Total {
     fn plus(self, part: Self) -> Option<Self> {
         Some(Self {
@@ -349,6 +195,12 @@ impl Total {
 }
 
 impl MergedBatch {
+    /// Lines and their distinct values: what a post of it is measured by.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.lines.iter().fold(0, |sum, line| sum.saturating_add(1).saturating_add(line.values.len()))
+    }
+
     /// 128 bits over raw counters, lanes and chains, in their canonical order: the batch's identity.
     /// What is resolved later is not in it, so resolving again on a retry changes nothing.
     #[must_use]
@@ -375,6 +227,10 @@ impl MergedBatch {
             hash.update(&line.received_window_start.as_micros().to_be_bytes());
             hash.update(&line.events.to_be_bytes());
             hash.update(&line.quantity.to_be_bytes());
+            for value in &line.values {
+                hash.update(&len(value.len()));
+                hash.update(value.as_bytes());
+            }
         }
         hash.digest128().to_be_bytes()
     }
