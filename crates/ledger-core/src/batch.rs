@@ -4,12 +4,13 @@
 //! are one transaction at one instant. A line is never refused: what cannot be charged leaves the
 //! batch as unattributed usage with a reason, beside it everything else is charged.
 
-use std::{cmp::Ordering, collections::HashMap};
+use std::cmp::Ordering;
 
 use drawdown_types::{
     AccountId, AppId, ChargeId, ClientId, HoldId, MeterSlug, MicroTokens, PriceId, Quantity, TeamId,
     Timestamp,
 };
+use rustc_hash::FxHashMap;
 
 use crate::{
     hold::HoldEnd,
@@ -319,7 +320,7 @@ fn sort_out<'a>(
     batch: &Batch<'a>,
     unattributed: &mut Vec<Unattributed>,
 ) -> Result<Vec<Place<'a>>, FoldError> {
-    let index: HashMap<TeamId, usize> =
+    let index: FxHashMap<TeamId, usize> =
         teams.iter().enumerate().map(|(index, team)| (team.balance.team_id, index)).collect();
     let mut places = Vec::with_capacity(batch.lines.len());
     for (line, content) in batch.lines.iter().enumerate() {

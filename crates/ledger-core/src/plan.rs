@@ -1,6 +1,6 @@
 //! What a transaction writes.
 
-use drawdown_types::Timestamp;
+use drawdown_types::{LotId, TeamId, Timestamp};
 
 use crate::{
     batch::{Charge, Unattributed},
@@ -23,6 +23,8 @@ pub struct Plan {
     pub journal: Vec<JournalRow>,
     /// Lots that are new or changed, as they are afterwards, each once.
     pub lots: Vec<Lot>,
+    /// Those of them that are new in their team.
+    pub new_lots: Vec<(TeamId, LotId)>,
     /// Holds that are new or changed, as they are afterwards, each once.
     pub holds: Vec<Hold>,
     /// Balances that changed, as they are afterwards, each team once.

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use drawdown_types::{MeterSlug, MicroTokens, Quantity, Timestamp};
+use rustc_hash::FxHashMap;
 
 use crate::{
     batch::{Batch, Line, Payer, Rated, Unattributable, Usage},
@@ -56,7 +57,7 @@ pub(crate) struct Rater<'a> {
     prices: &'a PriceBook,
     unique_values_max: i64,
     cycles: CycleMemo,
-    states: HashMap<UsageKey, Entry>,
+    states: FxHashMap<UsageKey, Entry>,
     periods: HashMap<PeriodKey, PeriodEntry>,
     new_values: Vec<SeenValue>,
 }

@@ -76,9 +76,10 @@ impl Ledger {
         let mut faults = Vec::new();
         for (index, (team, wanted)) in after.iter_mut().zip(&order.teams).enumerate() {
             match import(team, &wanted.import, now, until, &self.settings) {
-                Ok(Plan { journal, lots, holds, balances, .. }) => {
+                Ok(Plan { journal, lots, new_lots, holds, balances, .. }) => {
                     whole.journal.extend(journal);
                     whole.lots.extend(lots);
+                    whole.new_lots.extend(new_lots);
                     whole.holds.extend(holds);
                     whole.balances.extend(balances);
                 }

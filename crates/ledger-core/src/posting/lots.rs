@@ -33,6 +33,7 @@ impl Posting<'_> {
             old.valid_from = lot.valid_from;
             return index;
         }
+        self.plan.new_lots.push((lot.team_id, lot.lot_id));
         let pools = &self.settings.pool_order;
         let index = self.team.lots.partition_point(|other| draw_order(pools, other, &lot).is_lt());
         self.team.lots.insert(index, lot);

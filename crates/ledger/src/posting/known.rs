@@ -13,19 +13,17 @@
 //!   brings more than a post leaves, and there are few.
 //! - Who uses it least leaves first, beyond so many teams or so many states.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use drawdown_ledger_core::{Cycle, Team, UsageKey, UsageState};
 use drawdown_types::{MicroTokens, TeamId};
 use hashlink::LinkedHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::store::teams::{Revision, StoredTeam};
 
 /// What is known of a team's usage states: by key the state, or that there is none.
-pub(super) type States = HashMap<UsageKey, Option<UsageState>>;
+pub(super) type States = FxHashMap<UsageKey, Option<UsageState>>;
 
 /// The same, by key.
 pub type KnownStates = Vec<(UsageKey, Option<UsageState>)>;
@@ -62,7 +60,7 @@ pub struct KnownTeams {
 /// The least recently used team is the first.
 #[derive(Debug, Default)]
 struct Held {
-    teams: LinkedHashMap<TeamId, Known>,
+    teams: LinkedHashMap<TeamId, Known, FxBuildHasher>,
     states: usize,
 }
 
@@ -81,7 +79,7 @@ impl KnownTeams {
 
     /// Takes out what is known of `teams`, which are locked and stand at these revisions. What is known of another
     /// revision is forgotten.
-    pub(super) fn take(&self, teams: &[(TeamId, Revision)]) -> HashMap<TeamId, Known> {
+    pub(super) fn take(&self, teams: &[(TeamId, Revision)]) -> FxHashMap<TeamId, Known> {
         let mut held = self.held();
         let taken = teams.iter().filter_map(|(team, revision)| {
             let known = held.take(*team)?;

@@ -1,9 +1,8 @@
 //! The teams of a post and the states of its usage: as this process knows them, else loaded.
 
-use std::collections::HashMap;
-
 use drawdown_ledger_core::{Plan, UsageKey, UsageState};
 use drawdown_types::TeamId;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use sqlx::PgConnection;
 
 use super::{
@@ -43,7 +42,7 @@ impl Poster {
         keys.sort_unstable();
         let mut remembered = self.known.take(locked);
         let (mut stored, mut missing) = (Vec::with_capacity(locked.len()), Vec::new());
-        let mut known = States::with_capacity(keys.len());
+        let mut known = States::with_capacity_and_hasher(keys.len(), FxBuildHasher);
         for (team, _) in locked {
             let Some(of_team) = remembered.remove(team) else {
                 missing.push(*team);
@@ -78,7 +77,8 @@ impl Loaded {
         let changed = plan.states.iter().map(|state| (state.key, Some(state.clone())));
         let mut known = self.known;
         known.extend(changed);
-        let mut by_team: HashMap<TeamId, States> = HashMap::with_capacity(self.stored.len());
+        let mut by_team: FxHashMap<TeamId, States> =
+            FxHashMap::with_capacity_and_hasher(self.stored.len(), FxBuildHasher);
         for (key, state) in known {
             by_team.entry(key.team_id).or_default().insert(key, state);
         }

@@ -1,10 +1,9 @@
 //! From the core's plan to rows: what the plan does not repeat from its lines is put beside it, and the
 //! sums of the receipt are made.
 
-use std::collections::HashMap;
-
 use drawdown_ledger_core::{Attribution, Balance, DistinctValues, Line, Payer, Plan, Rated, Usage};
 use drawdown_types::{AccountId, BatchId, MicroTokens, TeamId, Timestamp};
+use rustc_hash::FxHashMap;
 
 use super::{
     Summary,
@@ -30,7 +29,7 @@ pub(super) struct Rows<'a> {
     charges: Vec<ChargeRow<'a>>,
     unattributed: Vec<UnattributedRow<'a>>,
     clients: Vec<(&'a str, Timestamp)>,
-    usage: HashMap<TeamId, TeamUsage>,
+    usage: FxHashMap<TeamId, TeamUsage>,
     refused_by_reason: String,
     totals: String,
     elsewhere: String,
@@ -153,7 +152,8 @@ impl<'a> Rows<'a> {
         // The leading cell is asked about the client ids of all cells (D61).
         let parts = self.batch.elsewhere.parts.iter().flat_map(|part| &part.clients);
         let parts = parts.map(|(client_id, window)| (client_id.as_str(), *window));
-        let mut newest: HashMap<&str, Timestamp> = HashMap::new();
+        // Callers choose client ids, so they are hashed with a key.
+        let mut newest: std::collections::HashMap<&str, Timestamp> = std::collections::HashMap::new();
         for (client_id, window) in charged.chain(left).chain(parts) {
             let known = newest.entry(client_id).or_insert(window);
             *known = window.max(*known);
@@ -173,7 +173,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The account of each team that has charges.
-    pub(super) fn accounts(&self) -> HashMap<TeamId, AccountId> {
+    pub(super) fn accounts(&self) -> FxHashMap<TeamId, AccountId> {
         self.charges.iter().map(|row| (row.charge.team_id, row.account_id)).collect()
     }
 

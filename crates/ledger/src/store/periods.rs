@@ -4,10 +4,11 @@
 //! one more to write, whatever the number of periods and values. A distinct value is a row of its own,
 //! found by its key: a period with many values costs a post no more than one with few.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::fmt::Write as _;
 
 use drawdown_ledger_core::{DistinctValues, PeriodKey, PeriodState, Periods, PeriodsWanted, SeenValue};
 use drawdown_types::{AccountId, PriceId, Quantity, TeamId, Timestamp};
+use rustc_hash::FxHashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -68,7 +69,7 @@ pub async fn load_in_tx(tx: &mut PgConnection, wanted: &PeriodsWanted) -> Result
 /// Writes periods, their new values and the values of charges; nothing where there are none.
 pub async fn write_in_tx(
     tx: &mut PgConnection,
-    accounts: &HashMap<TeamId, AccountId>,
+    accounts: &FxHashMap<TeamId, AccountId>,
     periods: &Periods,
     charges: &[ChargeValues<'_>],
 ) -> Result<(), Error> {

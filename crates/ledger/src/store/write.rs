@@ -12,6 +12,7 @@ use drawdown_ledger_core::{
 use drawdown_types::{
     AccountId, AppId, ChargeId, HoldId, LotId, MicroTokens, NoticeId, OrderId, TeamId, Timestamp,
 };
+use rustc_hash::{FxHashMap, FxHashSet};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -133,7 +134,7 @@ struct Stored<'a> {
 
 /// Charges as they are stored, and the journal rows that none of them is (`ledger.full_journal`).
 fn stored<'a>(rows: &'a PlanRows<'a>) -> (Vec<Stored<'a>>, Vec<&'a JournalRow>) {
-    let mut last: HashMap<TeamId, i64> =
+    let mut last: FxHashMap<TeamId, i64> =
         rows.balances.iter().map(|(balance, _)| (balance.team_id, balance.version)).collect();
     for row in rows.plan.journal.iter().rev() {
         last.insert(row.team_id, row.seq.saturating_sub(1));
@@ -144,7 +145,7 @@ fn stored<'a>(rows: &'a PlanRows<'a>) -> (Vec<Stored<'a>>, Vec<&'a JournalRow>) 
         Stored { row, place: *place, own: None }
     });
     let mut charges: Vec<_> = charges.collect();
-    let by_id: HashMap<ChargeId, usize> =
+    let by_id: FxHashMap<ChargeId, usize> =
         charges.iter().enumerate().map(|(index, stored)| (stored.row.charge.charge_id, index)).collect();
     let mut others = Vec::new();
     for row in &rows.plan.journal {
@@ -227,7 +228,7 @@ pub async fn write_in_tx(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<R
 
 /// Holds and their parts: a statement of its own, since nearly no transaction has any.
 async fn write_holds(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(), Error> {
-    let accounts: HashMap<TeamId, Uuid> =
+    let accounts: FxHashMap<TeamId, Uuid> =
         rows.balances.iter().map(|(row, _)| (row.team_id, row.account_id.as_uuid())).collect();
     let account = |team: TeamId| accounts.get(&team).copied().unwrap_or_default();
     let holds = &rows.plan.holds;
@@ -262,9 +263,12 @@ async fn write_holds(tx: &mut PgConnection, rows: &PlanRows<'_>) -> Result<(), E
 
 /// What goes with the last statement only; nothing before it.
 struct Ending<'a> {
-    lots: &'a [Lot],
+    /// New lots, and beside them what they say.
+    lots: Vec<&'a Lot>,
     notes: Vec<&'a str>,
     orders: Vec<Option<Uuid>>,
+    /// Lots that exist, and changed.
+    drawn: Vec<&'a Lot>,
     states: &'a [drawdown_ledger_core::UsageState],
     state_accounts: Vec<Uuid>,
     balances: &'a [(&'a Balance, TeamUsage)],
@@ -280,9 +284,10 @@ impl<'a> Ending<'a> {
     fn of(rows: Option<&'a PlanRows<'a>>) -> Result<Self, Error> {
         let Some(PlanRows { plan, balances, noted, note, .. }) = rows else {
             return Ok(Self {
-                lots: &[],
+                lots: Vec::new(),
                 notes: Vec::new(),
                 orders: Vec::new(),
+                drawn: Vec::new(),
                 states: &[],
                 state_accounts: Vec::new(),
                 balances: &[],
@@ -292,16 +297,19 @@ impl<'a> Ending<'a> {
                 noted_at: Timestamp::EPOCH,
             });
         };
-        let accounts: HashMap<TeamId, Uuid> =
+        let accounts: FxHashMap<TeamId, Uuid> =
             balances.iter().map(|(row, _)| (row.team_id, row.account_id.as_uuid())).collect();
-        // A lot that exists keeps what it was made with: these two columns are read for a new one only.
+        let new: FxHashSet<_> = plan.new_lots.iter().copied().collect();
+        let is_new = |lot: &&Lot| new.contains(&(lot.team_id, lot.lot_id));
+        let (lots, drawn): (Vec<&Lot>, Vec<&Lot>) = plan.lots.iter().partition(is_new);
         let flex = |lot: &Lot| lot.pool_kind == drawdown_ledger_core::PoolKind::Flex;
         let order = |lot: &Lot| note.of(lot.lot_id).order_id.map_or_else(Uuid::nil, OrderId::as_uuid);
         let details = noted.notices.iter().map(|notice| serde_json::to_string(&notice.fact));
         Ok(Self {
-            lots: &plan.lots,
-            notes: plan.lots.iter().map(|lot| note.of(lot.lot_id).note.as_str()).collect(),
-            orders: plan.lots.iter().map(|lot| flex(lot).then(|| order(lot))).collect(),
+            notes: lots.iter().map(|lot| note.of(lot.lot_id).note.as_str()).collect(),
+            orders: lots.iter().map(|lot| flex(lot).then(|| order(lot))).collect(),
+            lots,
+            drawn,
             states: &plan.states,
             state_accounts: plan
                 .states
@@ -342,8 +350,9 @@ async fn write_chunk(
     end: &Ending<'_>,
     revision: Revision,
 ) -> Result<(), Error> {
-    let (lots, states, balances, notices) = (end.lots, end.states, end.balances, end.notices);
-    sqlx::query_file!(
+    let (lots, drawn) = (&end.lots[..], &end.drawn[..]);
+    let (states, balances, notices) = (end.states, end.balances, end.notices);
+    let changed = sqlx::query_file!(
         "sql/write_plan.sql",
         shard,
         batch,
@@ -451,8 +460,25 @@ async fn write_chunk(
         col(charges, |c| c.own.and_then(|row| row.lot_state).map(LotState::as_str)) as _,
         col(charges, |c| c.own.map(|row| row.transaction)) as _,
         revision.as_uuid(),
+        &col(drawn, |l| l.account_id.as_uuid()),
+        &col(drawn, |l| l.team_id.as_uuid()),
+        &col(drawn, |l| l.lot_id.as_uuid()),
+        &col(drawn, |l| l.granted.as_micros()),
+        &col(drawn, |l| l.remaining.as_micros()),
+        &col(drawn, |l| l.held.as_micros()),
+        &col(drawn, |l| l.consumed.as_micros()),
+        &col(drawn, |l| l.expired.as_micros()),
+        &col(drawn, |l| l.void.as_micros()),
+        &col(drawn, |l| l.moved.as_micros()),
+        col(drawn, |l| Instant(l.valid_from)) as _,
+        instants(drawn.iter().map(|l| l.closed_at)) as _,
+        col(drawn, |l| l.moved_to.map(TeamId::as_uuid)) as _,
     )
-    .execute(tx)
+    .fetch_one(tx)
     .await?;
-    Ok(())
+    let planned = (drawn.len(), balances.len());
+    if (usize::try_from(changed.drawn), usize::try_from(changed.balances)) == (Ok(planned.0), Ok(planned.1)) {
+        return Ok(());
+    }
+    Err(Error::Broken(format!("{changed:?} rows changed, planned were {planned:?} lots and balances")))
 }
