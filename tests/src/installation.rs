@@ -32,6 +32,8 @@ pub struct Settings {
     pub services: Vec<Service>,
     /// A second ledger with a Postgres server of its own, as cell 1.
     pub two_cells: bool,
+    /// A second instance of metering on the same Redis.
+    pub two_meterings: bool,
 }
 
 impl Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             further_toml: String::new(),
             services: vec![Service::Ledger, Service::Entitlement, Service::Metering],
             two_cells: false,
+            two_meterings: false,
         }
     }
 }
@@ -60,6 +63,8 @@ impl Default for Settings {
 pub enum Service {
     /// Metering.
     Metering,
+    /// The second instance of metering.
+    OtherMetering,
     /// The ledger: the only one, or the leading one.
     Ledger,
     /// The ledger of cell 1.
@@ -73,7 +78,7 @@ impl Service {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Metering => "metering",
+            Self::Metering | Self::OtherMetering => "metering",
             Self::Ledger | Self::OtherLedger => "ledger",
             Self::Entitlement => "entitlement",
         }
@@ -83,6 +88,7 @@ impl Service {
     const fn log_name(self) -> &'static str {
         match self {
             Self::OtherLedger => "ledger-1",
+            Self::OtherMetering => "metering-1",
             Self::Metering | Self::Ledger | Self::Entitlement => self.name(),
         }
     }
@@ -96,6 +102,7 @@ pub struct Installation {
     other_ledger: Option<Program>,
     entitlement: Option<Program>,
     metering: Option<Program>,
+    other_metering: Option<Program>,
     sandbox: Sandbox,
     /// The servers of cell 1.
     other_sandbox: Option<Sandbox>,
@@ -117,17 +124,26 @@ impl Installation {
         let dir = TempDir::with_prefix("drawdown-installation-")?;
         let [metering, ledger, entitlement, metering_page, ledger_page, entitlement_page, other, other_page] =
             free_ports::<8>()?;
+        let [other_metering, other_metering_page] = free_ports::<2>()?;
         let http = |port: u16| format!("http://127.0.0.1:{port}");
         let endpoints = Endpoints {
             metering: http(metering),
             ledger: http(ledger),
             entitlement: http(entitlement),
             other_ledger: settings.two_cells.then(|| http(other)),
+            other_metering: settings.two_meterings.then(|| http(other_metering)),
         };
         let ports = [metering, ledger, entitlement, metering_page, ledger_page, entitlement_page];
         let further = if settings.two_cells { leading_toml(other) } else { String::new() };
         let config = config_toml((sandbox.postgres_url(), sandbox.redis_url()), ports, settings, &further);
         std::fs::write(dir.path().join("drawdown.toml"), config)?;
+        if settings.two_meterings {
+            let ports =
+                [other_metering, ledger, entitlement, other_metering_page, ledger_page, entitlement_page];
+            let config =
+                config_toml((sandbox.postgres_url(), sandbox.redis_url()), ports, settings, &further);
+            std::fs::write(dir.path().join("metering-1.toml"), config)?;
+        }
         let other_sandbox = match settings.two_cells {
             true => Some(tokio::task::spawn_blocking(other_servers).await??),
             false => None,
@@ -144,6 +160,7 @@ impl Installation {
             other_ledger: None,
             entitlement: None,
             metering: None,
+            other_metering: None,
             sandbox,
             other_sandbox,
             dir,
@@ -205,17 +222,19 @@ impl Installation {
     /// `drawdown SUBCOMMAND --config …`, to which the caller adds arguments.
     #[must_use]
     pub fn command(&self, subcommand: &str) -> Command {
+        self.command_of("drawdown.toml", subcommand)
+    }
+
+    fn command_of(&self, config: &str, subcommand: &str) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg(subcommand).arg("--config").arg(self.config());
+        command.arg(subcommand).arg("--config").arg(self.dir.path().join(config));
         command
     }
 
     /// The same with the configuration of cell 1.
     #[must_use]
     pub fn other_command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.arg(subcommand).arg("--config").arg(self.dir.path().join("cell-1.toml"));
-        command
+        self.command_of("cell-1.toml", subcommand)
     }
 
     /// The databases of the cells, the leading one first.
@@ -233,6 +252,14 @@ impl Installation {
         self.await_serving(service).await
     }
 
+    /// The process of a running service.
+    ///
+    /// # Errors
+    /// Where it is down.
+    pub fn pid(&mut self, service: Service) -> Result<u32> {
+        self.slot(service).as_ref().map(Program::pid).with_context(|| format!("{} is down", service.name()))
+    }
+
     /// Ends a service as a power cut would.
     ///
     /// # Errors
@@ -245,6 +272,7 @@ impl Installation {
     fn slot(&mut self, service: Service) -> &mut Option<Program> {
         match service {
             Service::Metering => &mut self.metering,
+            Service::OtherMetering => &mut self.other_metering,
             Service::Ledger => &mut self.ledger,
             Service::OtherLedger => &mut self.other_ledger,
             Service::Entitlement => &mut self.entitlement,
@@ -254,7 +282,8 @@ impl Installation {
     fn spawn(&mut self, service: Service) -> Result<()> {
         ensure!(self.slot(service).is_none(), "{} runs already", service.name());
         let command = match service {
-            Service::OtherLedger => self.other_command(service.name()),
+            Service::OtherLedger => self.command_of("cell-1.toml", service.name()),
+            Service::OtherMetering => self.command_of("metering-1.toml", service.name()),
             Service::Metering | Service::Ledger | Service::Entitlement => self.command(service.name()),
         };
         let program = Program::start(service.log_name(), command, self.dir.path())?;
@@ -265,6 +294,9 @@ impl Installation {
     async fn await_serving(&mut self, service: Service) -> Result<()> {
         let channel = match service {
             Service::Metering => &self.channels.metering,
+            Service::OtherMetering => {
+                self.channels.other_metering.as_ref().context("there is one metering")?
+            }
             Service::Ledger => &self.channels.ledger,
             Service::OtherLedger => self.channels.other_ledger.as_ref().context("there is one cell")?,
             Service::Entitlement => &self.channels.entitlement,
@@ -287,7 +319,10 @@ impl Installation {
     /// # Errors
     /// Where one of them does not end.
     pub async fn stop(mut self) -> Result<()> {
-        for service in [Service::Metering, Service::Entitlement, Service::OtherLedger, Service::Ledger] {
+        let meterings = [Service::OtherMetering, Service::Metering];
+        for service in
+            meterings.into_iter().chain([Service::Entitlement, Service::OtherLedger, Service::Ledger])
+        {
             if let Some(program) = self.slot(service) {
                 let status = program.stop().await?;
                 let log = program.log_tail();
@@ -300,7 +335,8 @@ impl Installation {
     /// What the services printed, for messages.
     #[must_use]
     pub fn logs(&self) -> String {
-        let programs = [&self.metering, &self.ledger, &self.other_ledger, &self.entitlement];
+        let programs =
+            [&self.other_metering, &self.metering, &self.ledger, &self.other_ledger, &self.entitlement];
         programs.into_iter().flatten().map(Program::log_tail).collect::<Vec<_>>().join("\n\n")
     }
 }

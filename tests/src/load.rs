@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Events drawn and appended in one go.
 const CHUNK: usize = 1024;
+/// The dimension that load with very many series has.
+pub const DIMENSION: &str = "part";
 /// Largest quantity, plus one; a power of two.
-const QUANTITY_END: u64 = 1024;
+pub(crate) const QUANTITY_END: u64 = 1024;
 
 /// A skewed choice among `n`.
 #[derive(Debug)]
@@ -84,6 +86,8 @@ pub struct LoadSeries {
     pub client_id: String,
     /// The meter.
     pub meter: String,
+    /// The value of [`DIMENSION`], where it has one.
+    pub dimension: Option<String>,
     /// Events appended.
     pub events: u64,
     /// Quantity appended.
@@ -163,25 +167,60 @@ async fn sample(producer: Producer, start: Instant, stop: CancellationToken) -> 
 }
 
 async fn append_for(producer: &Producer, series: &mut [LoadSeries], length: Duration) -> Result<u64> {
-    let zipf = Zipf::new(series.len());
-    let mut bits = Bits(42);
-    let (mut events, start) = (0_u64, Instant::now());
-    let mut chosen: Vec<(usize, u64)> = Vec::with_capacity(CHUNK);
+    let (mut drawn, mut events, start) = (Draws::of(series), 0_u64, Instant::now());
     while start.elapsed() < length {
+        drawn.append(producer, series, CHUNK).await?;
+        events += CHUNK as u64;
+        tokio::task::yield_now().await;
+    }
+    Ok(events)
+}
+
+/// Events drawn for series, and appended.
+#[derive(Debug)]
+pub struct Draws {
+    zipf: Zipf,
+    bits: Bits,
+    chosen: Vec<(usize, u64)>,
+}
+
+impl Draws {
+    /// Draws for these series.
+    #[must_use]
+    pub fn of(series: &[LoadSeries]) -> Self {
+        Self { zipf: Zipf::new(series.len()), bits: Bits(42), chosen: Vec::new() }
+    }
+
+    /// Appends `count` events of the present instant, and counts them beside their series.
+    ///
+    /// # Errors
+    /// Where the producer stops.
+    pub async fn append(
+        &mut self,
+        producer: &Producer,
+        series: &mut [LoadSeries],
+        count: usize,
+    ) -> Result<()> {
+        let Self { zipf, bits, chosen } = self;
         chosen.clear();
-        chosen.extend((0..CHUNK).map(|_| (zipf.draw(bits.draw()), bits.draw() & (QUANTITY_END - 1))));
+        chosen.extend((0..count).map(|_| (zipf.draw(bits.draw()), bits.draw() & (QUANTITY_END - 1))));
         let at = SystemClock.now();
         let mut done = 0;
-        while done < CHUNK {
+        while done < count {
+            let dimensions: Vec<Option<[(&str, &str); 1]>> = chosen[done..]
+                .iter()
+                .map(|(index, _)| series[*index].dimension.as_deref().map(|value| [(DIMENSION, value)]))
+                .collect();
             let usages: Vec<Usage<'_>> = chosen[done..]
                 .iter()
-                .map(|(index, quantity)| Usage {
+                .zip(&dimensions)
+                .map(|((index, quantity), dimensions)| Usage {
                     client_id: &series[*index].client_id,
                     meter: &series[*index].meter,
                     quantity: *quantity,
                     at,
                     outcome: Outcome::Succeeded,
-                    dimensions: &[],
+                    dimensions: dimensions.as_ref().map_or(&[], |one| &one[..]),
                 })
                 .collect();
             let (taken, refused) = producer.append_many(&usages);
@@ -192,14 +231,12 @@ async fn append_for(producer: &Producer, series: &mut [LoadSeries], length: Dura
                 Some(error) => return Err(error.into()),
             }
         }
-        for (index, quantity) in &chosen {
+        for (index, quantity) in chosen {
             series[*index].events += 1;
-            series[*index].quantity += quantity;
+            series[*index].quantity += *quantity;
         }
-        events += CHUNK as u64;
-        tokio::task::yield_now().await;
+        Ok(())
     }
-    Ok(events)
 }
 
 /// The 99th percentile of the age of the oldest event not settled, in ms, over the samples.

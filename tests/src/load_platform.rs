@@ -6,7 +6,11 @@ use drawdown_proto::{entitlement::v1 as ent, ledger::v1 as led, scalar::timestam
 use drawdown_types::{Clock as _, SystemClock, Timestamp};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::{load::LoadSeries, platform::Channels, report::charges};
+use crate::{
+    load::{DIMENSION, LoadSeries},
+    platform::Channels,
+    report::charges,
+};
 
 /// Size of the platform.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +85,7 @@ pub async fn set_up(channels: &Channels, size: LoadSize) -> Result<LoadPlatform>
         clients.iter().map(|client| LoadSeries {
             client_id: client.clone(),
             meter: meter.clone(),
+            dimension: None,
             events: 0,
             quantity: 0,
         })
@@ -95,7 +100,7 @@ async fn enter_meters(channels: &Channels, meters: &[String], founded: Timestamp
             slug: slug.clone(),
             unit: "unit".to_owned(),
             aggregation: led::Aggregation::Sum.into(),
-            dimensions: Vec::new(),
+            dimensions: vec![DIMENSION.to_owned()],
             limit: led::LimitKind::Soft.into(),
             ..led::Meter::default()
         };

@@ -23,6 +23,8 @@ pub struct Endpoints {
     pub entitlement: String,
     /// `http://…` of the ledger of cell 1, where there are two cells.
     pub other_ledger: Option<String>,
+    /// `http://…` of the second instance of metering, where there are two.
+    pub other_metering: Option<String>,
 }
 
 /// Channels to all three services.
@@ -36,6 +38,8 @@ pub struct Channels {
     pub entitlement: Channel,
     /// To the ledger of cell 1, where there are two cells.
     pub other_ledger: Option<Channel>,
+    /// To the second instance of metering, where there are two.
+    pub other_metering: Option<Channel>,
 }
 
 impl Channels {
@@ -50,6 +54,7 @@ impl Channels {
             ledger: channel(&endpoints.ledger)?,
             entitlement: channel(&endpoints.entitlement)?,
             other_ledger: endpoints.other_ledger.as_deref().map(channel).transpose()?,
+            other_metering: endpoints.other_metering.as_deref().map(channel).transpose()?,
         })
     }
 

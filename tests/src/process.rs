@@ -49,6 +49,22 @@ impl Program {
         Ok(Self { name: name.to_owned(), log, child })
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Memory that it occupies now, in bytes.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn resident_bytes(pid: u32) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
     /// Ends it at once, as a power cut would.
     ///
     /// # Errors
