@@ -78,7 +78,7 @@ impl Sink for Memory {
                 && state.refusals <= state.operations.len() / every
             {
                 state.refusals += 1;
-                return Err(AppendError::Full { log_bytes: 1, log_bytes_max: 1 });
+                return Err(AppendError::Full { kept_bytes: 1, kept_bytes_max: 1 });
             }
         }
         let dimensions = usage.dimensions.iter();

@@ -11,9 +11,10 @@ use drawdown_types::ProducerId;
 use tonic::Status;
 
 use super::log::LogError;
-use crate::channel::OptionProblem;
+use crate::channel::{ChannelError, OptionProblem};
 
-/// Why a producer stopped for good. It sends nothing any more; what is in its log stays there.
+/// Why a producer stopped for good. It sends nothing any more; what is in its log stays there, and what was in
+/// memory only and is not settled is lost.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// Another process has opened the same producer since; this one is the copy that stops.
@@ -96,9 +97,12 @@ pub enum OpenError {
     /// The producer may not go on.
     #[error("the producer may not go on")]
     Fault(#[source] Arc<Fault>),
-    /// The writer's thread was not started.
-    #[error("the writer's thread was not started")]
+    /// A thread of the producer was not started.
+    #[error("a thread of the producer was not started")]
     Thread(#[source] std::io::Error),
+    /// The options of the channel can not be used.
+    #[error("the channel to metering can not be made")]
+    Channel(#[source] ChannelError),
 }
 
 /// Why an event was not taken. Nothing of it was kept.
@@ -113,13 +117,13 @@ pub enum AppendError {
         /// How many wait.
         pending_events: u64,
     },
-    /// The log is full of events that are not settled; `ready` says when there is room.
-    #[error("log is full: {log_bytes} bytes of at most {log_bytes_max}")]
+    /// The log, or the memory for events, is full of what is not settled; `ready` says when there is room.
+    #[error("{kept_bytes} bytes of at most {kept_bytes_max} are kept for events that are not settled")]
     Full {
-        /// What it has.
-        log_bytes: u64,
-        /// What it may have.
-        log_bytes_max: u64,
+        /// What is kept.
+        kept_bytes: u64,
+        /// What may be kept.
+        kept_bytes_max: u64,
     },
     /// The log has defined as many series as it may.
     #[error("log has {0} series, which is the most")]
@@ -127,6 +131,9 @@ pub enum AppendError {
     /// The log keeps marks of as many sources as it may.
     #[error("log keeps marks of {0} sources, which is the most")]
     SourcesExhausted(usize),
+    /// A mark says what is durable, and this producer keeps its events in memory only.
+    #[error("marks need a log, and this producer has none")]
+    MarksNeedLog,
     /// The producer has stopped for good.
     #[error("the producer has stopped")]
     Stopped(#[source] Arc<Fault>),
@@ -136,6 +143,21 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// A short name of the reason, for metrics.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Backlogged { .. } => "backlogged",
+            Self::Full { .. } => "full",
+            Self::SeriesExhausted(_) => "series_exhausted",
+            Self::SourcesExhausted(_) => "sources_exhausted",
+            Self::MarksNeedLog => "marks_need_log",
+            Self::Stopped(_) => "stopped",
+            Self::Closed => "closed",
+        }
+    }
+
     /// Whether the same event may be taken later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
@@ -152,6 +174,15 @@ pub enum WaitError {
     /// A lane was stopped by metering, so its events will not settle.
     #[error("a lane was stopped")]
     LaneStopped(#[source] LaneStop),
+    /// It did not come in the time that the caller gave.
+    #[error("it did not come in time")]
+    TimedOut,
+    /// The producer kept its events in memory only and was closed before they were settled.
+    #[error("{events} events were kept in memory only and were not settled: they are lost")]
+    Unsettled {
+        /// How many. Some may be counted all the same: those that metering had on their way.
+        events: u64,
+    },
     /// The producer was closed.
     #[error("the producer is closed")]
     Closed,

@@ -1,4 +1,4 @@
-//! What is durable, by lane: where each frame stands on disk and how far it got.
+//! What is kept, by lane: where each frame stands, on disk or in memory, and how far it got.
 //!
 //! Shape: an entry for each frame that the log retains (about 80 bytes, freed with its segment) and a
 //! bounded number of bodies that were not sent yet; others are read back from their segment. The writer
@@ -18,6 +18,8 @@ use drawdown_metering_core::{
 use rustc_hash::FxHashMap;
 
 use super::{
+    adoption::Adoption,
+    error::LaneStop,
     log::{FrameRef, Marks, Positions, Recovered},
     refusals::Refusals,
 };
@@ -30,6 +32,10 @@ pub(super) struct LaneLog {
     end: Position,
     settled: Position,
     applied: u64,
+    /// Where counts of this producer begin: 0, or where a lane was adopted.
+    base: u64,
+    /// What is known of a lane that has to be adopted first.
+    adoption: Option<Adoption>,
 }
 
 /// Every lane of the log, and bodies of frames that were not sent yet.
@@ -44,12 +50,19 @@ pub(super) struct Index {
     refusals: Refusals,
 }
 
-/// Events by how far they got, over the whole life of the log.
+/// Events by how far they got, over the whole life of the log, or of a process without one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
-    pub(super) durable: u64,
+    pub(super) kept: u64,
     pub(super) applied: u64,
     pub(super) settled: u64,
+}
+
+impl Totals {
+    /// Events that are kept and not settled.
+    pub(super) const fn unsettled(&self) -> u64 {
+        self.kept.saturating_sub(self.settled)
+    }
 }
 
 impl LaneView for LaneLog {
@@ -104,6 +117,38 @@ impl LaneLog {
     pub(super) const fn set_settled(&mut self, settled: Position) {
         self.settled = settled;
     }
+
+    /// A lane whose last positions belong to an earlier process.
+    fn adopting(settled: Position) -> Self {
+        let mut lane = Self { adoption: Some(Adoption::default()), ..Self::default() };
+        lane.stand_at(settled);
+        lane
+    }
+
+    fn stand_at(&mut self, at: Position) {
+        (self.freed, self.end, self.settled) = (at, at, at);
+        (self.applied, self.base) = (at.sequence, at.sequence);
+    }
+
+    pub(super) const fn is_adopting(&self) -> bool {
+        self.adoption.is_some()
+    }
+
+    /// Where a lane ends that needs not be adopted any more.
+    pub(super) fn adopted(&self) -> Option<Position> {
+        self.adoption.is_none().then_some(self.end)
+    }
+
+    /// Takes what was told of a lane that is not adopted; answers whether it is now, and from where it goes on.
+    pub(super) fn adopt(
+        &mut self,
+        agreed: impl FnOnce(&mut Adoption) -> Option<Position>,
+    ) -> Option<Position> {
+        let position = agreed(self.adoption.as_mut()?)?;
+        self.adoption = None;
+        self.stand_at(position);
+        Some(position)
+    }
 }
 
 impl Index {
@@ -137,6 +182,14 @@ impl Index {
         index
     }
 
+    /// Of a producer without a log: every lane of its map, where it was settled when its epoch was raised.
+    pub(super) fn adopting(lanes: impl IntoIterator<Item = (Lane, Position)>) -> Self {
+        let lanes = lanes.into_iter().map(|(lane, settled)| (lane, LaneLog::adopting(settled)));
+        let mut index = Self::new(&Recovered::default(), 0);
+        index.lanes = lanes.collect();
+        index
+    }
+
     fn push(&mut self, frame: FrameRef) {
         let lane = self.lanes.entry(frame.lane).or_default();
         lane.end = frame.end;
@@ -159,6 +212,47 @@ impl Index {
             }
             self.push(frame);
         }
+    }
+
+    /// Adds what is kept in memory.
+    pub(super) fn keep(&mut self, frames: Vec<FrameRef>, series: &[Arc<SeriesKey>]) {
+        self.series.extend_from_slice(series);
+        for frame in frames {
+            self.push(frame);
+        }
+    }
+
+    /// Events wait until their lane is adopted.
+    pub(super) fn wait_for(&mut self, lane: Lane, events: u64) {
+        if let Some(adoption) = self.lanes.get_mut(&lane).and_then(|log| log.adoption.as_mut()) {
+            adoption.waiting_events = adoption.waiting_events.saturating_add(events);
+        }
+    }
+
+    /// Whether events wait until this lane is adopted.
+    pub(super) fn is_awaited(&self, lane: Lane) -> bool {
+        let adoption = self.lanes.get(&lane).and_then(|log| log.adoption.as_ref());
+        adoption.is_some_and(|adoption| adoption.waiting_events > 0)
+    }
+
+    /// Every lane that is not adopted yet, and why not.
+    pub(super) fn unadopted(&self) -> Vec<LaneStop> {
+        let lanes = self.lanes.iter();
+        lanes.filter_map(|(lane, log)| Some(log.adoption.as_ref()?.overdue(*lane))).collect()
+    }
+
+    /// Forgets every frame that is settled; answers them.
+    pub(super) fn free_settled(&mut self) -> Vec<FrameRef> {
+        let mut freed = Vec::new();
+        for log in self.lanes.values_mut() {
+            while let Some(frame) =
+                log.frames.pop_front_if(|frame| frame.end.sequence <= log.settled.sequence)
+            {
+                log.freed = frame.end;
+                freed.push(frame);
+            }
+        }
+        freed
     }
 
     /// Forgets what was deleted from disk.
@@ -209,8 +303,8 @@ impl Index {
         &self.marks
     }
 
-    pub(super) fn refuse(&mut self, lane: Lane, first_sequence: u64, reason: String, count: u32) {
-        self.refusals.add(lane, first_sequence, reason, count);
+    pub(super) fn refuse(&mut self, lane: Lane, first_sequence: u64, reason: String, count: u32) -> bool {
+        self.refusals.add(lane, first_sequence, reason, count)
     }
 
     pub(super) fn settle_refusals(&mut self, lane: Lane, settled: Position) {
@@ -239,11 +333,15 @@ impl Index {
     }
 
     pub(super) fn totals(&self) -> Totals {
-        self.lanes.values().fold(Totals::default(), |sum, lane| Totals {
-            durable: sum.durable.saturating_add(lane.end.sequence),
-            // What is settled was applied, also where no stream of this process has said so yet.
-            applied: sum.applied.saturating_add(lane.applied.max(lane.settled.sequence)),
-            settled: sum.settled.saturating_add(lane.settled.sequence),
+        self.lanes.values().fold(Totals::default(), |sum, lane| {
+            let waiting = lane.adoption.as_ref().map_or(0, |adoption| adoption.waiting_events);
+            let own = |sequence: u64| sequence.saturating_sub(lane.base);
+            Totals {
+                kept: sum.kept.saturating_add(own(lane.end.sequence)).saturating_add(waiting),
+                // What is settled was applied, also where no stream of this process has said so yet.
+                applied: sum.applied.saturating_add(own(lane.applied.max(lane.settled.sequence))),
+                settled: sum.settled.saturating_add(own(lane.settled.sequence)),
+            }
         })
     }
 }

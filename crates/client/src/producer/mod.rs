@@ -1,4 +1,5 @@
-//! The producer: events go into a durable log and stay there until the ledger has settled them.
+//! The producer: events go into a durable log and stay there until the ledger has settled them. Or, where that is
+//! asked for by name ([`Keep::Memory`]), into memory and nowhere else.
 //!
 //! Shape: [`Producer::append`] puts an event into the open group (a lock, a hash, a few varints). A
 //! *writer* thread makes groups durable, one `fdatasync` each. A *sender* task sends durable frames to
@@ -10,13 +11,23 @@
 //! one fsync); [`Producer::flush`] waits until there are none. What cannot be undone is said as a
 //! [`Fault`]: a second process with the same id (fenced), or a log that was copied or restored
 //! (diverged). Then this producer sends nothing more and refuses events.
+//!
+//! In memory only, a group is kept instead of written and freed when it is settled; everything behind that is the
+//! same: lanes, sequences, chains, resending. Whatever is not settled when the process ends is lost. `adoption`
+//! says how the next process takes the lanes over, and why nothing is counted twice.
 
+mod adoption;
+pub mod blocking;
 mod encode;
 mod error;
 mod index;
 mod log;
+mod memory;
+mod metrics;
 mod open;
+mod opening;
 mod options;
+mod otel;
 mod pending;
 mod progress;
 mod refusals;
@@ -33,8 +44,10 @@ pub use drawdown_metering_core::{fault::FieldFault, series::Outcome};
 pub use self::{
     error::{AppendError, Fault, LaneStop, OpenError, WaitError},
     log::LogError,
+    metrics::{GroupCommit, ProducerMetrics, Reached},
     open::Producer,
-    options::{ProducerOptions, WhenFull},
+    options::{Keep, ProducerOptions, WhenFull},
+    otel::Instruments,
     progress::Progress,
     usage::{Appended, MARK_BYTES_MAX, Mark, Usage},
 };

@@ -3,24 +3,21 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use drawdown_types::{Clock, ProducerId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    error::{AppendError, OpenError, WaitError},
-    index::Index,
-    log::{DirectoryLock, Log, LogError, LogLimits, Meta, Recovered, recover},
-    options::ProducerOptions,
-    pending::{Limits, Pending},
+    error::{AppendError, LaneStop, OpenError, WaitError},
+    log::{LogError, Meta},
+    metrics::ProducerMetrics,
+    opening::{self, Opened},
+    options::{Keep, ProducerOptions},
+    pending::Pending,
     progress::Progress,
-    registration::register,
-    sender::{Sender, status_of},
-    series::SeriesTable,
+    sender::Sender,
     shared::{Shared, Status},
     usage::{Appended, Mark, Usage},
     writer::Writer,
@@ -50,18 +47,11 @@ impl Drop for Inner {
     }
 }
 
-/// A log that is locked and read, before anything runs.
-struct Opened {
-    log: Log,
-    recovered: Index,
-    pending: Pending,
-    meta: Meta,
-    torn_bytes: u64,
-}
-
 impl Producer {
     /// Opens the log and starts sending what is in it. A new log is registered with metering first; an
-    /// old one is usable at once, whether metering can be reached or not.
+    /// old one is usable at once, whether metering can be reached or not. Without a log ([`Keep::Memory`])
+    /// metering has to register each start; then events are taken at once, and sent when their lane is settled
+    /// as far as the process before has brought it.
     ///
     /// # Errors
     /// [`OpenError`]: wrong options, a log that is in use or corrupt, an unknown producer.
@@ -70,49 +60,48 @@ impl Producer {
         channel: Channel,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        let problems = options.problems();
-        if !problems.is_empty() {
-            return Err(OpenError::Options(problems));
-        }
-        let dir = options.dir.clone();
-        let (lock, meta) = blocking(move || {
-            let lock = DirectoryLock::take(&dir)?;
-            let meta = Meta::read(&dir)?;
-            Ok((lock, meta))
-        })
-        .await?;
-        let registered = meta.is_none();
-        let meta = match (meta, options.producer_id) {
-            (Some(meta), Some(asked)) if meta.producer_id != asked => {
-                return Err(OpenError::Log(LogError::OtherProducer { found: meta.producer_id, asked }));
-            }
-            (Some(meta), _) => meta,
-            (None, None) => return Err(OpenError::ProducerIdMissing),
-            (None, Some(producer)) => register_new(&options, &channel, producer).await?,
-        };
-        let opened = {
-            let (options, meta) = (options.clone(), meta);
-            blocking(move || open_log(&options, lock, meta)).await?
-        };
-        Self::start(options, channel, clock, opened, registered)
+        Self::open_maybe_with(options, channel, clock, None).await
+    }
+
+    /// The same, with a hook for metrics.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_with(
+        options: ProducerOptions,
+        channel: Channel,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<dyn ProducerMetrics>,
+    ) -> Result<Self, OpenError> {
+        Self::open_maybe_with(options, channel, clock, Some(metrics)).await
+    }
+
+    pub(super) async fn open_maybe_with(
+        options: ProducerOptions,
+        channel: Channel,
+        clock: Arc<dyn Clock>,
+        metrics: Option<Arc<dyn ProducerMetrics>>,
+    ) -> Result<Self, OpenError> {
+        let opened = opening::open(&options, &channel).await?;
+        Self::start(options, channel, clock, metrics, opened)
     }
 
     fn start(
         options: ProducerOptions,
         channel: Channel,
         clock: Arc<dyn Clock>,
+        metrics: Option<Arc<dyn ProducerMetrics>>,
         opened: Opened,
-        registered: bool,
     ) -> Result<Self, OpenError> {
-        let Opened { log, recovered, pending, meta, torn_bytes } = opened;
+        let Opened { keeper, index, pending, meta, registered, torn_bytes } = opened;
         if torn_bytes > 0 {
             tracing::warn!(torn_bytes, "the log's last group was half written and was cut");
         }
         let producer_id = meta.producer_id;
-        let shared = Arc::new(Shared::new(options, clock, pending, recovered));
-        let writer = Writer { shared: Arc::clone(&shared), log, producer: producer_id };
+        let shared = Arc::new(Shared::new(options, clock, metrics, pending, index));
+        let writer = Writer { shared: Arc::clone(&shared), keeper };
         std::thread::Builder::new()
-            .name("drawdown-log".to_owned())
+            .name("drawdown-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(OpenError::Thread)?;
         let closing = CancellationToken::new();
@@ -142,7 +131,14 @@ impl Producer {
         self.inner.torn_bytes
     }
 
-    /// Takes an event. It is durable within about `linger_ms`; nothing waits here.
+    /// Where events are kept: whether they survive this process.
+    #[must_use]
+    pub fn keep(&self) -> &Keep {
+        &self.inner.shared.options.keep
+    }
+
+    /// Takes an event. It is durable within about `linger_ms` (never, where events are kept in memory only);
+    /// nothing waits here.
     ///
     /// # Errors
     /// [`AppendError`]; after a transient one [`Producer::ready`] says when to try again.
@@ -178,7 +174,8 @@ impl Producer {
         &self,
         change: impl FnOnce(&mut Pending) -> Result<T, AppendError>,
     ) -> Result<T, AppendError> {
-        match self.inner.shared.with_open(change) {
+        let counted = |pending: &mut Pending| change(pending).inspect_err(|error| pending.refuse(error));
+        match self.inner.shared.with_open(counted) {
             Some(outcome) => outcome,
             None => Err(match &self.inner.shared.status.borrow().fault {
                 Some(fault) => AppendError::Stopped(Arc::clone(fault)),
@@ -200,14 +197,21 @@ impl Producer {
         .await
     }
 
-    /// Waits until everything appended so far is durable.
+    /// Waits until everything appended so far is durable, and the count of what was shed. In memory only nothing ever is; then it waits until
+    /// everything has its place in its lane, which it keeps while the process lives.
     ///
     /// # Errors
-    /// [`WaitError`].
+    /// [`WaitError`]; in memory only also where a lane with waiting events was not adopted in time.
     pub async fn flush(&self) -> Result<(), WaitError> {
-        let through = self.inner.shared.request_flush();
+        let shared = &self.inner.shared;
+        let through = shared.request_flush();
         self.wait(|status| {
-            (status.durable_operations >= through).then_some(Ok(())).or_else(|| stopped(status))
+            if status.kept_operations >= through {
+                return Some(Ok(()));
+            }
+            let awaited = |stop: &&LaneStop| shared.with_index(|index| index.is_awaited(stop.lane));
+            let lane_stop = status.stopped_lanes.iter().find(awaited).cloned();
+            lane_stop.map(|stop| Err(WaitError::LaneStopped(stop))).or_else(|| stopped(status))
         })
         .await
     }
@@ -223,7 +227,7 @@ impl Producer {
         self.wait(|status| {
             let Some(lane) = shared.with_index(|index| index.unsettled(&ends)) else { return Some(Ok(())) };
             // The lane in the way may be a healthy one while another can never settle.
-            let behind = |stop: &&super::error::LaneStop| {
+            let behind = |stop: &&LaneStop| {
                 let ends = ends.get_key_value(&stop.lane).map(|(lane, end)| (*lane, *end));
                 ends.is_some_and(|end| shared.with_index(|index| index.unsettled(&[end].into()).is_some()))
             };
@@ -268,27 +272,28 @@ impl Producer {
     pub fn progress(&self) -> Progress {
         let shared = &self.inner.shared;
         let (totals, refused) = shared.with_index(|index| (index.totals(), index.refused().clone()));
-        let (pending, shed, log_bytes) =
-            shared.with_pending(|pending| (pending.events(), pending.shed(), pending.log_bytes()));
+        let (pending, shed, kept_bytes) =
+            shared.with_pending(|pending| (pending.events(), pending.shed(), pending.kept_bytes()));
         let status = shared.status.borrow();
         Progress {
-            appended: totals.durable.saturating_add(pending),
-            durable: totals.durable,
+            appended: totals.kept.saturating_add(pending),
+            durable: if shared.options.keep.is_durable() { totals.kept } else { 0 },
             applied: totals.applied,
             settled: totals.settled,
             shed,
             refused,
-            log_bytes,
+            kept_bytes,
             connected: status.connected,
             stopped_lanes: status.stopped_lanes.clone(),
         }
     }
 
     /// Makes everything durable, stops sending and releases the log. What is not settled is sent when
-    /// the log is opened again.
+    /// the log is opened again. In memory only it is lost: wait for [`Producer::await_settled`] first.
     ///
     /// # Errors
-    /// [`WaitError::Stopped`] where the producer had stopped, or the log failed now.
+    /// [`WaitError::Stopped`] where the producer had stopped, or the log failed now; [`WaitError::Unsettled`] says
+    /// how many events were lost.
     pub async fn close(self) -> Result<(), WaitError> {
         self.inner.closing.cancel();
         self.inner.shared.request_close();
@@ -299,10 +304,14 @@ impl Producer {
             tracing::error!(error = &error as &dyn std::error::Error, "the sender ended badly");
         }
         self.wait(|status| status.closed.then_some(Ok(()))).await?;
-        match &self.inner.shared.status.borrow().fault {
-            Some(fault) => Err(WaitError::Stopped(Arc::clone(fault))),
-            None => Ok(()),
+        if let Some(fault) = &self.inner.shared.status.borrow().fault {
+            return Err(WaitError::Stopped(Arc::clone(fault)));
         }
+        let events = self.inner.shared.with_index(|index| index.totals().unsettled());
+        if events > 0 && !self.keep().is_durable() {
+            return Err(WaitError::Unsettled { events });
+        }
+        Ok(())
     }
 }
 
@@ -311,66 +320,5 @@ fn stopped<T>(status: &Status) -> Option<Result<T, WaitError>> {
         Some(fault) => Some(Err(WaitError::Stopped(Arc::clone(fault)))),
         None if status.closed => Some(Err(WaitError::Closed)),
         None => None,
-    }
-}
-
-/// Asks metering for an epoch and a map until it answers or the time is up.
-async fn register_new(
-    options: &ProducerOptions,
-    channel: &Channel,
-    producer: ProducerId,
-) -> Result<Meta, OpenError> {
-    let pauses = ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(options.reconnect_min_ms))
-        .with_max_delay(Duration::from_millis(options.reconnect_max_ms))
-        .without_max_times()
-        .with_jitter();
-    let mut last = None;
-    let attempts = async {
-        let mut pauses = pauses.build();
-        loop {
-            match register(channel, producer, 0).await.map_err(status_of) {
-                Ok(registration) => return Ok(registration),
-                Err(Err(fault)) => return Err(OpenError::Fault(Arc::new(fault))),
-                Err(Ok(status)) => last = Some(Box::new(status)),
-            }
-            let longest = Duration::from_millis(options.reconnect_max_ms);
-            tokio::time::sleep(pauses.next().unwrap_or(longest)).await;
-        }
-    };
-    let registered = tokio::time::timeout(Duration::from_millis(options.register_timeout_ms), attempts).await;
-    let registration = match registered {
-        Ok(outcome) => outcome?,
-        Err(_) => return Err(OpenError::NotRegistered(last)),
-    };
-    // A new log agrees with nothing but a producer that has settled nothing.
-    let mut empty = Index::new(&Recovered::default(), 0);
-    registration.check(&mut empty).map_err(|fault| OpenError::Fault(Arc::new(fault)))?;
-    let dir = options.dir.clone();
-    blocking(move || registration.write_meta(&dir, producer)).await
-}
-
-fn open_log(options: &ProducerOptions, lock: DirectoryLock, meta: Meta) -> Result<Opened, LogError> {
-    let recovered = recover(&options.dir, meta.producer_id)?;
-    let table = SeriesTable::new(recovered.series.clone(), meta.map(), options.series_max);
-    let limits = Limits::new(options, meta.limits());
-    let pending = Pending::new(table, meta.map(), limits, &recovered.marks, recovered.shed);
-    let index = Index::new(&recovered, options.unsent_bytes_max);
-    let torn_bytes = recovered.torn_bytes;
-    let limits = LogLimits {
-        segment_bytes: options.segment_bytes,
-        crowded_bytes: options.log_bytes_max.saturating_sub(options.segment_bytes),
-        retain: Duration::from_millis(options.retain_after_settled_ms),
-    };
-    let log = Log::open(&options.dir, lock, meta.producer_id, limits, recovered)?;
-    Ok(Opened { log, recovered: index, pending, meta, torn_bytes })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
-) -> Result<T, OpenError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome.map_err(OpenError::Log),
-        Err(error) => Err(OpenError::Thread(std::io::Error::other(error))),
     }
 }

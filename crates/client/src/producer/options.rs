@@ -1,6 +1,6 @@
 //! Limits of a producer, each with its unit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use drawdown_types::ProducerId;
 
@@ -10,15 +10,50 @@ use crate::channel::OptionProblem;
 pub(super) const FRAME_BYTES_MIN: u32 = 8 << 10;
 /// Bytes kept free in a frame for one more event and the definition of its series, at most.
 pub(super) const EVENT_BYTES_MAX: usize = 4 << 10;
+/// The least room for events in memory that a producer can work with.
+const MEMORY_BYTES_MIN: u64 = 16 << 10;
 
-/// What happens to an event for which the log has no room.
+/// Where events are kept until the ledger has settled them. There is no default but a log whose directory has to
+/// be named: whoever keeps events in memory only has to say so.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// In a durable log in this directory, which belongs to one producer and is never copied. What is durable is
+    /// counted once, whatever dies.
+    Log(PathBuf),
+    /// **In the memory of this process only.** Whatever is not settled when the process ends, is killed or loses
+    /// its machine is lost, also where it was flushed or applied; nobody can say what it was. Nothing is ever
+    /// counted twice. An id that is used like this is never used with a log as well.
+    Memory {
+        /// Most bytes of events that are not settled. Their buffers can take about as much again while they wait
+        /// for their lane.
+        bytes_max: u64,
+    },
+}
+
+impl Keep {
+    /// Whether what is kept survives the process.
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        matches!(self, Self::Log(_))
+    }
+
+    pub(super) fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Log(dir) => Some(dir),
+            Self::Memory { .. } => None,
+        }
+    }
+}
+
+/// What happens to an event for which there is no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenFull {
     /// It is refused, and so should be the work that it meters (fail closed).
     #[default]
     Refuse,
-    /// It is shed and counted, exactly and durably (fail open).
+    /// It is shed and counted, exactly and as durably as events are kept (fail open).
     Shed,
 }
 
@@ -26,24 +61,24 @@ pub enum WhenFull {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProducerOptions {
-    /// The log's directory. It belongs to one producer and is never copied.
-    pub dir: PathBuf,
-    /// Who this is: needed for a new log, checked against an old one where given.
+    /// Where events are kept until they are settled.
+    pub keep: Keep,
+    /// Who this is: needed for a new log and without a log, checked against an old log where given.
     pub producer_id: Option<ProducerId>,
-    /// How long an event may wait for others before a frame is cut and made durable, in ms.
+    /// How long an event may wait for others before a frame is cut and made durable (or kept), in ms.
     pub linger_ms: u64,
     /// A group of frames is made durable at once when it has as many bytes.
     pub group_bytes_max: usize,
     /// Most events in memory that are not durable yet; more are refused for the moment.
     pub pending_events_max: u64,
-    /// Most bytes of the log on disk.
+    /// Most bytes of the log on disk. [`Keep::Memory`] has a limit of its own.
     pub log_bytes_max: u64,
     /// A segment file that has as many bytes is followed by a new one.
     pub segment_bytes: u64,
     /// How long settled segments are kept for a restored ledger, in ms. They go earlier when the log
     /// would be full otherwise.
     pub retain_after_settled_ms: u64,
-    /// What happens when the log is full.
+    /// What happens when the log, or the memory for events, is full.
     pub when_full: WhenFull,
     /// Most events of one frame; metering may allow fewer.
     pub frame_events_max: u32,
@@ -61,14 +96,17 @@ pub struct ProducerOptions {
     pub reconnect_min_ms: u64,
     /// The longest such pause, in ms.
     pub reconnect_max_ms: u64,
-    /// How long a new log waits for metering to register it, in ms.
+    /// How long a new log, or a producer without one, waits for metering to register it, in ms.
     pub register_timeout_ms: u64,
+    /// How long a producer without a log waits until everything that the process before it had on its way is
+    /// settled, in ms; then it says which lane still waits. It goes on waiting.
+    pub adopt_timeout_ms: u64,
 }
 
 impl Default for ProducerOptions {
     fn default() -> Self {
         Self {
-            dir: PathBuf::new(),
+            keep: Keep::Log(PathBuf::new()),
             producer_id: None,
             linger_ms: 5,
             group_bytes_max: 4 << 20,
@@ -86,6 +124,7 @@ impl Default for ProducerOptions {
             reconnect_min_ms: 50,
             reconnect_max_ms: 5_000,
             register_timeout_ms: 30_000,
+            adopt_timeout_ms: 30_000,
         }
     }
 }
@@ -97,16 +136,39 @@ impl ProducerOptions {
     /// Defaults for the log in `dir`.
     #[must_use]
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), ..Self::default() }
+        Self { keep: Keep::Log(dir.into()), ..Self::default() }
+    }
+
+    /// Defaults for a producer that keeps its events [in memory only](Keep::Memory).
+    #[must_use]
+    pub fn in_memory_only(producer_id: ProducerId, bytes_max: u64) -> Self {
+        Self { keep: Keep::Memory { bytes_max }, producer_id: Some(producer_id), ..Self::default() }
+    }
+
+    pub(super) const fn kept_bytes_max(&self) -> u64 {
+        match self.keep {
+            Keep::Log(_) => self.log_bytes_max,
+            Keep::Memory { bytes_max } => bytes_max,
+        }
     }
 
     /// Everything that is wrong with these options; empty when they can be used.
     #[must_use]
     pub fn problems(&self) -> Vec<OptionProblem> {
         let mut problems = Vec::new();
-        if self.dir.as_os_str().is_empty() {
-            problems
-                .push(OptionProblem { field: "dir", problem: "is empty, must name a directory".to_owned() });
+        if self.keep.dir().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            let problem = "is empty, must name a directory".to_owned();
+            problems.push(OptionProblem { field: "keep.log", problem });
+        }
+        if !self.keep.is_durable() && self.producer_id.is_none() {
+            let problem = "is missing, and there is no log that knows it".to_owned();
+            problems.push(OptionProblem { field: "producer_id", problem });
+        }
+        if let Keep::Memory { bytes_max } = self.keep
+            && bytes_max < MEMORY_BYTES_MIN
+        {
+            let problem = format!("is {bytes_max}, must be at least {MEMORY_BYTES_MIN}");
+            problems.push(OptionProblem { field: "keep.memory.bytes_max", problem });
         }
         let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         for (field, value, min, max) in [
@@ -123,6 +185,7 @@ impl ProducerOptions {
             ("reconnect_min_ms", self.reconnect_min_ms, 1, HOUR_MS),
             ("reconnect_max_ms", self.reconnect_max_ms, self.reconnect_min_ms, HOUR_MS),
             ("register_timeout_ms", self.register_timeout_ms, 1, HOUR_MS),
+            ("adopt_timeout_ms", self.adopt_timeout_ms, 1, WEEK_MS),
         ] {
             if !(min..=max).contains(&value) {
                 let problem = format!("is {value}, must lie between {min} and {max}");
@@ -140,6 +203,11 @@ mod tests {
     #[test]
     fn every_wrong_option_is_named_at_once() {
         assert!(ProducerOptions::at("log").problems().is_empty());
+        let memory = ProducerOptions::in_memory_only(ProducerId::generate(), 1 << 20);
+        assert!(memory.problems().is_empty());
+        let wrong = ProducerOptions { producer_id: None, keep: Keep::Memory { bytes_max: 1 }, ..memory };
+        let fields: Vec<_> = wrong.problems().iter().map(|problem| problem.field).collect();
+        assert_eq!(fields, ["producer_id", "keep.memory.bytes_max"]);
         let wrong = ProducerOptions {
             linger_ms: 0,
             log_bytes_max: 1,
@@ -148,6 +216,16 @@ mod tests {
             ..ProducerOptions::default()
         };
         let fields: Vec<_> = wrong.problems().iter().map(|problem| problem.field).collect();
-        assert_eq!(fields, ["dir", "linger_ms", "log_bytes_max", "frame_bytes_max", "reconnect_max_ms"]);
+        assert_eq!(fields, ["keep.log", "linger_ms", "log_bytes_max", "frame_bytes_max", "reconnect_max_ms"]);
+    }
+
+    #[test]
+    fn memory_is_never_chosen_by_default() {
+        let options: ProducerOptions = serde_json::from_str("{}").unwrap();
+        assert_eq!(options, ProducerOptions::default());
+        assert!(options.keep.is_durable() && !options.problems().is_empty(), "a directory has to be named");
+        let asked = r#"{ "keep": { "memory": { "bytes_max": 65536 } } }"#;
+        let options: ProducerOptions = serde_json::from_str(asked).unwrap();
+        assert_eq!(options.keep, Keep::Memory { bytes_max: 1 << 16 });
     }
 }

@@ -4,7 +4,7 @@
 //! whole group away. Sequences and chains are given later, by the writer alone; here only the lane is
 //! fixed. A mark belongs to the group that holds the events appended before it.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use drawdown_metering_core::{fault::FieldFault, frame::FrameBuilder, series::SeriesKey, shard::ShardMap};
 
@@ -46,7 +46,9 @@ pub(super) struct Limits {
     pub(super) frame_bytes_max: usize,
     pub(super) frame_events_max: u32,
     pub(super) pending_events_max: u64,
-    pub(super) log_bytes_max: u64,
+    pub(super) kept_bytes_max: u64,
+    /// Whether marks can be kept: they are worth nothing where they are not durable.
+    pub(super) marks: bool,
     pub(super) sources_max: usize,
     pub(super) when_full: WhenFull,
 }
@@ -58,7 +60,8 @@ impl Limits {
             frame_bytes_max: usize::try_from(frame_bytes_max).unwrap_or(usize::MAX),
             frame_events_max: options.frame_events_max.min(stream.frame_events_max).max(1),
             pending_events_max: options.pending_events_max,
-            log_bytes_max: options.log_bytes_max,
+            kept_bytes_max: options.kept_bytes_max(),
+            marks: options.keep.is_durable(),
             sources_max: options.sources_max,
             when_full: options.when_full,
         }
@@ -83,11 +86,17 @@ pub(super) struct Pending {
     sources: std::collections::BTreeSet<Box<[u8]>>,
     shed: u64,
     handed_shed: u64,
+    /// What the hook for metrics was told to be shed, and what it was not told yet of other refusals.
+    told_shed: u64,
+    not_taken: BTreeMap<&'static str, u64>,
     /// Events in memory: in the open group and in the one that the writer is at.
     events: u64,
     open_events: u64,
+    /// Bytes of the open group, and of the one that the writer is at.
     bytes: usize,
-    log_bytes: u64,
+    handed_bytes: usize,
+    /// Bytes of everything before them that is not freed.
+    kept_bytes: u64,
     operations: u64,
     first_at: Option<Instant>,
 }
@@ -108,10 +117,13 @@ impl Pending {
             sources: marks.keys().cloned().collect(),
             shed,
             handed_shed: shed,
+            told_shed: shed,
+            not_taken: BTreeMap::new(),
             events: 0,
             open_events: 0,
             bytes: 0,
-            log_bytes: 0,
+            handed_bytes: 0,
+            kept_bytes: 0,
             operations: 0,
             first_at: None,
         }
@@ -125,6 +137,8 @@ impl Pending {
             if matches!(full, AppendError::Full { .. }) && self.limits.when_full == WhenFull::Shed {
                 self.table.check(usage)?;
                 self.shed = self.shed.saturating_add(1);
+                // Not `operation`: it may wait for a group, but a flush has to find it.
+                self.operations = self.operations.saturating_add(1);
                 return Ok(Appended::Shed);
             }
             return Err(full);
@@ -170,6 +184,9 @@ impl Pending {
     }
 
     fn check_mark(&self, mark: Mark<'_>) -> Result<(), AppendError> {
+        if !self.limits.marks {
+            return Err(AppendError::MarksNeedLog);
+        }
         mark.check()?;
         if !self.sources.contains(mark.source) && self.sources.len() >= self.limits.sources_max {
             return Err(AppendError::SourcesExhausted(self.limits.sources_max));
@@ -205,9 +222,10 @@ impl Pending {
 
     /// Whether one more event may come.
     pub(super) fn room(&self) -> Result<(), AppendError> {
-        let log_bytes = self.log_bytes.saturating_add(u64::try_from(self.bytes).unwrap_or(u64::MAX));
-        if log_bytes >= self.limits.log_bytes_max {
-            return Err(AppendError::Full { log_bytes, log_bytes_max: self.limits.log_bytes_max });
+        let open_bytes = u64::try_from(self.bytes.saturating_add(self.handed_bytes)).unwrap_or(u64::MAX);
+        let kept_bytes = self.kept_bytes.saturating_add(open_bytes);
+        if kept_bytes >= self.limits.kept_bytes_max {
+            return Err(AppendError::Full { kept_bytes, kept_bytes_max: self.limits.kept_bytes_max });
         }
         if self.events >= self.limits.pending_events_max {
             return Err(AppendError::Backlogged { pending_events: self.events });
@@ -237,7 +255,7 @@ impl Pending {
         self.handed_series = self.table.len();
         self.handed_shed = self.shed;
         self.first_at = None;
-        self.bytes = 0;
+        self.handed_bytes = std::mem::take(&mut self.bytes);
         Some(Group {
             frames: std::mem::take(&mut self.cut),
             first_series,
@@ -249,16 +267,34 @@ impl Pending {
         })
     }
 
-    /// The writer has made a group of so many events durable.
-    pub(super) fn done(&mut self, events: u64, log_bytes: u64, mut builders: Vec<FrameBuilder>) {
+    /// The writer has put a group of so many events where they are kept.
+    pub(super) fn done(&mut self, events: u64, kept_bytes: u64, builders: Vec<FrameBuilder>) {
         self.events = self.events.saturating_sub(events);
-        self.log_bytes = log_bytes;
+        self.kept_bytes = kept_bytes;
+        self.handed_bytes = 0;
+        self.take_back(builders);
+    }
+
+    /// Builders for the next frames.
+    pub(super) fn take_back(&mut self, mut builders: Vec<FrameBuilder>) {
         builders.truncate(SPARE_MAX.saturating_sub(self.spare.len()));
         self.spare.append(&mut builders);
     }
 
-    pub(super) const fn set_log_bytes(&mut self, log_bytes: u64) {
-        self.log_bytes = log_bytes;
+    /// Counts an event that was not taken.
+    pub(super) fn refuse(&mut self, error: &AppendError) {
+        let count = self.not_taken.entry(error.label()).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// What was shed and what was not taken since the last call.
+    pub(super) fn take_counts(&mut self) -> (u64, BTreeMap<&'static str, u64>) {
+        let shed = self.shed.saturating_sub(std::mem::replace(&mut self.told_shed, self.shed));
+        (shed, std::mem::take(&mut self.not_taken))
+    }
+
+    pub(super) const fn set_kept_bytes(&mut self, kept_bytes: u64) {
+        self.kept_bytes = kept_bytes;
     }
 
     /// New events go by this map; what is here already keeps its lanes.
@@ -275,8 +311,8 @@ impl Pending {
         self.table.set_map(map);
     }
 
-    pub(super) const fn log_bytes(&self) -> u64 {
-        self.log_bytes
+    pub(super) const fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
     }
 
     pub(super) const fn first_at(&self) -> Option<Instant> {

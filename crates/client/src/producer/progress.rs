@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use super::error::LaneStop;
 
-/// A snapshot. Counts of events are over the whole life of the log, unless they say otherwise.
+/// A snapshot. Counts of events are over the whole life of the log, unless they say otherwise; of a producer that
+/// keeps its events in memory only, over the life of this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Taken by `append`.
     pub appended: u64,
-    /// Safe on disk.
+    /// Safe on disk; 0 where events are kept in memory only.
     pub durable: u64,
     /// Counted by metering, as far as its streams have told this process.
     pub applied: u64,
@@ -19,8 +20,8 @@ pub struct Progress {
     pub shed: u64,
     /// Refused by metering, by reason, as told to this process.
     pub refused: BTreeMap<String, u64>,
-    /// Bytes of the log on disk.
-    pub log_bytes: u64,
+    /// Bytes of the log on disk, or of the events in memory.
+    pub kept_bytes: u64,
     /// Whether a stream to metering is open.
     pub connected: bool,
     /// Lanes that metering stopped.

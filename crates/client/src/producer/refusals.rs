@@ -19,15 +19,17 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    pub(super) fn add(&mut self, lane: Lane, first_sequence: u64, reason: String, count: u32) {
+    /// Counts a refusal; answers whether it is a new one.
+    pub(super) fn add(&mut self, lane: Lane, first_sequence: u64, reason: String, count: u32) -> bool {
         if self.places.contains(&(lane, first_sequence, reason.clone())) {
-            return;
+            return false;
         }
         let total = self.by_reason.entry(reason.clone()).or_default();
         *total = total.saturating_add(u64::from(count));
         if self.places.len() < PLACES_MAX {
             self.places.insert((lane, first_sequence, reason));
         }
+        true
     }
 
     /// Forgets places that are settled; what stands there is never sent again.

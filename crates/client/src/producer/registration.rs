@@ -1,6 +1,6 @@
 //! OpenProducer: once in the life of a process, before its first frame.
 
-use std::{num::NonZeroU32, path::Path};
+use std::num::NonZeroU32;
 
 use drawdown_metering_core::{
     reason,
@@ -16,7 +16,7 @@ use super::{
     encode::position_of,
     error::Fault,
     index::{Index, LaneLog},
-    log::{LogError, Meta, Positions, StreamLimits},
+    log::{Meta, Positions, StreamLimits},
     options::FRAME_BYTES_MIN,
     session::judged,
 };
@@ -138,10 +138,15 @@ impl Registration {
         Ok(())
     }
 
-    /// Notes the epoch in the log. Until that has succeeded no frame of it may be sent.
-    pub(super) fn write_meta(&self, dir: &Path, producer: ProducerId) -> Result<Meta, LogError> {
-        let meta = Meta::new(producer, self.epoch, self.map, self.limits);
-        meta.write(dir)?;
-        Ok(meta)
+    /// What a log has to note: until it is written there, no frame of this epoch may be sent.
+    pub(super) const fn meta(&self, producer: ProducerId) -> Meta {
+        Meta::new(producer, self.epoch, self.map, self.limits)
+    }
+
+    /// Every lane of the map, and where the ledger has settled it.
+    pub(super) fn lanes(&self, producer: ProducerId) -> impl Iterator<Item = (Lane, Position)> {
+        let map_version = self.map.version;
+        let lanes = (0..self.map.shard_count.get()).map(move |shard| Lane { producer, map_version, shard });
+        lanes.map(|lane| (lane, self.settled.get(&lane).copied().unwrap_or_default()))
     }
 }

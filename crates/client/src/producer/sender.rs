@@ -7,7 +7,8 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
+    convert::Infallible,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, codec::CompressionEncoding};
 
 use super::{
+    adoption::NOT_ADOPTED,
     error::{Fault, LaneStop},
     log::{FrameReader, FrameRef, LogError, Meta},
     pending::Limits,
@@ -55,7 +57,6 @@ const PASSING: [&str; 6] = [
 pub(super) struct Sender {
     pub(super) shared: Arc<Shared>,
     pub(super) channel: Channel,
-    pub(super) dir: PathBuf,
     pub(super) producer: ProducerId,
     pub(super) meta: Meta,
     pub(super) registered: bool,
@@ -103,14 +104,19 @@ impl Sender {
         registered: bool,
         closing: CancellationToken,
     ) -> Self {
-        let dir = shared.options.dir.clone();
-        let reader = Some(FrameReader::new(&dir));
-        let attempts = BTreeMap::new();
-        Self { shared, channel, dir, producer, meta, registered, closing, attempts, reader }
+        Self { shared, channel, producer, meta, registered, closing, attempts: BTreeMap::new(), reader: None }
     }
 
     /// Until the producer closes or stops for good.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            () = self.work() => {}
+            never = watch_adoption(&shared) => match never {},
+        }
+    }
+
+    async fn work(mut self) {
         let closing = self.closing.clone();
         let mut pauses = backoff(&self.shared).build();
         loop {
@@ -122,7 +128,10 @@ impl Sender {
             self.shared.status.send_modify(|status| status.connected = false);
             match end {
                 End::Fault(fault) => return self.shared.fail(fault),
-                End::Lost(why) => tracing::debug!(why, "stream to metering lost"),
+                End::Lost(why) => {
+                    tracing::debug!(why, "stream to metering lost");
+                    self.shared.measure(|metrics| metrics.disconnected(&why));
+                }
             }
             if progress {
                 pauses = backoff(&self.shared).build();
@@ -143,27 +152,32 @@ impl Sender {
         }
     }
 
-    async fn register_and_stream(&mut self, progress: &mut bool) -> Result<std::convert::Infallible, End> {
+    async fn register_and_stream(&mut self, progress: &mut bool) -> Result<Infallible, End> {
         if !self.registered {
             let registration = register(&self.channel, self.producer, self.meta.epoch).await?;
-            self.adopt(registration).await?;
+            self.note(registration).await?;
             self.registered = true;
         }
         self.stream(progress).await
     }
 
-    async fn adopt(&mut self, registration: Registration) -> Result<(), End> {
+    /// Compares the log with the ledger's word and notes the epoch in it.
+    async fn note(&mut self, registration: Registration) -> Result<(), End> {
         self.shared.with_index(|index| registration.check(index)).map_err(End::Fault)?;
         let (map, stream_limits) = (registration.map, registration.limits);
-        let (dir, producer) = (self.dir.clone(), self.producer);
-        self.meta = blocking(move || registration.write_meta(&dir, producer)).await?;
+        let meta = registration.meta(self.producer);
+        if let Some(dir) = self.shared.options.keep.dir().map(Path::to_owned) {
+            let meta = meta.clone();
+            blocking(move || meta.write(&dir)).await?;
+        }
+        self.meta = meta;
         let limits = Limits::new(&self.shared.options, stream_limits);
         self.shared.with_pending(|pending| pending.set_map(map, limits));
         self.shared.settled_moved();
         Ok(())
     }
 
-    async fn stream(&mut self, progress: &mut bool) -> Result<std::convert::Infallible, End> {
+    async fn stream(&mut self, progress: &mut bool) -> Result<Infallible, End> {
         let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
         let hello = wire::Hello { producer_id: self.producer.to_string(), epoch: self.meta.epoch };
         let lost = |status| judge_status(status, self.producer, self.meta.epoch);
@@ -181,9 +195,12 @@ impl Sender {
             .map_err(lost)?
             .into_inner();
         self.shared.status.send_modify(|status| status.connected = true);
+        self.shared.measure(|metrics| metrics.connected());
         let mut session = Session::new(self.producer, self.meta.epoch, self.meta.series_max);
         for stop in &self.shared.status.borrow().stopped_lanes {
-            session.leave_out(stop.lane);
+            if stop.reason != NOT_ADOPTED {
+                session.leave_out(stop.lane);
+            }
         }
         let mut news = self.shared.status.subscribe();
         let mut outbox = VecDeque::new();
@@ -232,6 +249,7 @@ impl Sender {
             Some(Outgoing::Frame { frame, chain_before, body }) => (frame, chain_before, body),
         };
         let chain_after = Some(frame.end.chain);
+        let events = frame.end.sequence.saturating_add(1).saturating_sub(frame.first_sequence);
         let body = match body {
             Some(body) => body,
             None => self.read_back(frame, chain_before).await?,
@@ -241,12 +259,14 @@ impl Sender {
             let define = wire::DefineSeries { definitions: definitions.to_vec() };
             outbox.push_back(request(Request::Define(define)));
         }
+        self.shared.measure(|metrics| metrics.sent(events, body.len()));
         outbox.push_back(request(Request::Frame(wire::LaneFrame { chain_before, body, chain_after })));
         Ok(())
     }
 
     async fn read_back(&mut self, frame: FrameRef, chain_before: u64) -> Result<Bytes, End> {
-        let mut reader = self.reader.take().unwrap_or_else(|| FrameReader::new(&self.dir));
+        let dir = self.shared.options.keep.dir().unwrap_or_else(|| Path::new(""));
+        let mut reader = self.reader.take().unwrap_or_else(|| FrameReader::new(dir));
         let (reader, body) = blocking(move || {
             let body = reader.read(&frame, chain_before)?;
             Ok((reader, body))
@@ -260,7 +280,14 @@ impl Sender {
     fn take(&mut self, answer: wire::IngestResponse, session: &mut Session) -> Result<bool, End> {
         let news = self.shared.with_index(|index| session.take(answer, index))?;
         if news.settled_moved {
+            self.shared.forget_adopted();
             self.shared.settled_moved();
+        }
+        if news.settled_moved || news.watermark {
+            self.shared.measure_reached();
+        }
+        if let Some((reason, events)) = &news.refused {
+            self.shared.measure(|metrics| metrics.refused(reason, u64::from(*events)));
         }
         match news.stopped {
             Some(stop) => self.lane_stopped(stop, session).map(|()| false),
@@ -279,10 +306,18 @@ impl Sender {
             return Err(End::Lost(stop.to_string()));
         }
         tracing::error!(lane = %lane, reason = stop.reason, detail = stop.detail, "lane stopped");
+        self.shared.measure(|metrics| metrics.lane_stopped(&stop));
         session.leave_out(lane);
         self.shared.status.send_modify(|status| status.stopped_lanes.push(stop));
         Ok(())
     }
+}
+
+/// Says once which lanes were not adopted in time.
+async fn watch_adoption(shared: &Shared) -> Infallible {
+    tokio::time::sleep(Duration::from_millis(shared.options.adopt_timeout_ms)).await;
+    shared.name_unadopted();
+    std::future::pending().await
 }
 
 fn request(request: wire::ingest_request::Request) -> wire::IngestRequest {

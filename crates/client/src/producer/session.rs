@@ -21,8 +21,8 @@ use drawdown_types::ProducerId;
 use super::{
     encode::{definition, lane_of, lane_to_wire, position_of, position_to_wire},
     error::{Fault, LaneStop},
-    index::Index,
-    log::FrameRef,
+    index::{Index, LaneLog},
+    log::{Body, FrameRef},
 };
 
 /// Why a stream can not go on.
@@ -47,6 +47,8 @@ pub(super) struct News {
     /// The service has counted or settled something, so the stream is of use.
     pub(super) watermark: bool,
     pub(super) stopped: Option<LaneStop>,
+    /// Events that were not refused before: why, and how many.
+    pub(super) refused: Option<(String, u32)>,
 }
 
 /// What to send next.
@@ -60,6 +62,8 @@ pub(super) enum Outgoing {
 struct LaneSession {
     attached: bool,
     stopped: bool,
+    /// Nothing can be sent before it is adopted.
+    adopting: bool,
     /// The sequence to send next; `None` while nothing may be sent.
     next: Option<u64>,
     through: u64,
@@ -119,15 +123,18 @@ impl Session {
 
     /// Whether some lane may not send because the service's store does not agree with the log.
     pub(super) fn is_waiting(&self) -> bool {
-        self.lanes.values().any(|lane| lane.attached && !lane.stopped && lane.next.is_none())
+        let waits =
+            |lane: &LaneSession| lane.attached && !lane.stopped && !lane.adopting && lane.next.is_none();
+        self.lanes.values().any(waits)
     }
 
     /// What to send next; `None` until an answer or a new frame comes.
     pub(super) fn next(&mut self, index: &mut Index) -> Option<Outgoing> {
         // Also lanes without anything to send: a restored ledger shows itself only in the answer.
-        let unseen = index
-            .lanes()
-            .find(|(lane, log)| !self.lanes.contains_key(lane) && log.end().sequence > log.freed().sequence);
+        let unseen = index.lanes().find(|(lane, log)| {
+            let wanted = log.is_adopting() || log.end().sequence > log.freed().sequence;
+            wanted && !self.lanes.contains_key(lane)
+        });
         if let Some((lane, log)) = unseen {
             self.lanes.insert(lane, LaneSession::default());
             return Some(Outgoing::Attach(wire::AttachLane {
@@ -156,7 +163,10 @@ impl Session {
         if let Some(session) = self.lanes.get_mut(&frame.lane) {
             session.next = frame.end.sequence.checked_add(1);
         }
-        let body = index.take_unsent(frame.lane, frame.first_sequence);
+        let body = match &frame.body {
+            Body::Held(body) => Some(body.clone()),
+            Body::Stored(_) => index.take_unsent(frame.lane, frame.first_sequence),
+        };
         Some(Outgoing::Frame { frame, chain_before, body })
     }
 
@@ -208,8 +218,9 @@ impl Session {
             Some(Response::Stopped(stopped)) => self.stopped(stopped, index),
             Some(Response::Refused(refused)) => {
                 let lane = lane_of(self.producer, refused.lane).ok_or(NO_LANE)?;
-                index.refuse(lane, refused.first_sequence, refused.reason, refused.count);
-                Ok(News::default())
+                let (reason, count) = (refused.reason, refused.count);
+                let new = index.refuse(lane, refused.first_sequence, reason.clone(), count);
+                Ok(News { refused: new.then_some((reason, count)), ..News::default() })
             }
             // A kind of answer that a later version adds.
             None => Ok(News::default()),
@@ -228,9 +239,16 @@ impl Session {
         let (Some(session), Some(log)) = (self.lanes.get_mut(&lane), index.lane_mut(lane)) else {
             return Err(Fault::Contract("a lane was attached that was not asked for").into());
         };
-        let verdict = resume(log, self.epoch, &answer);
         session.attached = true;
         session.through = attached.send_through_sequence;
+        if log.is_adopting() {
+            if attached.registered_epoch > self.epoch {
+                return Err(Fault::Fenced { registered: attached.registered_epoch, mine: self.epoch }.into());
+            }
+            let adopted = log.adopt(|adoption| adoption.attached(applied, settled));
+            return Ok(session.adopted(adopted));
+        }
+        let verdict = resume(log, self.epoch, &answer);
         session.next = judged(verdict, lane, self.epoch)?.and_then(|from| from.sequence.checked_add(1));
         if verdict == Resume::AskForLook {
             return Ok(News::default());
@@ -251,9 +269,12 @@ impl Session {
             Some(settled) => Some(position_of(self.producer, Some(settled)).ok_or(NO_LANE)?.1),
             None => None,
         };
+        session.through = mark.send_through_sequence;
+        if log.is_adopting() {
+            return Ok(session.adopted(log.adopt(|adoption| adoption.moved(applied, told))).settled_moved);
+        }
         let settled = told.unwrap_or_else(|| log.settled());
         let answer = Answer { registered_epoch: 0, applied: Some(applied), settled, source: Source::Stream };
-        session.through = mark.send_through_sequence;
         match judged(resume(log, self.epoch, &answer), lane, self.epoch)? {
             Some(from) => {
                 let next = from.sequence.saturating_add(1);
@@ -276,6 +297,9 @@ impl Session {
         let (Some(session), Some(log)) = (self.lanes.get_mut(&lane), index.lane_mut(lane)) else {
             return Ok(News::default());
         };
+        if log.is_adopting() {
+            return Ok(session.adopted(log.adopt(|adoption| adoption.moved(applied, None))));
+        }
         let answer = Answer {
             registered_epoch: 0,
             applied: Some(applied),
@@ -290,14 +314,15 @@ impl Session {
 
     fn stopped(&mut self, stopped: wire::LaneStopped, index: &mut Index) -> Result<News, Halt> {
         let lane = lane_of(self.producer, stopped.lane).ok_or(NO_LANE)?;
+        // Judged first: what a newer process has settled since is no divergence.
+        if stopped.reason == reason::FENCED {
+            return Err(Fault::Fenced { registered: 0, mine: self.epoch }.into());
+        }
         if let (Some((_, settled)), Some(log)) =
-            (position_of(self.producer, stopped.settled), index.lane(lane))
+            (position_of(self.producer, stopped.settled), index.lane(lane).filter(is_own))
         {
             let answer = Answer { registered_epoch: 0, applied: None, settled, source: Source::Stream };
             judged(resume(log, self.epoch, &answer), lane, self.epoch)?;
-        }
-        if stopped.reason == reason::FENCED {
-            return Err(Fault::Fenced { registered: 0, mine: self.epoch }.into());
         }
         self.lanes.entry(lane).or_default().stopped = true;
         let fields = stopped.faults.into_iter();
@@ -305,6 +330,20 @@ impl Session {
         let stop = LaneStop { lane, reason: stopped.reason, detail: stopped.detail, fields };
         Ok(News { stopped: Some(stop), ..News::default() })
     }
+}
+
+impl LaneSession {
+    /// What follows for a lane that is adopted at this position, or is not.
+    fn adopted(&mut self, position: Option<Position>) -> News {
+        self.adopting = position.is_none();
+        self.next = position.and_then(|position| position.sequence.checked_add(1));
+        News { settled_moved: position.is_some(), ..News::default() }
+    }
+}
+
+/// Whether its positions are of frames of this process or this log.
+fn is_own(log: &&LaneLog) -> bool {
+    !log.is_adopting()
 }
 
 const NO_LANE: Halt = Halt::Fault(Fault::Contract("an answer names no lane or position"));

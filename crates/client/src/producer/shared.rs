@@ -13,9 +13,11 @@ use drawdown_types::Clock;
 use tokio::sync::watch;
 
 use super::{
+    adoption::NOT_ADOPTED,
     error::{Fault, LaneStop},
     index::Index,
     log::{LogError, Positions},
+    metrics::{ProducerMetrics, Reached},
     options::ProducerOptions,
     pending::{Group, Pending},
 };
@@ -26,8 +28,9 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// What changes while a producer is open.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Status {
-    /// Operations (events and marks) that are durable.
-    pub(super) durable_operations: u64,
+    /// Operations (events and marks) that are where they are kept: durable, or in memory with their place in
+    /// their lane.
+    pub(super) kept_operations: u64,
     /// Raised with every change of the index or of the room in the log.
     pub(super) changes: u64,
     /// Why the producer stopped for good.
@@ -54,6 +57,7 @@ struct Work {
 pub(super) struct Shared {
     pub(super) options: ProducerOptions,
     pub(super) clock: Arc<dyn Clock>,
+    metrics: Option<Arc<dyn ProducerMetrics>>,
     work: Mutex<Work>,
     wake: Condvar,
     index: Mutex<Index>,
@@ -82,12 +86,14 @@ impl Shared {
     pub(super) fn new(
         options: ProducerOptions,
         clock: Arc<dyn Clock>,
+        metrics: Option<Arc<dyn ProducerMetrics>>,
         pending: Pending,
         index: Index,
     ) -> Self {
         Self {
             options,
             clock,
+            metrics,
             work: Mutex::new(Work {
                 pending,
                 flush: false,
@@ -99,6 +105,35 @@ impl Shared {
             index: Mutex::new(index),
             status: watch::Sender::new(Status::default()),
         }
+    }
+
+    /// Tells the hook, where there is one.
+    pub(super) fn measure(&self, tell: impl FnOnce(&dyn ProducerMetrics)) {
+        if let Some(metrics) = &self.metrics {
+            tell(&**metrics);
+        }
+    }
+
+    /// Tells the hook what was shed or not taken since the last time.
+    pub(super) fn measure_refusals(&self) {
+        self.measure(|metrics| {
+            let (shed, not_taken) = self.with_pending(Pending::take_counts);
+            if shed > 0 {
+                metrics.shed(shed);
+            }
+            for (reason, events) in not_taken {
+                metrics.not_taken(reason, events);
+            }
+        });
+    }
+
+    /// Tells the hook how far events got.
+    pub(super) fn measure_reached(&self) {
+        self.measure(|metrics| {
+            let totals = self.with_index(|index| index.totals());
+            let (kept, applied, settled) = (totals.kept, totals.applied, totals.settled);
+            metrics.reached(&Reached { kept, applied, settled });
+        });
     }
 
     /// Runs `change` on what is not durable yet; wakes the writer when there is something new for it.
@@ -150,7 +185,7 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Tells the writer that segments may have become free, and everybody who waits.
+    /// Tells the writer that segments or frames may have become free or lanes were adopted, and everybody who waits.
     pub(super) fn settled_moved(&self) {
         lock(&self.work).settled_moved = true;
         self.wake.notify_one();
@@ -159,6 +194,29 @@ impl Shared {
 
     pub(super) fn changed(&self) {
         self.status.send_modify(|status| status.changes = status.changes.wrapping_add(1));
+    }
+
+    /// Says of every lane that is not adopted yet that it should be.
+    pub(super) fn name_unadopted(&self) {
+        let overdue = self.with_index(|index| index.unadopted());
+        for stop in &overdue {
+            tracing::error!(lane = %stop.lane, detail = stop.detail, "a lane could not be adopted in time");
+            self.measure(|metrics| metrics.lane_stopped(stop));
+        }
+        if !overdue.is_empty() {
+            self.status.send_modify(|status| status.stopped_lanes.extend(overdue));
+        }
+    }
+
+    /// Takes that back for lanes that were adopted late.
+    pub(super) fn forget_adopted(&self) {
+        let late = |stop: &LaneStop| stop.reason == NOT_ADOPTED;
+        if self.status.borrow().stopped_lanes.iter().any(late) {
+            let waiting: Vec<_> =
+                self.with_index(|index| index.unadopted().into_iter().map(|stop| stop.lane).collect());
+            let stands = |stop: &LaneStop| !late(stop) || waiting.contains(&stop.lane);
+            self.status.send_modify(|status| status.stopped_lanes.retain(stands));
+        }
     }
 
     pub(super) fn fail(&self, fault: Fault) {
@@ -180,30 +238,142 @@ impl Shared {
 
     /// Waits for the writer's next piece of work.
     pub(super) fn next(&self) -> Next {
-        let linger = Duration::from_millis(self.options.linger_ms);
         let idle_until = Instant::now() + MAINTENANCE_INTERVAL;
         let mut work = lock(&self.work);
         loop {
             let now = Instant::now();
-            let due = work.pending.first_at().map(|first| first + linger);
-            let hurry = work.flush || work.closing || self.is_large(&work.pending);
-            let shed_due = work.pending.has_unwritten_shed() && (now >= idle_until || work.closing);
-            if (due.is_some_and(|due| hurry || due <= now) || shed_due)
-                && let Some(group) = work.pending.take()
-            {
-                work.flush = false;
-                return Next::Write(group);
-            }
-            work.flush = false;
-            if work.closing {
-                return Next::Close;
-            }
-            if now >= idle_until || std::mem::take(&mut work.settled_moved) {
-                return Next::Maintain;
-            }
-            let until = due.map_or(idle_until, |due| due.min(idle_until));
+            let until = match work.turn(now, idle_until, &self.options) {
+                Turn::Now(next) => return next,
+                Turn::Until(until) => until,
+            };
             let wait = until.saturating_duration_since(now);
             work = self.wake.wait_timeout(work, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+/// What the writer has to do at some instant.
+enum Turn {
+    Now(Next),
+    /// Nothing before this, unless something comes.
+    Until(Instant),
+}
+
+impl Work {
+    /// A group is cut when its first event has waited for `linger_ms`, or at once where it has `group_bytes_max` or
+    /// somebody waits for it.
+    fn turn(&mut self, now: Instant, idle_until: Instant, options: &ProducerOptions) -> Turn {
+        let linger = Duration::from_millis(options.linger_ms);
+        let due = self.pending.first_at().map(|first| first + linger);
+        let asked = self.flush || self.closing;
+        let hurry = asked || self.pending.bytes() >= options.group_bytes_max;
+        let shed_due = self.pending.has_unwritten_shed() && (asked || now >= idle_until);
+        if (due.is_some_and(|due| hurry || due <= now) || shed_due)
+            && let Some(group) = self.pending.take()
+        {
+            self.flush = false;
+            return Turn::Now(Next::Write(group));
+        }
+        self.flush = false;
+        if self.closing {
+            return Turn::Now(Next::Close);
+        }
+        if now >= idle_until || std::mem::take(&mut self.settled_moved) {
+            return Turn::Now(Next::Maintain);
+        }
+        Turn::Until(due.map_or(idle_until, |due| due.min(idle_until)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use drawdown_metering_core::{series::Outcome, shard::ShardMap};
+    use drawdown_types::Timestamp;
+
+    use super::{
+        super::{
+            log::{Marks, StreamLimits},
+            pending::Limits,
+            series::SeriesTable,
+            usage::Usage,
+        },
+        *,
+    };
+
+    const MAP: ShardMap = ShardMap { version: 1, shard_count: NonZeroU32::MIN };
+
+    fn work(options: &ProducerOptions) -> Work {
+        let stream =
+            StreamLimits { frame_bytes_max: 1 << 20, frame_events_max: 1 << 20, series_max: 1 << 20 };
+        let limits = Limits::new(options, stream);
+        let pending = Pending::new(SeriesTable::new(Vec::new(), MAP, 100), MAP, limits, &Marks::new(), 0);
+        Work { pending, flush: false, closing: false, refusing: false, settled_moved: false }
+    }
+
+    fn append(work: &mut Work) {
+        let (outcome, at) = (Outcome::Succeeded, Timestamp::EPOCH);
+        let usage = Usage { client_id: "c", meter: "m", quantity: 1 << 40, at, outcome, dimensions: &[] };
+        work.pending.append(&usage).unwrap();
+    }
+
+    /// Events of the group that is cut at this instant.
+    fn cut(work: &mut Work, now: Instant, options: &ProducerOptions) -> Result<u64, Instant> {
+        match work.turn(now, now + MAINTENANCE_INTERVAL, options) {
+            Turn::Now(Next::Write(group)) => Ok(group.events),
+            Turn::Now(Next::Maintain | Next::Close) => panic!("nothing to be done"),
+            Turn::Until(until) => Err(until),
+        }
+    }
+
+    #[test]
+    fn a_group_is_cut_when_its_first_event_has_waited() {
+        let options = ProducerOptions { linger_ms: 40, ..ProducerOptions::at("log") };
+        let mut work = work(&options);
+        append(&mut work);
+        let first = work.pending.first_at().unwrap();
+        let due = first + Duration::from_millis(40);
+        assert_eq!(cut(&mut work, first, &options), Err(due));
+        append(&mut work);
+        // Later events do not put it off.
+        assert_eq!(cut(&mut work, due - Duration::from_nanos(1), &options), Err(due));
+        assert_eq!(cut(&mut work, due, &options), Ok(2));
+        let idle = due + MAINTENANCE_INTERVAL;
+        assert_eq!(cut(&mut work, due, &options), Err(idle), "nothing is left");
+    }
+
+    #[test]
+    fn a_group_is_cut_when_it_is_large_or_somebody_waits() {
+        let options =
+            ProducerOptions { linger_ms: 10_000, group_bytes_max: 64 << 10, ..ProducerOptions::at("log") };
+        let mut work = work(&options);
+        append(&mut work);
+        let first = work.pending.first_at().unwrap();
+        let mut events = 1;
+        while work.pending.bytes() < options.group_bytes_max {
+            assert!(cut(&mut work, first, &options).is_err(), "after {events} events");
+            append(&mut work);
+            events += 1;
+        }
+        assert!(events > 1_000);
+        assert_eq!(cut(&mut work, first, &options), Ok(events));
+        append(&mut work);
+        work.flush = true;
+        assert_eq!(cut(&mut work, first, &options), Ok(1));
+        append(&mut work);
+        assert!(cut(&mut work, first, &options).is_err(), "asked for once");
+    }
+
+    #[test]
+    fn a_group_has_frames_of_bounded_size() {
+        let options = ProducerOptions { frame_events_max: 100, ..ProducerOptions::at("log") };
+        let mut work = work(&options);
+        (0..250).for_each(|_| append(&mut work));
+        work.flush = true;
+        let now = work.pending.first_at().unwrap();
+        let Turn::Now(Next::Write(group)) = work.turn(now, now, &options) else { panic!("not cut") };
+        let events: Vec<u32> = group.frames.iter().map(|frame| frame.builder.events()).collect();
+        assert_eq!(events, [100, 100, 50]);
     }
 }

@@ -1,32 +1,109 @@
-//! The writer: one thread that owns the log and makes groups durable, one after another.
+//! The writer: one thread that makes groups durable, or keeps them in memory, one after another.
 //!
-//! A thread of its own because it does nothing but block on the disk. While it waits for one fsync the
+//! A thread of its own because with a log it does nothing but block on the disk. While it waits for one fsync the
 //! next group fills; so the slower the disk, the larger the groups. Order in a commit: the receipt is
 //! taken, frames get their sequences and chains, the record is written and synced; only then the index
-//! learns of the frames (and the sender may send them), and then everybody who waits.
+//! learns of the frames (and the sender may send them), and then everybody who waits. Without a log
+//! ([`Memory`]) the order is the same and nothing is written.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use drawdown_metering_core::shard::{Lane, Position};
 use drawdown_types::ProducerId;
 
 use super::{
     log::{GroupBuilder, Log, LogError, Positions},
+    memory::Memory,
+    metrics::GroupCommit,
     pending::{CutFrame, Group},
     shared::{Next, Shared},
 };
 
+/// Where groups go.
+pub(super) enum Keeper {
+    Log(Box<LogWriter>),
+    Memory(Memory),
+}
+
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) log: Log,
-    pub(super) producer: ProducerId,
+    pub(super) keeper: Keeper,
+}
+
+/// Makes groups durable.
+pub(super) struct LogWriter {
+    log: Log,
+    producer: ProducerId,
+    body: Vec<u8>,
+}
+
+impl Keeper {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Log(writer) => writer.log.bytes(),
+            Self::Memory(memory) => memory.bytes(),
+        }
+    }
+
+    fn commit(&mut self, group: Group, shared: &Shared) -> Result<(), LogError> {
+        match self {
+            Self::Log(writer) => writer.commit(group, shared),
+            Self::Memory(memory) => {
+                memory.commit(group, shared);
+                Ok(())
+            }
+        }
+    }
+
+    /// Commits a group and tells the hook for metrics of it.
+    fn measured_commit(&mut self, group: Group, shared: &Shared) -> Result<(), LogError> {
+        let (events, frames) = (group.events, u64::try_from(group.frames.len()).unwrap_or(u64::MAX));
+        let mut began = None;
+        shared.measure(|_| began = Some(Instant::now()));
+        self.commit(group, shared)?;
+        if let Some(took) = began.map(|began| began.elapsed()) {
+            let group = GroupCommit { events, frames, took, kept_bytes: self.bytes() };
+            shared.measure(|metrics| metrics.committed(&group));
+        }
+        Ok(())
+    }
+
+    fn maintain(&mut self, shared: &Shared) -> Result<(), LogError> {
+        let before = self.bytes();
+        match self {
+            Self::Log(writer) => writer.maintain(shared)?,
+            Self::Memory(memory) => memory.maintain(shared),
+        }
+        let after = self.bytes();
+        if after < before {
+            shared.measure(|metrics| metrics.freed(after));
+        }
+        shared.measure_refusals();
+        Ok(())
+    }
+
+    fn close(&mut self, shared: &Shared) -> Result<(), LogError> {
+        match self {
+            Self::Log(writer) => writer.log.close(),
+            Self::Memory(_) => {
+                let events = shared.with_index(|index| index.totals().unsettled());
+                if events > 0 {
+                    tracing::warn!(
+                        events,
+                        "events that were kept in memory only and are not settled are lost"
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Writer {
     /// Until the producer is closed or the log fails.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        shared.with_pending(|pending| pending.set_log_bytes(self.log.bytes()));
+        shared.with_pending(|pending| pending.set_kept_bytes(self.keeper.bytes()));
         if let Err(error) = self.work() {
             shared.fail_log(error);
         }
@@ -36,22 +113,30 @@ impl Writer {
     }
 
     fn work(&mut self) -> Result<(), LogError> {
-        let mut body = Vec::new();
         loop {
             match self.shared.next() {
                 Next::Write(group) => {
-                    self.commit(group, &mut body)?;
-                    self.maintain()?;
+                    self.keeper.measured_commit(group, &self.shared)?;
+                    self.keeper.maintain(&self.shared)?;
                 }
-                Next::Maintain => self.maintain()?,
-                Next::Close => return self.log.close(),
+                Next::Maintain => self.keeper.maintain(&self.shared)?,
+                Next::Close => {
+                    self.shared.measure_refusals();
+                    return self.keeper.close(&self.shared);
+                }
             }
         }
     }
+}
 
-    fn commit(&mut self, group: Group, body: &mut Vec<u8>) -> Result<(), LogError> {
+impl LogWriter {
+    pub(super) const fn new(log: Log, producer: ProducerId) -> Self {
+        Self { log, producer, body: Vec::new() }
+    }
+
+    fn commit(&mut self, group: Group, shared: &Shared) -> Result<(), LogError> {
         let Group { frames, first_series, series, marks, shed, through, events } = group;
-        let received_at_ms = self.shared.clock.now().as_millis();
+        let received_at_ms = shared.clock.now().as_millis();
         let mut record = GroupBuilder::begin(shed, &marks, first_series, &series)?;
         let mut ends: BTreeMap<Lane, Position> = BTreeMap::new();
         let mut builders = Vec::with_capacity(frames.len());
@@ -62,37 +147,37 @@ impl Writer {
                 None => Position::START,
             };
             let last = before.sequence.saturating_add(u64::from(builder.events()));
-            body.clear();
-            builder.finish_into(lane, before.sequence.saturating_add(1), received_at_ms, body);
-            ends.insert(lane, record.push(lane, before, last, body)?);
+            self.body.clear();
+            builder.finish_into(lane, before.sequence.saturating_add(1), received_at_ms, &mut self.body);
+            ends.insert(lane, record.push(lane, before, last, &self.body)?);
             builders.push(builder);
         }
         let written = self.log.append(record, shed, marks.clone(), series.clone())?;
-        self.shared.with_index(|index| index.publish(written.frames, &series, marks));
-        let log_bytes = self.log.bytes();
-        self.shared.with_pending(|pending| pending.done(events, log_bytes, builders));
-        self.shared.status.send_modify(|status| {
-            status.durable_operations = through;
+        shared.with_index(|index| index.publish(written.frames, &series, marks));
+        let kept_bytes = self.log.bytes();
+        shared.with_pending(|pending| pending.done(events, kept_bytes, builders));
+        shared.status.send_modify(|status| {
+            status.kept_operations = through;
             status.changes = status.changes.wrapping_add(1);
         });
         Ok(())
     }
 
     /// Deletes what is settled and old enough, or in the way.
-    fn maintain(&mut self) -> Result<(), LogError> {
+    fn maintain(&mut self, shared: &Shared) -> Result<(), LogError> {
         if !self.log.may_be_freed() {
             return Ok(());
         }
-        let settled: Positions = self.shared.settled();
-        let freed = self.log.free(&settled, self.shared.clock.now())?;
+        let settled: Positions = shared.settled();
+        let freed = self.log.free(&settled, shared.clock.now())?;
         if freed.early > 0 {
             tracing::warn!(segments = freed.early, "settled segments were deleted early, the log is crowded");
         }
         if let Some(through) = freed.through {
-            self.shared.with_index(|index| index.free(&through));
-            let log_bytes = self.log.bytes();
-            self.shared.with_pending(|pending| pending.set_log_bytes(log_bytes));
-            self.shared.changed();
+            shared.with_index(|index| index.free(&through));
+            let kept_bytes = self.log.bytes();
+            shared.with_pending(|pending| pending.set_kept_bytes(kept_bytes));
+            shared.changed();
         }
         Ok(())
     }

@@ -191,6 +191,12 @@ impl Aggregator {
         self.lanes.get(lane).map(|progress| progress.position)
     }
 
+    /// Whether something of a lane waits to be flushed.
+    #[must_use]
+    pub fn is_waiting(&self, lane: &Lane) -> bool {
+        self.lanes.get(lane).is_some_and(|progress| progress.unflushed_from.is_some())
+    }
+
     /// Forgets a lane that has nothing to flush; answers whether it did.
     pub fn detach(&mut self, lane: &Lane) -> bool {
         let idle = self.lanes.get(lane).is_some_and(|progress| progress.unflushed_from.is_none());

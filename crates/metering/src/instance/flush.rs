@@ -273,11 +273,14 @@ impl Instance {
 
     /// Nothing was written. Lanes that can not go on are stopped; the look that follows tells the others.
     fn lanes_refused(&self, state: &mut State, shard: &Shard, refused: &[(usize, LaneRefusal)]) {
-        let lanes: Vec<Lane> =
-            state.pending.iter().flat_map(|flush| flush.lanes.iter().map(|span| span.lane)).collect();
+        let lanes: Vec<(Lane, u64)> = state
+            .pending
+            .iter()
+            .flat_map(|flush| flush.lanes.iter().map(|span| (span.lane, span.epoch)))
+            .collect();
         let mut stopped = false;
         for (place, refusal) in refused {
-            let Some(lane) = lanes.get(*place) else { continue };
+            let Some((lane, epoch)) = lanes.get(*place) else { continue };
             let (reason, detail) = match refusal {
                 LaneRefusal::Absent | LaneRefusal::Sequence(_) => continue,
                 LaneRefusal::Fenced(_) => (reason::FENCED, "redis has seen a newer epoch of this producer"),
@@ -285,10 +288,14 @@ impl Instance {
                     (lane_reason::DIVERGED, "redis holds other events at the same sequence")
                 }
             };
+            stopped = true;
+            if state.seats.get(lane).is_some_and(|seat| seat.sender.epoch > *epoch) {
+                // It is sent by a newer process now, which has nothing to do with what the older one left here.
+                continue;
+            }
             self.metrics.lane_stopped(reason);
             tracing::warn!(shard = shard.number, lane = %lane, reason, "a lane was stopped");
             state.stop(lane, reason, detail);
-            stopped = true;
         }
         self.metrics.doubt("lane");
         state.head = None;
@@ -364,7 +371,9 @@ impl Shard {
         }
     }
 
-    /// Adds what this shard has to write: the blob first, so that a lane that asks finds it applied.
+    /// Adds what this shard has to write. A lane of which something is under way here asks Redis when that is
+    /// decided: an older process of the producer may have sent it, so it must neither be refused for the epoch that
+    /// the question raises, nor come after an answer from which a newer process goes on with other events.
     fn plan(&self, blobs_max: usize, writes: &mut Vec<Write>, sent: &mut Vec<Sent>) {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -395,11 +404,11 @@ impl Shard {
             }));
         }
         let asking = state.seats.iter().filter_map(|(lane, seat)| match seat.phase {
-            Phase::Asking { found, .. } => {
+            Phase::Asking { found, .. } if !state.is_under_way(lane) => {
                 let settled = found.settled;
                 Some(AttachLane { lane: *lane, epoch: seat.sender.epoch, settled })
             }
-            Phase::Wanted | Phase::Parked | Phase::Live => None,
+            Phase::Asking { .. } | Phase::Wanted | Phase::Parked | Phase::Live => None,
         });
         let lanes: Vec<AttachLane> = asking.collect();
         if !lanes.is_empty() {

@@ -305,6 +305,11 @@ impl State {
         self.pending.as_ref().is_some_and(|flush| flush.lanes.iter().any(|span| span.lane == *lane))
     }
 
+    /// Whether something of a lane was taken and is neither known to be applied nor lost.
+    pub(super) fn is_under_way(&self, lane: &Lane) -> bool {
+        self.is_pending(lane) || self.aggregator.is_waiting(lane)
+    }
+
     /// Whether the flusher has something to do here.
     pub(super) fn has_work(&self) -> bool {
         self.suspect
@@ -322,8 +327,9 @@ impl State {
         for seat in self.seats.values_mut() {
             match seat.phase {
                 Phase::Live => rewound += 1,
-                Phase::Parked => {}
-                Phase::Wanted | Phase::Asking { .. } => continue,
+                // What the ledger said may be older than what was lost: its epoch counts in the next head.
+                Phase::Parked | Phase::Asking { .. } => {}
+                Phase::Wanted => continue,
             }
             seat.phase = Phase::Wanted;
         }

@@ -12,7 +12,7 @@ use crate::{
     rig::{Rig, Running, SHARDS, soon},
 };
 
-fn through(rig: &Rig, proxy: &Proxy) -> Options {
+pub(crate) fn through(rig: &Rig, proxy: &Proxy) -> Options {
     let mut options = rig.options();
     // The user and password of the server's url stay: only the way there is another one.
     let login = rig.redis_url().split_once('@').map_or("redis:/", |(login, _)| login);
@@ -29,7 +29,7 @@ fn doubts(running: &Running) -> bool {
     running.telemetry.scrape().unwrap().contains("cause=\"no_answer\"")
 }
 
-async fn server_of(rig: &Rig) -> std::net::SocketAddr {
+pub(crate) async fn server_of(rig: &Rig) -> std::net::SocketAddr {
     let url = rig.redis_url();
     let host = url.trim_start_matches("redis://").split('@').next_back().unwrap().trim_end_matches('/');
     tokio::net::lookup_host(host.split('/').next().unwrap()).await.unwrap().next().unwrap()

@@ -9,6 +9,7 @@ mod damage;
 mod doubt;
 mod gate;
 mod live;
+mod memory_only;
 mod paths;
 mod producer;
 mod proxy;

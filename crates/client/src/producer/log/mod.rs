@@ -30,7 +30,7 @@ mod store;
 pub use error::LogError;
 pub(crate) use meta::{DirectoryLock, Meta, StreamLimits};
 pub(crate) use record::GroupBuilder;
-pub(crate) use recover::{FrameRef, Recovered, recover};
+pub(crate) use recover::{Body, FrameRef, Recovered, recover};
 pub(crate) use store::{FrameReader, Log, LogLimits};
 
 /// Marks by source: what the log knows of every source's last durable event.

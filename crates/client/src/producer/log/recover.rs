@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use drawdown_metering_core::{
     chain,
     series::SeriesKey,
@@ -22,12 +23,27 @@ use super::{
 
 const SUFFIX: &str = "segment";
 
-/// A frame and its place on disk.
+/// A frame's place in its lane, and where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FrameRef {
     pub(crate) lane: Lane,
     pub(crate) first_sequence: u64,
     pub(crate) end: Position,
+    pub(crate) body: Body,
+}
+
+/// Where a frame's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// In a segment of the log.
+    Stored(Spot),
+    /// Here and nowhere else: of a producer that keeps its events in memory only.
+    Held(Bytes),
+}
+
+/// A place on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
     pub(crate) segment: u64,
     pub(crate) offset: u64,
     pub(crate) len: usize,
@@ -235,14 +251,13 @@ impl SegmentReader<'_> {
             return Err(self.corrupt(offset, format!("a frame does not extend lane {}", span.lane)));
         }
         self.recovered.lanes.insert(span.lane, span.end);
-        self.recovered.frames.push(FrameRef {
-            lane: span.lane,
-            first_sequence: span.first_sequence,
-            end: span.end,
+        let spot = Spot {
             segment: self.number,
             offset: u64_of(offset.saturating_add(span.body.start)),
             len: span.body.len(),
-        });
+        };
+        let (lane, first_sequence, end) = (span.lane, span.first_sequence, span.end);
+        self.recovered.frames.push(FrameRef { lane, first_sequence, end, body: Body::Stored(spot) });
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ use super::{
     LogError, Marks, Positions,
     meta::{DirectoryLock, sync_directory},
     record::{GroupBuilder, Head, closed},
-    recover::{FrameRef, Recovered, Segment, segment_path},
+    recover::{Body, FrameRef, Recovered, Segment, Spot, segment_path},
 };
 
 /// Bounds of the log on disk.
@@ -144,14 +144,13 @@ impl Log {
         self.series.extend(series);
         let frames = spans.into_iter().map(|span| {
             self.lanes.insert(span.lane, span.end);
-            let frame = FrameRef {
-                lane: span.lane,
-                first_sequence: span.first_sequence,
-                end: span.end,
+            let spot = Spot {
                 segment,
                 offset: offset.saturating_add(u64::try_from(span.body.start).unwrap_or(u64::MAX)),
                 len: span.body.len(),
             };
+            let (lane, first_sequence, end) = (span.lane, span.first_sequence, span.end);
+            let frame = FrameRef { lane, first_sequence, end, body: Body::Stored(spot) };
             (frame, record.slice(span.body))
         });
         let frames: Vec<_> = frames.collect();
@@ -277,16 +276,20 @@ impl FrameReader {
 
     /// The frame's body, checked against its chain.
     pub(crate) fn read(&mut self, frame: &FrameRef, chain_before: u64) -> Result<Bytes, LogError> {
-        let path = segment_path(&self.dir, frame.segment);
+        let spot = match &frame.body {
+            Body::Held(body) => return Ok(body.clone()),
+            Body::Stored(spot) => *spot,
+        };
+        let path = segment_path(&self.dir, spot.segment);
         let file = match self.open.take() {
-            Some((segment, file)) if segment == frame.segment => file,
+            Some((segment, file)) if segment == spot.segment => file,
             _ => File::open(&path).map_err(LogError::io("open", &path))?,
         };
-        let mut body = vec![0; frame.len];
-        file.read_exact_at(&mut body, frame.offset).map_err(LogError::io("read", &path))?;
-        self.open = Some((frame.segment, file));
+        let mut body = vec![0; spot.len];
+        file.read_exact_at(&mut body, spot.offset).map_err(LogError::io("read", &path))?;
+        self.open = Some((spot.segment, file));
         if chain::next(chain_before, &body) != frame.end.chain {
-            let offset = usize::try_from(frame.offset).unwrap_or(usize::MAX);
+            let offset = usize::try_from(spot.offset).unwrap_or(usize::MAX);
             return Err(LogError::corrupt(path, offset, "a frame's chain does not hold"));
         }
         Ok(Bytes::from(body))

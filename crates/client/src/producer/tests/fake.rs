@@ -65,6 +65,8 @@ pub(super) struct At {
 
 #[derive(Debug, Default)]
 struct Lane {
+    /// The highest epoch that attached it; frames of older ones are refused.
+    epoch: u64,
     applied: At,
     settled: At,
     /// Frames above `settled`: where each ends, and events by series.
@@ -97,6 +99,7 @@ pub(super) struct State {
 #[derive(Clone, Debug)]
 pub(super) struct Fake {
     state: Arc<Mutex<State>>,
+    options: ChannelOptions,
     channel: Channel,
 }
 
@@ -136,7 +139,12 @@ impl Fake {
             )
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
-        Self { state, channel: connect(&ChannelOptions::to(endpoint)).unwrap() }
+        let options = ChannelOptions::to(endpoint);
+        Self { state, channel: connect(&options).unwrap(), options }
+    }
+
+    pub(super) fn channel_options(&self) -> &ChannelOptions {
+        &self.options
     }
 
     pub(super) fn channel(&self) -> Channel {
@@ -175,7 +183,8 @@ impl State {
         }
     }
 
-    fn forget(&mut self) {
+    /// The store forgets everything that is not settled.
+    pub(super) fn forget(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.unsettled.clear();
             lane.applied = lane.settled;
@@ -204,8 +213,11 @@ struct Conversation {
     state: Arc<Mutex<State>>,
     dictionary: Dictionary,
     attached: Vec<LaneKey>,
+    /// Up to where each of them was told to be applied.
+    told: BTreeMap<LaneKey, u64>,
     stopped: Vec<LaneKey>,
     greeted: bool,
+    epoch: u64,
 }
 
 impl Conversation {
@@ -215,6 +227,7 @@ impl Conversation {
         match ask {
             Ask::Hello(hello) => {
                 assert!(!std::mem::replace(&mut self.greeted, true), "a second hello");
+                self.epoch = hello.epoch;
                 if hello.epoch < state.epoch {
                     vec![Err(refusal(Code::Aborted, "FENCED"))]
                 } else {
@@ -234,14 +247,34 @@ impl Conversation {
     }
 
     /// The worker settles now and then.
-    fn tick(&self) -> Told {
-        let mut state = self.state.lock().unwrap();
-        if !state.settle_by_itself || self.attached.is_empty() {
-            return Told::new();
+    fn tick(&mut self) -> Told {
+        let state = Arc::clone(&self.state);
+        let mut state = state.lock().unwrap();
+        let mut told = Told::new();
+        let overtaken =
+            self.attached.iter().copied().filter(|key| state.lanes.get(key).unwrap().epoch > self.epoch);
+        for key in overtaken.collect::<Vec<_>>() {
+            told.extend(self.stop(key, "FENCED", &state));
         }
-        state.settle_all();
-        let lanes = self.attached.iter().map(|key| state.watermark(*key)).collect();
-        vec![Ok(Reply::Watermarks(wire::Watermarks { lanes }))]
+        for key in &self.mine(&state) {
+            let applied = state.lanes.get(key).unwrap().applied;
+            if self.told.insert(*key, applied.sequence).is_some_and(|before| before > applied.sequence) {
+                let applied = Some(State::position(*key, applied));
+                told.push(Ok(Reply::Rewound(wire::LaneRewound { applied })));
+            }
+        }
+        if state.settle_by_itself && !self.attached.is_empty() {
+            state.settle_all();
+            let lanes = self.mine(&state).into_iter().map(|key| state.watermark(key)).collect();
+            told.push(Ok(Reply::Watermarks(wire::Watermarks { lanes })));
+        }
+        told
+    }
+
+    /// Lanes that no newer stream of the producer has attached.
+    fn mine(&self, state: &State) -> Vec<LaneKey> {
+        let lanes = self.attached.iter().copied();
+        lanes.filter(|key| state.lanes.get(key).unwrap().epoch <= self.epoch).collect()
     }
 
     fn attach(&mut self, attach: &wire::AttachLane, state: &mut State) -> Reply {
@@ -252,7 +285,9 @@ impl Conversation {
         self.attached.push(key);
         state.lanes_seen.push(key);
         let at = state.lanes.entry(key).or_default();
+        at.epoch = at.epoch.max(self.epoch);
         let (applied, settled) = (at.applied, at.settled);
+        self.told.insert(key, applied.sequence);
         Reply::Attached(wire::LaneAttached {
             applied: Some(State::position(key, applied)),
             settled: Some(State::position(key, settled)),
@@ -292,18 +327,11 @@ impl Conversation {
             // Sent before the producer could hear of it.
             return Told::new();
         }
+        if state.lanes.get(&key).unwrap().epoch > self.epoch {
+            return self.stop(key, "FENCED", state);
+        }
         if let Some(Fault::Stop(reason)) = fault {
-            self.stopped.push(key);
-            let lane = Some(wire::Lane { map_version: key.0, shard: key.1 });
-            let settled = Some(State::position(key, state.lanes.get(&key).unwrap().settled));
-            let (reason, detail) = (reason.to_owned(), "as told".to_owned());
-            return vec![Ok(Reply::Stopped(wire::LaneStopped {
-                lane,
-                reason,
-                detail,
-                faults: Vec::new(),
-                settled,
-            }))];
+            return self.stop(key, reason, state);
         }
         self.dictionary.define(view.definitions()).unwrap();
         let counts = self.count(&view, state);
@@ -320,6 +348,14 @@ impl Conversation {
         lane.applied = At { sequence: last, chain: view.chain_after(frame.chain_before) };
         lane.unsettled.push_back((lane.applied, counts));
         self.after(fault, key, &view, state)
+    }
+
+    fn stop(&mut self, key: LaneKey, reason: &str, state: &State) -> Told {
+        self.stopped.push(key);
+        let lane = Some(wire::Lane { map_version: key.0, shard: key.1 });
+        let settled = Some(State::position(key, state.lanes.get(&key).unwrap().settled));
+        let (reason, detail, faults) = (reason.to_owned(), "as told".to_owned(), Vec::new());
+        vec![Ok(Reply::Stopped(wire::LaneStopped { lane, reason, detail, faults, settled }))]
     }
 
     fn count(&self, view: &FrameView<'_>, state: &State) -> Counts {
@@ -349,7 +385,7 @@ impl Conversation {
                     let applied = Some(State::position(*key, state.lanes.get(key).unwrap().applied));
                     Ok(Reply::Rewound(wire::LaneRewound { applied }))
                 };
-                return self.attached.iter().map(rewound).collect();
+                return self.mine(state).iter().map(rewound).collect();
             }
             Some(Fault::Refuse(reason)) => {
                 let lane = Some(wire::Lane { map_version: key.0, shard: key.1 });
@@ -369,7 +405,7 @@ impl Conversation {
             None if state.settle_by_itself => state.settle_all(),
             None | Some(Fault::Break | Fault::Damage | Fault::Stop(_)) => {}
         }
-        let lanes = self.attached.iter().map(|key| state.watermark(*key)).collect();
+        let lanes = self.mine(state).into_iter().map(|key| state.watermark(key)).collect();
         vec![Ok(Reply::Watermarks(wire::Watermarks { lanes }))]
     }
 }
@@ -419,8 +455,10 @@ impl IngestService for Service {
             state: Arc::clone(&self.0),
             dictionary: Dictionary::new(1_000),
             attached: Vec::new(),
+            told: BTreeMap::new(),
             stopped: Vec::new(),
             greeted: false,
+            epoch: 0,
         };
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(TICK);

@@ -1,11 +1,14 @@
+mod blocking;
 mod fake;
+mod memory;
+mod metrics;
 mod sending;
 
 use std::{path::Path, sync::Arc};
 
 use drawdown_types::{ManualClock, ProducerId, Timestamp};
 
-use super::{Outcome, Producer, ProducerOptions, Usage};
+use super::{AppendError, Fault, Outcome, Producer, ProducerOptions, Usage, WaitError};
 
 /// A directory without a disk below it where there is one; the tests are about order, not about fsync.
 pub(super) fn scratch() -> tempfile::TempDir {
@@ -45,4 +48,16 @@ fn crash_image(dir: &Path) -> tempfile::TempDir {
         std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
     }
     copy
+}
+
+/// Why a producer stops whose id was opened again: at once, or when it has something to send.
+async fn fenced(producer: &Producer) -> Arc<Fault> {
+    match producer.append(&usage("client_a", 0), None) {
+        Err(AppendError::Stopped(fault)) => fault,
+        outcome => {
+            outcome.unwrap();
+            let Err(WaitError::Stopped(fault)) = producer.await_settled().await else { panic!("goes on") };
+            fault
+        }
+    }
 }

@@ -5,11 +5,12 @@ use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::{
     super::{
-        AppendError, Appended, Fault as Stop, Mark, OpenError, Producer, ProducerOptions, WaitError, WhenFull,
+        AppendError, Appended, Fault as Stop, LogError, Mark, OpenError, Producer, ProducerOptions,
+        WaitError, WhenFull,
     },
     clock, crash_image,
     fake::{Counts, Fake, Fault, nobody},
-    open, options, scratch, usage,
+    fenced, open, options, scratch, usage,
 };
 
 const CLIENTS: [&str; 5] = ["client_a", "client_b", "client_c", "client_d", "client_e"];
@@ -142,9 +143,7 @@ async fn an_older_process_is_fenced() {
     second.await_settled().await.unwrap();
     // The first one hears of it when its stream breaks, if it has not heard before.
     fake.state().faults.push_back(Fault::Break);
-    let one_more = first.append(&usage("client_a", 0), None);
-    assert!(matches!(one_more, Ok(_) | Err(AppendError::Stopped(_))), "{one_more:?}");
-    let Err(WaitError::Stopped(stop)) = first.await_settled().await else { panic!("goes on") };
+    let stop = fenced(&first).await;
     assert!(matches!(*stop, Stop::Fenced { mine: 1, .. } | Stop::Diverged { .. }), "{stop}");
     assert!(matches!(first.append(&usage("client_a", 1), None), Err(AppendError::Stopped(_))));
     assert_eq!(fake.settled(), sums);
@@ -235,8 +234,8 @@ async fn a_full_log_refuses_until_it_is_settled() {
                 *sum = (sum.0 + 1, sum.1 + 1);
                 producer.flush().await.unwrap();
             }
-            Err(AppendError::Full { log_bytes, log_bytes_max }) => {
-                assert!(log_bytes >= log_bytes_max && log_bytes < log_bytes_max + 1_024);
+            Err(AppendError::Full { kept_bytes, kept_bytes_max }) => {
+                assert!(kept_bytes >= kept_bytes_max && kept_bytes < kept_bytes_max + 1_024);
                 break;
             }
             Err(error) => panic!("{error}"),
@@ -290,6 +289,57 @@ async fn what_is_shed_is_counted_and_remembered() {
     assert_eq!(producer.progress().shed, shed);
     producer.await_settled().await.unwrap();
     assert_eq!(fake.settled(), Counts::from([("client_a web.call".to_owned(), (taken, taken))]));
+}
+
+#[tokio::test]
+async fn a_crash_keeps_the_exact_count_of_what_was_shed() {
+    let (id, dir) = (ProducerId::generate(), scratch());
+    let fake = Fake::start(id).await;
+    let options = ProducerOptions { when_full: WhenFull::Shed, linger_ms: 10_000, ..small(dir.path(), id) };
+    open(options.clone(), &fake).await.close().await.unwrap();
+    let producer = Producer::open(options.clone(), nobody(), clock()).await.unwrap();
+    let (mut taken, mut shed) = (0_u64, 0_u64);
+    for round in 1..=3 {
+        while shed < round * 7 {
+            match producer.append(&usage("client_a", 1 << 40), None).unwrap() {
+                Appended::Taken => taken += 1,
+                Appended::Shed => shed += 1,
+            }
+            if shed == 0 && taken % 50 == 0 {
+                producer.flush().await.unwrap();
+            }
+        }
+        // Also where nothing but the count is new.
+        producer.flush().await.unwrap();
+        let image = crash_image(dir.path());
+        let killed = Producer::open(ProducerOptions::at(image.path()), nobody(), clock()).await.unwrap();
+        assert_eq!((killed.progress().appended, killed.progress().shed), (taken, shed));
+    }
+}
+
+#[tokio::test]
+async fn a_torn_log_is_reported_and_a_corrupt_one_is_not_opened() {
+    let (id, dir) = (ProducerId::generate(), scratch());
+    let fake = Fake::start(id).await;
+    let producer = open(options(dir.path(), id), &fake).await;
+    for _ in 0..3 {
+        append(&producer, 10, &mut Counts::new()).await;
+        producer.flush().await.unwrap();
+    }
+    assert_eq!(producer.torn_bytes(), 0);
+    let image = crash_image(dir.path());
+    let segment = image.path().join("000000000001.segment");
+    let sound = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &sound[..sound.len() - 1]).unwrap();
+    let torn = Producer::open(options(image.path(), id), nobody(), clock()).await.unwrap();
+    assert!(torn.torn_bytes() > 0 && torn.progress().appended == 20);
+    torn.close().await.unwrap();
+    let mut flipped = sound.clone();
+    flipped[sound.len() / 2] ^= 1;
+    std::fs::write(&segment, &flipped).unwrap();
+    let opened = Producer::open(options(image.path(), id), nobody(), clock()).await;
+    assert!(matches!(opened, Err(OpenError::Log(LogError::Corrupt { .. }))));
+    assert_eq!(std::fs::read(&segment).unwrap(), flipped, "nothing was cut");
 }
 
 #[tokio::test]
@@ -377,10 +427,10 @@ async fn a_ledger_behind_what_was_freed_stops_the_producer() {
     let fake = Fake::start(id).await;
     let options = ProducerOptions { retain_after_settled_ms: 0, ..small(dir.path(), id) };
     let producer = open(options.clone(), &fake).await;
-    let before = producer.progress().log_bytes;
+    let before = producer.progress().kept_bytes;
     append(&producer, 10_000, &mut Counts::new()).await;
     producer.await_settled().await.unwrap();
-    assert!(producer.progress().log_bytes < before + (16 << 10));
+    assert!(producer.progress().kept_bytes < before + (16 << 10));
     producer.close().await.unwrap();
     fake.state().restore(0);
     let producer = open(options, &fake).await;
