@@ -1,32 +1,32 @@
 //! The table of series: from the parts of an event to the number that frames carry.
 //!
-//! Cost: one hash over the parts and one comparison for an event of a known series, no allocation. A
-//! series is checked once, when it gets its number; numbers are given in order and never reused.
+//! Cost: an event of a known series is spelled into a buffer, hashed once, and compared once with the spelling
+//! that has its hash; nothing is allocated. All spellings lie in one piece of memory and what they lead to lies in the hash
+//! table itself, because with many series the time is spent waiting for memory: a known event touches three
+//! places. A series is checked once, when it gets its number; numbers are given in order and never
+//! reused. Dimensions in another order are another spelling of the same series.
 
-use std::{hash::Hasher as _, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use drawdown_metering_core::{
     series::{SeriesKey, SeriesNumber, SeriesParts},
     shard::ShardMap,
 };
-use rustc_hash::{FxHashMap, FxHasher};
+use hashbrown::{HashTable, hash_table::Entry};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{error::AppendError, usage::Usage};
 
-#[derive(Debug)]
-struct Entry {
-    key: Arc<SeriesKey>,
-    number: SeriesNumber,
-    shard: u32,
-    /// The series before it with the same hash.
-    same_hash: Option<u32>,
-}
+/// Most bytes of all spellings; beyond them a new one is checked and looked up each time. The least that a million series need
+/// is far below.
+const SPELLED_BYTES_MAX: usize = 1 << 30;
 
 /// Every series of the log.
 #[derive(Debug)]
 pub(super) struct SeriesTable {
-    entries: Vec<Entry>,
-    newest_by_hash: FxHashMap<u64, u32>,
+    keys: Vec<Arc<SeriesKey>>,
+    by_key: HashMap<Arc<SeriesKey>, SeriesNumber>,
+    spellings: Spellings,
     map: ShardMap,
     max: u32,
 }
@@ -42,110 +42,159 @@ pub(super) struct Placed {
 
 impl SeriesTable {
     pub(super) fn new(series: Vec<Arc<SeriesKey>>, map: ShardMap, max: u32) -> Self {
-        let mut table = Self { entries: Vec::new(), newest_by_hash: FxHashMap::default(), map, max };
+        let mut table = Self {
+            keys: Vec::with_capacity(series.len()),
+            by_key: HashMap::new(),
+            spellings: Spellings::new(),
+            map,
+            max,
+        };
         for key in series {
             let dimensions: Vec<(&str, &str)> =
                 key.dimensions().iter().map(|(name, value)| (name.as_str(), &**value)).collect();
-            let hash =
-                hash(key.client_id().as_str(), key.meter().as_str(), key.outcome().as_wire(), &dimensions);
-            table.insert(Arc::clone(&key), hash);
+            let outcome = key.outcome().as_wire();
+            table.spellings.spell(key.client_id().as_str(), key.meter().as_str(), outcome, &dimensions);
+            table.insert(Arc::clone(&key));
         }
         table
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.keys.len()
     }
 
     pub(super) fn key(&self, number: SeriesNumber) -> Option<&Arc<SeriesKey>> {
         let at = usize::try_from(number.get()).ok()?.checked_sub(1)?;
-        self.entries.get(at).map(|entry| &entry.key)
+        self.keys.get(at)
     }
 
     /// The series numbered after the first `known`.
     pub(super) fn after(&self, known: usize) -> Vec<Arc<SeriesKey>> {
-        self.entries.iter().skip(known).map(|entry| Arc::clone(&entry.key)).collect()
+        self.keys.iter().skip(known).map(Arc::clone).collect()
     }
 
     /// Places every series anew, for events appended from now on.
     pub(super) fn set_map(&mut self, map: ShardMap) {
         self.map = map;
-        for entry in &mut self.entries {
-            entry.shard = map.shard_of(entry.key.client_id().as_str());
-        }
+        let keys = &self.keys;
+        self.spellings.each(|number| {
+            let key = usize::try_from(number.get()).ok().and_then(|at| keys.get(at.checked_sub(1)?));
+            key.map(|key| map.shard_of(key.client_id().as_str())).unwrap_or_default()
+        });
     }
 
     /// The number and shard of an event's series, which gets a number where it has none.
     pub(super) fn place(&mut self, usage: &Usage<'_>) -> Result<Placed, AppendError> {
-        let hash = hash(usage.client_id, usage.meter, usage.outcome.as_wire(), usage.dimensions);
-        if let Some(entry) = self.find(hash, usage) {
-            return Ok(Placed { number: entry.number, shard: entry.shard, new: false });
+        self.spellings.spell(usage.client_id, usage.meter, usage.outcome.as_wire(), usage.dimensions);
+        if let Some(known) = self.spellings.find() {
+            return Ok(Placed { number: known.number, shard: known.shard, new: false });
         }
         let key = checked(usage)?;
+        if let Some(number) = self.by_key.get(&key).copied() {
+            let shard = self.map.shard_of(key.client_id().as_str());
+            self.spellings.keep(number, shard);
+            return Ok(Placed { number, shard, new: false });
+        }
         let exhausted = AppendError::SeriesExhausted(self.max);
-        if self.entries.len() >= usize::try_from(self.max).unwrap_or(usize::MAX) {
+        if self.keys.len() >= usize::try_from(self.max).unwrap_or(usize::MAX) {
             return Err(exhausted);
         }
-        self.insert(Arc::new(key), hash).ok_or(exhausted)
+        self.insert(Arc::new(key)).ok_or(exhausted)
     }
 
     /// Whether `place` would take the event; gives no number.
-    pub(super) fn check(&self, usage: &Usage<'_>) -> Result<(), AppendError> {
-        let hash = hash(usage.client_id, usage.meter, usage.outcome.as_wire(), usage.dimensions);
-        if self.find(hash, usage).is_none() {
+    pub(super) fn check(&mut self, usage: &Usage<'_>) -> Result<(), AppendError> {
+        self.spellings.spell(usage.client_id, usage.meter, usage.outcome.as_wire(), usage.dimensions);
+        if self.spellings.find().is_none() {
             checked(usage)?;
         }
         Ok(())
     }
 
-    fn find(&self, hash: u64, usage: &Usage<'_>) -> Option<&Entry> {
-        let mut at = self.newest_by_hash.get(&hash).copied();
-        while let Some(entry) = at.and_then(|at| self.entries.get(usize::try_from(at).ok()?)) {
-            if is_series(&entry.key, usage) {
-                return Some(entry);
-            }
-            at = entry.same_hash;
-        }
-        None
-    }
-
-    fn insert(&mut self, key: Arc<SeriesKey>, hash: u64) -> Option<Placed> {
-        let at = u32::try_from(self.entries.len()).ok()?;
-        let number = SeriesNumber::new(at.checked_add(1)?)?;
+    /// Gives a series that is spelled out already its number.
+    fn insert(&mut self, key: Arc<SeriesKey>) -> Option<Placed> {
+        let number = SeriesNumber::new(u32::try_from(self.keys.len()).ok()?.checked_add(1)?)?;
         let shard = self.map.shard_of(key.client_id().as_str());
-        let same_hash = self.newest_by_hash.insert(hash, at);
-        self.entries.push(Entry { key, number, shard, same_hash });
+        self.spellings.keep(number, shard);
+        self.by_key.insert(Arc::clone(&key), number);
+        self.keys.push(key);
         Some(Placed { number, shard, new: true })
     }
 }
 
-fn is_series(key: &SeriesKey, usage: &Usage<'_>) -> bool {
-    key.client_id().as_str() == usage.client_id
-        && key.meter().as_str() == usage.meter
-        && key.outcome() == usage.outcome
-        && key.hold_id().is_none()
-        && key.dimensions().len() == usage.dimensions.len()
-        // The names of a key are distinct, so when each of them is found, lengths being equal, no
-        // given name is left over or given twice.
-        && key.dimensions().iter().all(|(name, value)| {
-            usage.dimensions.iter().any(|given| *given == (name.as_str(), &**value))
-        })
+/// What a spelling leads to.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    hash: u64,
+    /// Where its bytes lie.
+    start: u32,
+    len: u32,
+    number: SeriesNumber,
+    shard: u32,
 }
 
-fn hash(client_id: &str, meter: &str, outcome: u8, dimensions: &[(&str, &str)]) -> u64 {
-    let mut hasher = FxHasher::default();
-    hasher.write(client_id.as_bytes());
-    hasher.write(meter.as_bytes());
-    hasher.write_u8(outcome);
-    // A sum, because a caller may name dimensions in any order.
-    let unordered = dimensions.iter().fold(0_u64, |sum, (name, value)| {
-        let mut hasher = FxHasher::default();
-        hasher.write(name.as_bytes());
-        hasher.write(value.as_bytes());
-        sum.wrapping_add(hasher.finish())
-    });
-    hasher.write_u64(unordered);
-    hasher.finish()
+impl Known {
+    fn is(&self, hash: u64, spelled: &[u8], bytes: &[u8]) -> bool {
+        let (start, len) = (self.start as usize, self.len as usize);
+        self.hash == hash && bytes.get(start..start.saturating_add(len)) == Some(spelled)
+    }
+}
+
+/// Series by the bytes that callers spell them with.
+#[derive(Debug)]
+struct Spellings {
+    known: HashTable<Known>,
+    bytes: Vec<u8>,
+    /// Callers choose what is hashed, so they may not know how.
+    seed: u64,
+    /// The series that is asked for, and its hash.
+    spelled: Vec<u8>,
+    hash: u64,
+}
+
+impl Spellings {
+    fn new() -> Self {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        Self { known: HashTable::new(), bytes: Vec::new(), seed, spelled: Vec::new(), hash: 0 }
+    }
+
+    /// Spells a series out: what `find` and `keep` are about. Every text has its length before it, so
+    /// different parts never have the same bytes.
+    fn spell(&mut self, client_id: &str, meter: &str, outcome: u8, dimensions: &[(&str, &str)]) {
+        let out = &mut self.spelled;
+        out.clear();
+        out.push(outcome);
+        let names = dimensions.iter().flat_map(|(name, value)| [*name, *value]);
+        for text in [client_id, meter].into_iter().chain(names) {
+            out.extend_from_slice(&text.len().to_le_bytes()[..4]);
+            out.extend_from_slice(text.as_bytes());
+        }
+        self.hash = xxh3_64_with_seed(out, self.seed);
+    }
+
+    fn find(&self) -> Option<&Known> {
+        self.known.find(self.hash, |known| known.is(self.hash, &self.spelled, &self.bytes))
+    }
+
+    fn keep(&mut self, number: SeriesNumber, shard: u32) {
+        let Self { known, bytes, spelled, hash, .. } = self;
+        let (Ok(start), Ok(len)) = (u32::try_from(bytes.len()), u32::try_from(spelled.len())) else { return };
+        if bytes.len().saturating_add(spelled.len()) > SPELLED_BYTES_MAX {
+            return;
+        }
+        let same = |known: &Known| known.is(*hash, spelled, bytes);
+        if let Entry::Vacant(place) = known.entry(*hash, same, |known| known.hash) {
+            place.insert(Known { hash: *hash, start, len, number, shard });
+            bytes.extend_from_slice(spelled);
+        }
+    }
+
+    /// Gives each a new shard.
+    fn each(&mut self, mut shard_of: impl FnMut(SeriesNumber) -> u32) {
+        for known in self.known.iter_mut() {
+            known.shard = shard_of(known.number);
+        }
+    }
 }
 
 fn checked(usage: &Usage<'_>) -> Result<SeriesKey, AppendError> {
@@ -195,8 +244,8 @@ mod tests {
         assert_eq!(number(&mut table, &failed), 4);
         let again = SeriesTable::new(table.after(0), MAP, 10);
         assert_eq!(again.len(), 4);
-        for entry in &table.entries {
-            assert_eq!(again.key(entry.number), Some(&entry.key));
+        for number in (1..=4).filter_map(SeriesNumber::new) {
+            assert_eq!(again.key(number), table.key(number));
         }
         let mut again = again;
         assert_eq!(number(&mut again, &usage("x", &ba)), 1);
@@ -214,5 +263,31 @@ mod tests {
         assert_eq!(number(&mut table, &usage("x", &[])), 1);
         assert!(matches!(table.place(&usage("y", &[])), Err(AppendError::SeriesExhausted(1))));
         assert_eq!(number(&mut table, &usage("x", &[])), 1);
+    }
+
+    #[test]
+    fn parts_that_read_alike_in_a_row_are_different_series() {
+        let mut table = SeriesTable::new(Vec::new(), MAP, 10);
+        for (index, dimensions) in
+            [[("a", "bc")], [("ab", "c")], [("abc", "")]].iter().map(|one| &one[..]).enumerate()
+        {
+            let at = u32::try_from(index).unwrap() + 1;
+            assert_eq!(number(&mut table, &usage("x", dimensions)), at);
+            assert_eq!(number(&mut table, &usage("x", dimensions)), at);
+        }
+    }
+
+    #[test]
+    fn a_new_map_places_every_spelling_anew() {
+        let mut table = SeriesTable::new(Vec::new(), MAP, 10);
+        let (ab, ba) = ([("a", "1"), ("b", "2")], [("b", "2"), ("a", "1")]);
+        for dimensions in [&ab, &ba] {
+            assert_eq!(table.place(&usage("client_b", dimensions)).unwrap().shard, 0);
+        }
+        table.set_map(ShardMap { version: 2, shard_count: NonZeroU32::new(16).unwrap() });
+        for dimensions in [&ab, &ba] {
+            let placed = table.place(&usage("client_b", dimensions)).unwrap();
+            assert_eq!((placed.number.get(), placed.shard, placed.new), (1, 6, false));
+        }
     }
 }
