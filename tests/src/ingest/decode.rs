@@ -1,16 +1,14 @@
-//! Prints what one event costs from a frame's bytes to its counter: check, decode and aggregate, for columns and
-//! for rows, beside what generated code needs to decode the same bytes. With a number, fails where columns or rows
-//! cost more nanoseconds than the first or second one.
-//!
-//! `cargo run --release -p drawdown-metering-core --example decode_cost -- 15 60`
+//! What one event costs from a frame's bytes to its counter: check, chain, decode and aggregate, for columns and for
+//! rows, beside what generated code needs to decode the same bytes. One thread, no services, frame by frame; a figure is of
+//! the frame in the middle, so that those which another program interrupted do not count.
 
 use std::{
-    io::{Write, stdout},
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use anyhow::{Context as _, Result, anyhow};
 use drawdown_metering_core::{
     aggregate::{Aggregator, EventRules, Incoming},
     blob::NameBook,
@@ -32,7 +30,6 @@ const RECEIPT_MS: i64 = 1_769_860_800_000;
 /// As long as ids are.
 const CLIENT: &str = "client_01j2gv5gymfsfrn6";
 
-type Failure = Box<dyn std::error::Error>;
 /// Series number, quantity, time in ms.
 type Event = (u32, u64, i64);
 
@@ -44,20 +41,20 @@ fn client(number: u32) -> String {
     format!("{CLIENT}{number:05}")
 }
 
-fn dictionary() -> Result<Dictionary, Failure> {
+fn dictionary() -> Result<Dictionary> {
     let mut dictionary = Dictionary::new(SERIES);
     for number in 1..=SERIES {
         let client = ClientId::new(&client(number))?;
         let key =
             SeriesKey::new(client, MeterSlug::new("model.complex-job")?, Outcome::Succeeded, vec![], None);
-        let key = key.map_err(|_| "a series of checked parts")?;
-        dictionary.define_one(SeriesNumber::new(number).ok_or("numbers start at 1")?, key)?;
+        let key = key.map_err(|fault| anyhow!("{fault:?}"))?;
+        dictionary.define_one(SeriesNumber::new(number).context("numbers start at 1")?, key)?;
     }
     Ok(dictionary)
 }
 
 /// The events of one frame after another.
-fn events(random: &mut u64, frame: u32) -> Result<Vec<Event>, Failure> {
+fn events(random: &mut u64, frame: u32) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     for event in 0..EVENTS {
         *random ^= *random << 13;
@@ -79,23 +76,20 @@ fn first_sequence(frame: u32) -> u64 {
 struct Bodies {
     columns: Vec<Vec<u8>>,
     rows: Vec<Vec<u8>>,
-    build: Took,
 }
 
-fn bodies() -> Result<Bodies, Failure> {
-    let (mut columns, mut rows, mut build) = (Vec::new(), Vec::new(), Vec::new());
+fn bodies() -> Result<Bodies> {
+    let (mut columns, mut rows) = (Vec::new(), Vec::new());
     let (mut builder, mut random) = (FrameBuilder::new(), 1);
     for frame in 0..FRAMES {
         let events = events(&mut random, frame)?;
-        let start = Instant::now();
         for (number, quantity, time_ms) in &events {
-            builder.push(SeriesNumber::new(*number).ok_or("not zero")?, *quantity, *time_ms);
+            builder.push(SeriesNumber::new(*number).context("not zero")?, *quantity, *time_ms);
         }
         columns.push(builder.finish(lane(), first_sequence(frame), RECEIPT_MS));
-        build.push(start.elapsed());
         rows.push(row_frame(frame, &events).encode_to_vec());
     }
-    Ok(Bodies { columns, rows, build: Took::of(build) })
+    Ok(Bodies { columns, rows })
 }
 
 fn row_frame(frame: u32, events: &[Event]) -> proto::RowFrame {
@@ -116,107 +110,24 @@ fn row_frame(frame: u32, events: &[Event]) -> proto::RowFrame {
     }
 }
 
-/// What the frames of one step took.
-struct Took {
-    median: Duration,
-    all: Duration,
-}
-
-impl Took {
-    fn of(mut frames: Vec<Duration>) -> Self {
-        frames.sort_unstable();
-        let median = frames.get(frames.len() / 2).copied().unwrap_or_default();
-        Self { median, all: frames.iter().sum() }
-    }
-
-    /// Of the frame in the middle: those that another program interrupted do not count.
-    fn median_picos(&self) -> u128 {
-        picos(self.median, 1)
-    }
-}
-
-fn picos(took: Duration, frames: u32) -> u128 {
-    let events = u128::from(frames).saturating_mul(u128::from(EVENTS));
-    took.as_nanos().saturating_mul(1000).checked_div(events).unwrap_or_default()
-}
-
-fn report(what: &str, took: &Took) -> Result<(), Failure> {
-    let nanos = |picos: u128| format!("{}.{:02}", picos / 1000, picos % 1000 / 10);
-    let (median, mean) = (nanos(took.median_picos()), nanos(picos(took.all, FRAMES)));
-    writeln!(stdout(), "{what:<44} {median:>7} ns/event, mean {mean:>7}")?;
-    Ok(())
-}
-
-/// The time that a step takes, frame by frame.
-fn timed(bodies: &[Vec<u8>], mut step: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<Took, Failure> {
-    let mut frames = Vec::with_capacity(bodies.len());
-    for body in bodies {
-        let start = Instant::now();
-        step(body)?;
-        frames.push(start.elapsed());
-    }
-    Ok(Took::of(frames))
-}
-
-/// Columns and rows as generated code decodes them, into strings and numbers.
-fn generated(bodies: &Bodies) -> Result<(), Failure> {
-    let columns = timed(&bodies.columns, |body| {
-        std::hint::black_box(proto::ColumnFrame::decode(body)?);
-        Ok(())
-    })?;
-    report("columns, generated: decode", &columns)?;
-    let rows = timed(&bodies.rows, |body| {
-        std::hint::black_box(proto::RowFrame::decode(body)?);
-        Ok(())
-    })?;
-    report("rows, generated: decode", &rows)
-}
-
-/// Check and decode alone.
-fn visitors(bodies: &Bodies) -> Result<(), Failure> {
-    let limits = FrameLimits::default();
-    let mut total = 0u64;
-    let mut sum = |quantity: u64, time_ms: i64| {
-        total = total.wrapping_add(quantity).wrapping_add(time_ms.cast_unsigned());
-    };
-    let columns = timed(&bodies.columns, |body| {
-        FrameView::parse(body, &limits)?.for_each(|series, quantity, time_ms| {
-            sum(quantity.wrapping_add(u64::from(series)), time_ms);
-        });
-        Ok(())
-    })?;
-    report("columns: check, decode", &columns)?;
-    let mut book = RowBook::new(SERIES);
-    let rows = timed(&bodies.rows, |body| {
-        book.read(body, &limits)?.view.for_each_measure(&mut sum);
-        Ok(())
-    })?;
-    report("rows: check, decode, find the series", &rows)?;
-    std::hint::black_box(total);
-    Ok(())
-}
-
 /// One shard that adds frames up.
 struct Shard {
     aggregator: Aggregator,
     names: NameBook,
     chain: u64,
     frames: u32,
-    packing: Duration,
-    blob_bytes: usize,
 }
 
 impl Shard {
-    fn new() -> Result<Self, Failure> {
+    fn new() -> Result<Self> {
         let facts = MeterFacts { aggregation: Aggregation::Sum, dimensions: vec![], unique_dimension: None };
         let meters = Arc::new(MeterTable::new([(MeterSlug::new("model.complex-job")?, facts)]));
         let mut aggregator = Aggregator::new(0, EventRules::default(), 100_000, meters);
         aggregator.attach(lane(), 1, Position::START);
-        let (names, packing) = (NameBook::new(), Duration::ZERO);
-        Ok(Self { aggregator, names, chain: 0, frames: 0, packing, blob_bytes: 0 })
+        Ok(Self { aggregator, names: NameBook::new(), chain: 0, frames: 0 })
     }
 
-    fn add<F: Frame>(&mut self, frame: &F, dictionary: &mut Dictionary) -> Result<(), Failure> {
+    fn add<F: Frame>(&mut self, frame: &F, dictionary: &mut Dictionary) -> Result<()> {
         let map = ShardMap { version: 1, shard_count: NonZeroU32::MIN };
         let now = Timestamp::from_millis(RECEIPT_MS)?;
         let producer = lane().producer;
@@ -231,68 +142,69 @@ impl Shard {
     /// Packs what there is now and then, outside of what a frame takes.
     fn flush(&mut self) {
         if self.frames.is_multiple_of(FRAMES_PER_FLUSH) {
-            let start = Instant::now();
             let flush = self.aggregator.take();
-            self.blob_bytes = self.names.encode(&flush, 1, 1, 1).bytes.len();
+            std::hint::black_box(self.names.encode(&flush, 1, 1, 1).bytes.len());
             self.names.commit();
-            self.packing = self.packing.saturating_add(start.elapsed());
         }
     }
 }
 
-/// From bytes to counters, frame by frame.
-fn aggregated(
-    shard: &mut Shard,
-    bodies: &[Vec<u8>],
-    mut step: impl FnMut(&mut Shard, &[u8]) -> Result<(), Failure>,
-) -> Result<Took, Failure> {
+/// The nanoseconds an event that a step takes, of the frame in the middle.
+fn timed(bodies: &[Vec<u8>], mut step: impl FnMut(&[u8]) -> Result<()>) -> Result<f64> {
     let mut frames = Vec::with_capacity(bodies.len());
     for body in bodies {
         let start = Instant::now();
-        step(shard, body)?;
+        step(body)?;
+        frames.push(start.elapsed());
+    }
+    Ok(middle(frames))
+}
+
+fn middle(mut frames: Vec<Duration>) -> f64 {
+    frames.sort_unstable();
+    let median = frames.get(frames.len() / 2).copied().unwrap_or_default();
+    median.as_secs_f64() * 1e9 / f64::from(EVENTS)
+}
+
+/// From bytes to counters; what is packed now and then is not part of a frame.
+fn aggregated(bodies: &[Vec<u8>], mut step: impl FnMut(&mut Shard, &[u8]) -> Result<()>) -> Result<f64> {
+    let (mut shard, mut frames) = (Shard::new()?, Vec::with_capacity(bodies.len()));
+    for body in bodies {
+        let start = Instant::now();
+        step(&mut shard, body)?;
         frames.push(start.elapsed());
         shard.flush();
     }
-    Ok(Took::of(frames))
+    Ok(middle(frames))
 }
 
-/// Fails where it took longer than the argument at `place` allows.
-fn judge(what: &str, took: &Took, place: usize) -> Result<(), Failure> {
-    report(what, took)?;
-    let Some(most) = std::env::args().nth(place) else { return Ok(()) };
-    if took.median_picos() > most.parse::<u128>()?.saturating_mul(1000) {
-        return Err(format!("{what}: more than {most} ns/event").into());
-    }
-    Ok(())
-}
-
-fn main() -> Result<(), Failure> {
-    let bodies = bodies()?;
-    report("columns: build", &bodies.build)?;
-    generated(&bodies)?;
-    visitors(&bodies)?;
-    let limits = FrameLimits::default();
-
-    let (mut shard, mut dictionary) = (Shard::new()?, dictionary()?);
-    let columns = aggregated(&mut shard, &bodies.columns, |shard, body| {
+/// Figures by name, in nanoseconds an event.
+///
+/// # Errors
+/// Where a frame is refused.
+pub fn measure() -> Result<[(&'static str, f64); 4]> {
+    let (bodies, limits) = (bodies()?, FrameLimits::default());
+    let generated_columns = timed(&bodies.columns, |body| {
+        std::hint::black_box(proto::ColumnFrame::decode(body)?);
+        Ok(())
+    })?;
+    let generated_rows = timed(&bodies.rows, |body| {
+        std::hint::black_box(proto::RowFrame::decode(body)?);
+        Ok(())
+    })?;
+    let mut dictionary = dictionary()?;
+    let columns = aggregated(&bodies.columns, |shard, body| {
         shard.add(&FrameView::parse(body, &limits)?, &mut dictionary)
     })?;
-    let packed = picos(shard.packing, FRAMES);
-    let bytes = |bodies: &[Vec<u8>]| bodies.first().map_or(0, Vec::len);
-    writeln!(
-        stdout(),
-        "{} bytes in a frame of columns, {} in one of rows, {} in the last blob; packing: {} ps/event",
-        bytes(&bodies.columns),
-        bytes(&bodies.rows),
-        shard.blob_bytes,
-        packed,
-    )?;
-    judge("columns: check, chain, decode, aggregate", &columns, 1)?;
-
-    let (mut shard, mut book) = (Shard::new()?, RowBook::new(SERIES));
-    let rows = aggregated(&mut shard, &bodies.rows, |shard, body| {
+    let mut book = RowBook::new(SERIES);
+    let rows = aggregated(&bodies.rows, |shard, body| {
         let read = book.read(body, &limits)?;
         shard.add(&read.view, read.series)
     })?;
-    judge("rows: check, chain, decode, aggregate", &rows, 2)
+    Ok([
+        ("decode_aggregate_ns_per_event", columns),
+        ("decode_aggregate_rows_ns_per_event", rows),
+        ("generated_decode_columns_ns_per_event", generated_columns),
+        ("generated_decode_rows_ns_per_event", generated_rows),
+    ])
 }

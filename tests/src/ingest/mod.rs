@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 pub mod baseline;
+pub mod decode;
 pub mod growth;
 pub mod paced;
 pub mod rows;
@@ -133,6 +134,9 @@ fn servers(installation: &Installation) -> (String, String) {
 
 impl Bench {
     async fn measure(&mut self) -> Result<()> {
+        for (name, nanos) in tokio::task::spawn_blocking(decode::measure).await?? {
+            self.figures.add(name, nanos);
+        }
         let prost_null = self.rows_at_null().await?;
         let null = self.columns_at_null().await?;
         let applied = self.columns().await?;
