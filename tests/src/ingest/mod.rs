@@ -35,6 +35,8 @@ use crate::{
     platform::Channels,
 };
 
+/// What a producer in memory only may hold: some seconds of full load.
+const MEMORY_BYTES_MAX: u64 = 512 << 20;
 /// Rows of a message: between a hundred and a thousand.
 const ROWS_PER_MESSAGE: usize = 500;
 /// Events a second of the paced run.
@@ -77,9 +79,13 @@ pub async fn new_producer(channels: &Channels, name: &str) -> Result<String> {
 /// # Errors
 /// Where it can not be opened.
 pub async fn open(dir: &Path, endpoint: &str, id: &str, linger_ms: Option<u64>) -> Result<Producer> {
-    let options = ProducerOptions::at(dir);
+    let id: ProducerId = id.parse()?;
+    open_with(ProducerOptions { producer_id: Some(id), ..ProducerOptions::at(dir) }, endpoint, linger_ms)
+        .await
+}
+
+async fn open_with(options: ProducerOptions, endpoint: &str, linger_ms: Option<u64>) -> Result<Producer> {
     let options = ProducerOptions {
-        producer_id: Some(id.parse::<ProducerId>()?),
         retain_after_settled_ms: 0,
         linger_ms: linger_ms.unwrap_or(options.linger_ms),
         ..options
@@ -142,6 +148,7 @@ impl Bench {
         let applied = self.columns().await?;
         self.figures.add("applied_vs_null_ratio", applied / null);
         self.figures.add("applied_vs_prost_null_ratio", applied / prost_null);
+        self.columns_without_log().await?;
         let rows = self.rows().await?;
         self.figures.add("row_applied_vs_prost_null_ratio", rows / prost_null);
         self.paced().await?;
@@ -204,6 +211,19 @@ impl Bench {
         self.figures.add("settled_vs_applied_ratio", settled / applied);
         self.figures.add("settled_lag_p99_ms", settled_lag_p99_ms(&run.samples));
         Ok(applied)
+    }
+
+    async fn columns_without_log(&mut self) -> Result<()> {
+        println!("columns of a producer in memory only …");
+        let id = new_producer(self.installation.channels(), "memory").await?;
+        let endpoint = &self.installation.endpoints().metering;
+        let options = ProducerOptions::in_memory_only(id.parse()?, MEMORY_BYTES_MAX);
+        let producer = open_with(options, endpoint, None).await?;
+        let run = load::run(&producer, &mut self.platform.series, self.length).await?;
+        close(producer).await?;
+        self.events += run.events;
+        self.figures.add("applied_nolog_events_per_s", per_second(run.events, run.applied_after));
+        Ok(())
     }
 
     async fn rows(&mut self) -> Result<f64> {

@@ -6,7 +6,11 @@
 //! places. A series is checked once, when it gets its number; numbers are given in order and never
 //! reused. Dimensions in another order are another spelling of the same series.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
 
 use drawdown_metering_core::{
     series::{SeriesKey, SeriesNumber, SeriesParts},
@@ -154,7 +158,7 @@ struct Spellings {
 
 impl Spellings {
     fn new() -> Self {
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let seed = RandomState::new().hash_one(0_u8);
         Self { known: HashTable::new(), bytes: Vec::new(), seed, spelled: Vec::new(), hash: 0 }
     }
 
