@@ -19,6 +19,7 @@ use crate::{
     grpc::{Ingest, IngestServer, Usage},
     instance::{Instance, Parts, retry::Retry},
     jobs::{self, Worker},
+    live::{self, Live},
     metrics::Metrics,
     peer::{Cell, Cells, Ledger, Meters, Resolver},
     redis::Store,
@@ -44,7 +45,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let message_bytes_max = config.server.message_bytes_max;
     let ingest = Ingest::new(Arc::clone(&instance), stop.clone(), streams.clone());
     let ingest = IngestServer::new(ingest, message_bytes_max);
-    let usage = UsageServiceServer::new(Usage::new(Arc::clone(&instance)))
+    let live = Live::new(Arc::clone(&instance), Arc::clone(&resolver));
+    let usage = Usage::new(Arc::clone(&instance), Arc::clone(&live), stop.clone(), streams.clone());
+    let usage = UsageServiceServer::new(usage)
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(usize::MAX);
     let server = server.add_service(ingest).add_service(usage);
@@ -60,6 +63,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let attacher_stop = after_streams.clone();
     parts.spawn(async move { attacher.attach(attacher_stop).await });
     parts.spawn(jobs::refresh_meters(Arc::clone(&instance), after_streams.clone()));
+    parts.spawn(live::read(live, after_streams.clone()));
     let worker = Worker::new(Arc::clone(&instance), resolver);
     parts.spawn(worker.run(after_streams.clone()));
 
@@ -78,7 +82,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     Ok(served?)
 }
 
-async fn start(config: &Config, context: &Context) -> anyhow::Result<(Arc<Instance>, Resolver)> {
+async fn start(config: &Config, context: &Context) -> anyhow::Result<(Arc<Instance>, Arc<Resolver>)> {
     let ledger_channel = drawdown_client::connect(&config.ledger).context("ledger")?;
     let others = config.cells.iter().map(|(number, options)| {
         let channel =
@@ -90,7 +94,7 @@ async fn start(config: &Config, context: &Context) -> anyhow::Result<(Arc<Instan
     let store = Arc::new(Store::connect(&config.redis).await.context("redis")?);
     let instance = assemble(config, context, store, &ledger_channel, others).await;
     let resolver = Resolver::new(&entitlement_channel, &config.settle, Arc::clone(&context.clock));
-    Ok((instance, resolver))
+    Ok((instance, Arc::new(resolver)))
 }
 
 /// Waits for the ledger, of every cell: without it no lane can be placed and no event judged.

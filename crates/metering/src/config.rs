@@ -2,7 +2,8 @@
 //!
 //! Memory of an instance is bounded by: streams × (2 × series per stream, those of rows with up to 4 KiB each +
 //! events of a frame × 24 bytes + 3 × bytes of a message + responses) + shards × (2 × counters of a
-//! shard + its values of dimensions × about 100 bytes) + shards at once × the blobs of one batch.
+//! shard + its values of dimensions × about 100 bytes) + shards at once × the blobs of one batch + shards watched × (lines and values that the reader holds × about 300
+//! bytes + changes × 40 bytes) + watchers × lines of an answer × about 100 bytes.
 
 mod cells;
 mod usage;

@@ -5,6 +5,7 @@ pub mod config;
 mod grpc;
 mod instance;
 mod jobs;
+mod live;
 mod metrics;
 mod peer;
 pub mod reason;

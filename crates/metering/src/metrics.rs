@@ -66,6 +66,8 @@ pub(crate) struct Metrics {
     repeated_resets: Counter<u64>,
     aside: Counter<u64>,
     cell_refused: Counter<u64>,
+    watchers: UpDownCounter<i64>,
+    live_blobs: Counter<u64>,
     unsettled: Gauge<u64>,
     lag: Gauge<f64>,
 }
@@ -150,6 +152,11 @@ impl Metrics {
                 "metering.lanes.aside",
                 "lanes set aside because their usage can not be settled; must stay 0",
             ),
+            watchers: meter
+                .i64_up_down_counter("metering.live.watchers")
+                .with_description("watchers of live usage at this instance")
+                .build(),
+            live_blobs: counter("metering.live.blobs", "blobs read for all watchers of live usage together"),
             unsettled: meter
                 .u64_gauge("metering.events.unsettled")
                 .with_description("events applied in redis and not settled in the ledger, by shard")
@@ -238,6 +245,14 @@ impl Metrics {
 
     pub(crate) fn lane_aside(&self) {
         self.aside.add(1, &[]);
+    }
+
+    pub(crate) fn watcher(&self, change: i64) {
+        self.watchers.add(change, &[]);
+    }
+
+    pub(crate) fn live_read(&self, blobs: usize) {
+        self.live_blobs.add(u64::try_from(blobs).unwrap_or(u64::MAX), &[]);
     }
 
     pub(crate) fn drift(&self, shard: u32, events: u64, lag: Duration) {

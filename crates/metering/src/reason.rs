@@ -27,5 +27,7 @@ pub const LANES_EXHAUSTED: &str = "LANES_EXHAUSTED";
 pub const LANE_TAKEN: &str = "LANE_TAKEN";
 /// The ledger refuses the lane's usage whenever it comes alone: an operator has to look.
 pub const LANE_SET_ASIDE: &str = "LANE_SET_ASIDE";
-/// A query would have to read more blobs than one answer may.
+/// As many watch live usage at this instance as may.
+pub const WATCHERS_EXHAUSTED: &str = "WATCHERS_EXHAUSTED";
+/// A query or a watcher asks for more than one answer may have, or read.
 pub const USAGE_TOO_LARGE: &str = "USAGE_TOO_LARGE";

@@ -86,7 +86,7 @@ impl UsageCommand {
 }
 
 async fn live(session: &Session, client_ids: Vec<String>, meter: String) -> Result<()> {
-    let request = GetLiveUsageRequest { client_ids, meter };
+    let request = GetLiveUsageRequest { client_ids, meter, ..GetLiveUsageRequest::default() };
     let answer = metering::usage(&session.metering).get_live_usage(request).await?.into_inner();
     let answer = json_of("drawdown.metering.v1.GetLiveUsageResponse", &answer)?;
     let columns = [

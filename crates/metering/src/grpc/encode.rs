@@ -3,13 +3,21 @@
 use drawdown_metering_core::{
     aggregate::RefusedEvents,
     fault::{FieldFault, FrameFault},
+    meter::Aggregation,
     series::{Outcome, SeriesKey},
     shard::{Lane, Position},
 };
-use drawdown_proto::metering::v1::{self as wire, ingest_response::Response};
+use drawdown_proto::{
+    ledger::v1::Aggregation as WireAggregation,
+    metering::v1::{self as wire, ingest_response::Response},
+    scalar::timestamp_to_proto,
+};
 use drawdown_service::{Code, Refusal};
 
-use crate::instance::outbox::{Mark, News, Stop};
+use crate::{
+    instance::outbox::{Mark, News, Stop},
+    live::Usage,
+};
 
 pub(super) fn lane(lane: &Lane) -> wire::Lane {
     wire::Lane { map_version: lane.map_version, shard: lane.shard }
@@ -77,6 +85,38 @@ pub(super) fn refusal(fault: FrameFault) -> Refusal {
     let message = fault.to_string();
     let refusal = Refusal::new(Code::InvalidArgument, fault.reason, message);
     fault.fields.into_iter().fold(refusal, |refusal, field| refusal.violation(field.field, field.description))
+}
+
+/// Usage, as a query or a watcher is told of it.
+pub(super) fn usage(usage: Usage) -> wire::LiveUsage {
+    let aggregation = match usage.aggregation {
+        Aggregation::Sum => WireAggregation::Sum,
+        Aggregation::Count => WireAggregation::Count,
+        Aggregation::Max => WireAggregation::Max,
+        Aggregation::Unique => WireAggregation::Unique,
+    };
+    wire::LiveUsage {
+        series: Some(series(&usage.series)),
+        window_start: Some(timestamp_to_proto(usage.window_start)),
+        events: usage.events,
+        quantity: usage.quantity,
+        aggregation: aggregation.into(),
+        app_id: usage.app_id.unwrap_or_default(),
+        part: usage.part.map(|(shard, batch, received)| wire::LivePart {
+            shard,
+            batch,
+            received_window_start: Some(timestamp_to_proto(received)),
+        }),
+    }
+}
+
+pub(super) fn standing(standing: crate::live::Standing) -> wire::LivePosition {
+    wire::LivePosition {
+        shard: standing.shard,
+        generation: standing.generation,
+        settled_batch: standing.settled,
+        open_batch: standing.open,
+    }
 }
 
 pub(super) fn series(key: &SeriesKey) -> wire::Series {

@@ -7,6 +7,7 @@ mod ingest;
 mod server;
 mod stream;
 mod usage;
+mod watch;
 
 pub(crate) use ingest::Ingest;
 pub(crate) use server::IngestServer;

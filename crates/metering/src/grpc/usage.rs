@@ -1,80 +1,45 @@
 //! `UsageService`: what metering holds and the ledger does not have yet.
-//!
-//! Shape: the heads of the shards, then the blobs of their batches, then the ledger's cursors. In this order a
-//! batch that settles in between is either in the answer or known to be settled, never in neither. A list that
-//! went away in between (retired, or reset) makes its shard be read again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use drawdown_metering_core::{
-    blob::{Decoded, FINGERPRINT_START, fingerprint_next},
-    cells::LEADING,
-    look::{Cursor, Head},
-    meter::Aggregation,
-    series::SeriesKey,
-    settle::{Line, Seal, SealedBatch, merge},
-};
+use drawdown_metering_core::cells::LEADING;
 use drawdown_proto::{
     metering::v1::{self as wire, usage_service_server::UsageService},
     scalar::timestamp_to_proto,
 };
 use drawdown_service::{Code, Refusal, Violations, refusal};
-use drawdown_types::{ClientId, MeterSlug, Timestamp};
+use drawdown_types::{AppId, ClientId, DimensionName, MeterSlug};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
-use super::encode;
-use crate::{instance::Instance, peer, reason, redis};
+use super::{encode, watch};
+use crate::{
+    instance::Instance,
+    live::{Error, Filter, Live, Watcher, query},
+    reason,
+};
 
-/// How often a shard is read again because it moved on while it was read.
-const READS_MAX: usize = 5;
+/// Messages that wait for a watcher that does not read them.
+const MESSAGES_MAX: usize = 2;
+/// Dimensions that a filter may name.
+const DIMENSIONS_MAX: usize = 8;
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct Usage {
     instance: Arc<Instance>,
-}
-
-/// What is asked for.
-struct Query {
-    client_ids: Vec<ClientId>,
-    meter: Option<MeterSlug>,
-}
-
-type Sums = BTreeMap<(Vec<u8>, Timestamp), Sum>;
-
-/// One series in one window.
-struct Sum {
-    series: Arc<SeriesKey>,
-    events: u64,
-    quantity: i64,
-    values: BTreeSet<Arc<str>>,
-}
-
-/// Why usage was not read.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("redis was not read")]
-    Redis(#[from] redis::Error),
-    #[error("the ledger was not asked")]
-    Ledger(#[from] peer::Error),
-    #[error("shard {0} has no head; it is being reset")]
-    Resetting(u32),
-    #[error("shard {0} moved on while it was read")]
-    Moving(u32),
-    #[error("{0} blobs would have to be read")]
-    TooLarge(u64),
+    live: Arc<Live>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match error {
-            Error::TooLarge(blobs) => {
-                let message =
-                    format!("{blobs} blobs would have to be read; ask for fewer client ids, or later");
+            Error::TooLarge(what) => {
+                let message = format!("{what} would be too much; ask for less, or later");
                 Refusal::new(Code::ResourceExhausted, reason::USAGE_TOO_LARGE, message)
                     .retry_after(refusal::RETRY_AFTER_DEFAULT)
                     .into()
@@ -85,130 +50,63 @@ impl From<Error> for Status {
 }
 
 impl Usage {
-    pub(crate) const fn new(instance: Arc<Instance>) -> Self {
-        Self { instance }
+    pub(crate) const fn new(
+        instance: Arc<Instance>,
+        live: Arc<Live>,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { instance, live, stop, tasks }
     }
 
-    async fn live(&self, query: &Query) -> Result<Sums, Error> {
-        let mut shards: Vec<u32> = self
-            .instance
-            .config
-            .maps
-            .iter()
-            .flat_map(|map| query.client_ids.iter().map(|id| map.shard_of(id.as_str())))
-            .collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let mut budget = u64::try_from(self.instance.config.usage.blobs_max.get()).unwrap_or(u64::MAX);
-        let mut sums = Sums::new();
-        let mut reads = 0;
-        while !shards.is_empty() {
-            if reads == READS_MAX {
-                return Err(Error::Moving(shards.first().copied().unwrap_or_default()));
-            }
-            reads += 1;
-            let mut batches = Vec::new();
-            for (shard, head) in shards.iter().zip(self.instance.store.look(&shards).await?) {
-                let head = head.map_err(|_| Error::Resetting(*shard))?;
-                batches.push((*shard, self.read(*shard, &head, &mut budget).await?, head));
-            }
-            let cursors = self.instance.ledger().shards(&shards, &[], LEADING).await?.cursors;
-            let mut moving = Vec::new();
-            for (shard, lines, head) in batches {
-                match (lines, cursors.get(&shard)) {
-                    (Some(lines), Some(cursor)) if cursor.generation == head.generation => {
-                        add(&mut sums, query, lines, cursor);
-                    }
-                    _ => moving.push(shard),
-                }
-            }
-            shards = moving;
-        }
-        Ok(sums)
-    }
-
-    /// Lines of the batches that are not retired, by batch; `None` where one went away.
-    async fn read(
-        &self,
-        shard: u32,
-        head: &Head,
-        budget: &mut u64,
-    ) -> Result<Option<Vec<(u64, Vec<Line>)>>, Error> {
-        let mut batches = Vec::new();
-        let sealed =
-            head.sealed.iter().filter_map(|(batch, seal)| Some((*batch, seal.parse::<Seal>().ok()?.count)));
-        for (batch, count) in sealed.chain([(head.open, head.blobs)]) {
-            *budget = budget.checked_sub(count).ok_or(Error::TooLarge(count))?;
-            let entries = self.instance.store.entries(shard, head.generation, batch, count).await?;
-            let place = SealedBatch { shard, generation: head.generation, batch, seal: seal_of(&entries) };
-            match merge(&place, &entries) {
-                Ok(merged) if place.seal.count == count => batches.push((batch, merged.lines)),
-                _ => return Ok(None),
-            }
-        }
-        Ok(Some(batches))
+    fn ids_max(&self) -> usize {
+        self.instance.config.usage.client_ids_max.get()
     }
 }
 
-/// The seal that a list would get if it were sealed as it was read.
-fn seal_of(entries: &[Bytes]) -> Seal {
-    let fingerprint = entries.iter().fold(FINGERPRINT_START.to_owned(), |before, entry| {
-        // What can not be read is found by the merge.
-        Decoded::read(entry).map_or(String::new(), |blob| fingerprint_next(&before, blob.checksum))
-    });
-    Seal { count: u64::try_from(entries.len()).unwrap_or(u64::MAX), fingerprint }
+/// What both requests ask with.
+struct Asked<'a> {
+    client_ids: &'a [String],
+    app_ids: &'a [String],
+    meter: &'a str,
+    dimensions: &'a [wire::Dimension],
+    resolve_apps: bool,
 }
 
-fn add(sums: &mut Sums, query: &Query, batches: Vec<(u64, Vec<Line>)>, cursor: &Cursor) {
-    for (_, lines) in batches.into_iter().filter(|(batch, _)| *batch > cursor.last_batch) {
-        for line in lines {
-            let series = &line.series;
-            let wanted = query.client_ids.binary_search(series.client_id()).is_ok()
-                && query.meter.as_ref().is_none_or(|meter| meter == series.meter());
-            if wanted {
-                let key = (series.encode(), line.window_start);
-                let none =
-                    || Sum { series: Arc::clone(series), events: 0, quantity: 0, values: BTreeSet::new() };
-                sums.entry(key).or_insert_with(none).add(line);
-            }
-        }
-    }
-}
-
-impl Sum {
-    /// Partial states merge as the meter aggregates (D19).
-    fn add(&mut self, line: Line) {
-        self.events = self.events.saturating_add(line.events);
-        match line.aggregation {
-            Aggregation::Sum | Aggregation::Count => {
-                self.quantity = self.quantity.saturating_add(line.quantity);
-            }
-            Aggregation::Max => self.quantity = self.quantity.max(line.quantity),
-            Aggregation::Unique => {
-                self.values.extend(line.values);
-                self.quantity = i64::try_from(self.values.len()).unwrap_or(i64::MAX);
-            }
-        }
-    }
-}
-
-fn decode(request: &wire::GetLiveUsageRequest, client_ids_max: usize) -> Result<Query, Refusal> {
+fn filter(asked: &Asked<'_>, ids_max: usize) -> Result<Filter, Refusal> {
     let mut violations = Violations::new();
-    let count = request.client_ids.len();
-    if count == 0 || count > client_ids_max {
-        violations.push("client_ids", format!("has {count} entries, 1 to {client_ids_max} are allowed"));
+    let mut filter = Filter { resolve_apps: asked.resolve_apps, ..Filter::default() };
+    for (field, count) in [("client_ids", asked.client_ids.len()), ("app_ids", asked.app_ids.len())] {
+        if count > ids_max {
+            violations.push(field, format!("has {count} entries, at most {ids_max} are allowed"));
+        }
     }
-    let mut client_ids = Vec::with_capacity(count.min(client_ids_max));
-    for (at, id) in request.client_ids.iter().enumerate().take(client_ids_max) {
-        client_ids.extend(violations.field(&format!("client_ids[{at}]"), || ClientId::new(id)));
+    if asked.client_ids.is_empty() && asked.app_ids.is_empty() {
+        violations.push("client_ids", "has no entries, and neither has app_ids");
     }
-    client_ids.sort_unstable();
-    client_ids.dedup();
-    let meter = match request.meter.as_str() {
-        "" => None,
-        slug => violations.field("meter", || MeterSlug::new(slug)),
-    };
-    violations.finish(reason::REQUEST_INVALID, Some(Query { client_ids, meter }))
+    for (at, id) in asked.client_ids.iter().enumerate().take(ids_max) {
+        let id = violations.field(&format!("client_ids[{at}]"), || ClientId::new(id));
+        filter.client_ids.extend(id);
+    }
+    filter.client_ids.sort_unstable();
+    filter.client_ids.dedup();
+    for (at, id) in asked.app_ids.iter().enumerate().take(ids_max) {
+        let id = violations.field(&format!("app_ids[{at}]"), || id.parse::<AppId>());
+        filter.app_ids.extend(id.map(|id| id.to_string()));
+    }
+    if !asked.meter.is_empty() {
+        filter.meter = violations.field("meter", || MeterSlug::new(asked.meter));
+    }
+    let count = asked.dimensions.len();
+    if count > DIMENSIONS_MAX {
+        violations.push("dimensions", format!("has {count} entries, at most {DIMENSIONS_MAX} are allowed"));
+    }
+    for (at, dimension) in asked.dimensions.iter().enumerate().take(DIMENSIONS_MAX) {
+        let name =
+            violations.field(&format!("dimensions[{at}].name"), || DimensionName::new(&dimension.name));
+        filter.dimensions.extend(name.map(|name| (name, dimension.value.clone())));
+    }
+    violations.finish(reason::REQUEST_INVALID, Some(filter))
 }
 
 #[tonic::async_trait]
@@ -217,20 +115,47 @@ impl UsageService for Usage {
         &self,
         request: Request<wire::GetLiveUsageRequest>,
     ) -> Result<Response<wire::GetLiveUsageResponse>, Status> {
-        let query = decode(request.get_ref(), self.instance.config.usage.client_ids_max.get())?;
-        // Before the first read: what is acknowledged later may be missing.
-        let complete_up_to = self.instance.clock.now();
-        let sums = self.live(&query).await?;
-        let usage = sums.into_iter().map(|((_, window_start), sum)| wire::LiveUsage {
-            series: Some(encode::series(&sum.series)),
-            window_start: Some(timestamp_to_proto(window_start)),
-            events: sum.events,
-            quantity: sum.quantity,
-        });
+        let request = request.get_ref();
+        let asked = Asked {
+            client_ids: &request.client_ids,
+            app_ids: &request.app_ids,
+            meter: &request.meter,
+            dimensions: &request.dimensions,
+            resolve_apps: request.resolve_apps,
+        };
+        let filter = filter(&asked, self.ids_max())?;
+        let answer = query(&self.live, &filter, request.by_batch).await?;
         Ok(Response::new(wire::GetLiveUsageResponse {
-            usage: usage.collect(),
-            complete_up_to: Some(timestamp_to_proto(complete_up_to)),
+            usage: answer.usage.into_iter().map(encode::usage).collect(),
+            complete_up_to: Some(timestamp_to_proto(answer.complete_up_to)),
+            positions: answer.standings.into_iter().map(encode::standing).collect(),
         }))
+    }
+
+    type WatchLiveUsageStream = ReceiverStream<Result<wire::WatchLiveUsageResponse, Status>>;
+
+    async fn watch_live_usage(
+        &self,
+        request: Request<wire::WatchLiveUsageRequest>,
+    ) -> Result<Response<Self::WatchLiveUsageStream>, Status> {
+        let request = request.get_ref();
+        let asked = Asked {
+            client_ids: &request.client_ids,
+            app_ids: &request.app_ids,
+            meter: &request.meter,
+            dimensions: &request.dimensions,
+            resolve_apps: request.resolve_apps,
+        };
+        let filter = filter(&asked, self.ids_max())?;
+        let watcher = Watcher::new(&self.live, filter).ok_or_else(|| {
+            let message = "as many watch live usage at this instance as may";
+            Refusal::new(Code::ResourceExhausted, reason::WATCHERS_EXHAUSTED, message)
+                .retry_after(refusal::RETRY_AFTER_DEFAULT)
+        })?;
+        let (answers, receiver) = mpsc::channel(MESSAGES_MAX);
+        let serving = watch::serve(Arc::clone(&self.instance), watcher, answers, self.stop.clone());
+        self.tasks.spawn(serving);
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn get_metering_status(

@@ -38,7 +38,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(20);
 /// One worker.
 pub(crate) struct Worker {
     pub(super) instance: Arc<Instance>,
-    pub(super) resolver: Resolver,
+    pub(super) resolver: Arc<Resolver>,
     works: Vec<Arc<Mutex<Work>>>,
     drifts: Mutex<Vec<Drift>>,
     at_once: Arc<Semaphore>,
@@ -54,7 +54,7 @@ pub(super) struct Seen {
 }
 
 impl Worker {
-    pub(crate) fn new(instance: Arc<Instance>, resolver: Resolver) -> Arc<Self> {
+    pub(crate) fn new(instance: Arc<Instance>, resolver: Arc<Resolver>) -> Arc<Self> {
         let settle = &instance.config.settle;
         let retry = Retry::new(settle.retry_pause_ms.duration(), settle.retry_pause_max_ms.duration());
         let numbers = instance.shard_numbers();

@@ -40,6 +40,16 @@ pub(crate) struct Resolved {
     pub(crate) cell: u8,
 }
 
+impl Resolved {
+    /// Whose app it is, where somebody pays.
+    pub(crate) fn app_id(&self) -> Option<&str> {
+        match &self.attribution {
+            Attribution::Payer(payer) => Some(&payer.app_id),
+            Attribution::UnattributedReason(_) => None,
+        }
+    }
+}
+
 /// Answers of entitlement.
 pub(crate) struct Resolver {
     resolution: ResolutionServiceClient<Transport>,

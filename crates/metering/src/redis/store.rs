@@ -267,11 +267,23 @@ impl Store {
         batch: u64,
         count: u64,
     ) -> Result<Vec<Bytes>, Error> {
+        self.entries_from(shard, generation, batch, 0, count).await
+    }
+
+    /// The same from one entry on: at most `count` of them.
+    pub async fn entries_from(
+        &self,
+        shard: u32,
+        generation: u64,
+        batch: u64,
+        first: u64,
+        count: u64,
+    ) -> Result<Vec<Bytes>, Error> {
         let key = self.keys.batch(shard, generation, batch);
         let mut entries: Vec<Bytes> = Vec::new();
-        let mut first = 0;
-        while first < count {
-            let last = first.saturating_add(BLOBS_PER_READ).min(count).saturating_sub(1);
+        let (mut first, end) = (first, first.saturating_add(count));
+        while first < end {
+            let last = first.saturating_add(BLOBS_PER_READ).min(end).saturating_sub(1);
             let mut command = cmd("LRANGE");
             command.arg(&key).arg(first).arg(last);
             let value = self.bulk.one("lrange", command).await?;

@@ -348,7 +348,8 @@ async fn queries_name_every_wrong_field() {
     let running = rig.start().await;
     let mut client = UsageServiceClient::connect(format!("http://{}", running.address)).await.unwrap();
     let mut ask = async |client_ids: Vec<String>, meter: &str| {
-        let request = GetLiveUsageRequest { client_ids, meter: meter.to_owned() };
+        let request =
+            GetLiveUsageRequest { client_ids, meter: meter.to_owned(), ..GetLiveUsageRequest::default() };
         refusal(&client.get_live_usage(request).await.unwrap_err())
     };
     let invalid = |fields: &[&str]| {

@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) meters: BTreeMap<String, Meter>,
     /// Client ids without a team.
     pub(crate) strangers: HashSet<String>,
+    /// Apps of client ids, of those that have one of their own.
+    pub(crate) apps: BTreeMap<String, String>,
     /// Client ids whose account lives in another cell.
     pub(crate) elsewhere: BTreeMap<String, u32>,
     /// Which cell it is, and in the leading one all others.
@@ -149,6 +151,11 @@ impl Gate {
 
     pub(crate) fn stranger(&self, client_id: &str) {
         self.0.state.lock().unwrap().strangers.insert(client_id.to_owned());
+    }
+
+    /// The app that a client id is of.
+    pub(crate) fn app(&self, client_id: &str, app_id: &str) {
+        self.0.state.lock().unwrap().apps.insert(client_id.to_owned(), app_id.to_owned());
     }
 
     /// Becomes a cell: the leading one of `others`, or another one.
@@ -515,7 +522,7 @@ impl ResolutionService for Gate {
                 Answer::Unresolved(UnresolvedReason::UnknownClient.into())
             } else {
                 Answer::BilledTo(BilledTo {
-                    app_id: "app".to_owned(),
+                    app_id: state.apps.get(&query.client_id).cloned().unwrap_or_else(|| "app".to_owned()),
                     team_id: "team".to_owned(),
                     account_id: "acct".to_owned(),
                     contract_kind: entitlement::ContractKind::Flex.into(),

@@ -56,6 +56,9 @@ impl Rig {
     pub(crate) async fn new() -> Self {
         let space = drawdown_testkit::redis().await.unwrap();
         let client = redis::Client::open(space.url.as_str()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        // On a busy machine half a second, which is usual, may not be enough.
+        connection.set_response_timeout(PATIENCE);
         let gate = Gate::default();
         gate.meter("web.call", drawdown_proto::ledger::v1::Aggregation::Count, &["region"]);
         gate.meter("web.byte", drawdown_proto::ledger::v1::Aggregation::Sum, &[]);
@@ -63,7 +66,7 @@ impl Rig {
             ledger: gate.serve().await,
             gate,
             clock: Arc::new(ManualClock::new(now())),
-            redis: client.get_multiplexed_async_connection().await.unwrap(),
+            redis: connection,
             keys: Keys::new(Namespace::new(&space.namespace).unwrap()),
             space,
             cells: Vec::new(),
