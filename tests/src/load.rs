@@ -4,7 +4,10 @@
 //! 1023; what was drawn is added up per series, so the sum of everything is known before any service
 //! has seen it. Drawing costs a few nanoseconds an event.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use drawdown_client::producer::{Outcome, Producer, Usage};
@@ -79,15 +82,16 @@ impl Bits {
     }
 }
 
-/// One series of the load, with what was appended to it.
+/// One series of the load, with what was appended to it. Texts that series have in common are shared, as small as they are in a
+/// program that has just read them: else with many series the load itself would wait for memory most.
 #[derive(Debug, Clone)]
 pub struct LoadSeries {
     /// The client id.
-    pub client_id: String,
+    pub client_id: Arc<str>,
     /// The meter.
-    pub meter: String,
+    pub meter: Arc<str>,
     /// The value of [`DIMENSION`], where it has one.
-    pub dimension: Option<String>,
+    pub dimension: Option<Arc<str>>,
     /// Events appended.
     pub events: u64,
     /// Quantity appended.

@@ -1,5 +1,7 @@
 //! The platform of benches: one account, some teams, a thousand apps on ten meters, tokens for all.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use drawdown_client::clients::{entitlement, ledger};
 use drawdown_proto::{entitlement::v1 as ent, ledger::v1 as led, scalar::timestamp_to_proto};
@@ -81,10 +83,13 @@ pub async fn set_up(channels: &Channels, size: LoadSize) -> Result<LoadPlatform>
         .await?
         .into_inner()
         .producer_id;
-    let series = meters.iter().flat_map(|meter| {
-        clients.iter().map(|client| LoadSeries {
-            client_id: client.clone(),
-            meter: meter.clone(),
+    let shared =
+        |texts: &[String]| texts.iter().map(|text| Arc::from(text.as_str())).collect::<Vec<Arc<str>>>();
+    let (shared_meters, shared_clients) = (shared(&meters), shared(&clients));
+    let series = shared_meters.iter().flat_map(|meter| {
+        shared_clients.iter().map(|client| LoadSeries {
+            client_id: Arc::clone(client),
+            meter: Arc::clone(meter),
             dimension: None,
             events: 0,
             quantity: 0,

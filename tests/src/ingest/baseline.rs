@@ -1,7 +1,10 @@
 //! What people write first, on the same servers with the same safety: an increment in Redis for each event, and a row
 //! in Postgres for each event.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -116,20 +119,20 @@ pub async fn insert(postgres: &str, series: &[LoadSeries], length: Duration) -> 
     )
     .execute(&pool)
     .await?;
-    let names: Vec<(String, String)> =
+    let names: Vec<(Arc<str>, Arc<str>)> =
         series.iter().map(|series| (series.client_id.clone(), series.meter.clone())).collect();
-    let names = std::sync::Arc::new(names);
+    let names = Arc::new(names);
     let start = Instant::now();
     let clients = (0..CLIENTS).map(|number| {
-        let (pool, names) = (pool.clone(), std::sync::Arc::clone(&names));
+        let (pool, names) = (pool.clone(), Arc::clone(&names));
         tokio::spawn(async move {
             let mut connection = pool.acquire().await?;
             let (zipf, mut bits, mut events) = (Zipf::new(names.len()), Bits(u64::from(number)), 0_u64);
             while start.elapsed() < length {
                 let (client_id, meter) = &names[zipf.draw(bits.draw())];
                 sqlx::query("insert into bench.usage (client_id, meter, quantity) values ($1, $2, $3)")
-                    .bind(client_id)
-                    .bind(meter)
+                    .bind(&**client_id)
+                    .bind(&**meter)
                     .bind(i64::try_from(bits.draw() & (QUANTITY_END - 1))?)
                     .execute(&mut *connection)
                     .await?;

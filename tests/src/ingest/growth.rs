@@ -4,7 +4,7 @@
 //! are compared once, at the end. A million series are a thousand apps on ten meters with a hundred values of a
 //! dimension.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
@@ -86,13 +86,16 @@ impl Growth {
     /// dimension.
     fn series(&self, count: usize) -> Vec<LoadSeries> {
         let values = count.div_ceil(self.base.len());
-        let of = |series: &LoadSeries, value: usize| LoadSeries {
-            dimension: (values > 1).then(|| format!("part-{value}")),
+        let of = |series: &LoadSeries, value: Option<Arc<str>>| LoadSeries {
+            dimension: value,
             events: 0,
             quantity: 0,
             ..series.clone()
         };
-        let all = (0..values).flat_map(|value| self.base.iter().map(move |series| of(series, value)));
+        let all = (0..values).flat_map(|value| {
+            let value: Option<Arc<str>> = (values > 1).then(|| format!("part-{value}").into());
+            self.base.iter().map(move |series| of(series, value.clone()))
+        });
         all.take(count).collect()
     }
 

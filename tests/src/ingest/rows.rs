@@ -279,10 +279,10 @@ async fn send_for(mut sender: Sender, series: &mut [LoadSeries], length: Duratio
 
 /// `UsageRow.series`, encoded.
 fn series_field(series: &LoadSeries) -> Vec<u8> {
-    let dimension = |value: &String| pb::Dimension { name: DIMENSION.to_owned(), value: value.clone() };
+    let dimension = |value: &Arc<str>| pb::Dimension { name: DIMENSION.to_owned(), value: value.to_string() };
     let message = pb::Series {
-        client_id: series.client_id.clone(),
-        meter: series.meter.clone(),
+        client_id: series.client_id.to_string(),
+        meter: series.meter.to_string(),
         outcome: pb::Outcome::Succeeded.into(),
         dimensions: series.dimension.iter().map(dimension).collect(),
         hold_id: String::new(),
