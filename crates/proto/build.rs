@@ -7,6 +7,7 @@ const FILES: &[&str] = &[
     "drawdown/entitlement/v1/resolution.proto",
     "drawdown/ledger/v1/budget.proto",
     "drawdown/ledger/v1/catalog.proto",
+    "drawdown/ledger/v1/event.proto",
     "drawdown/ledger/v1/explain.proto",
     "drawdown/ledger/v1/filter.proto",
     "drawdown/ledger/v1/correction.proto",
@@ -20,8 +21,11 @@ const FILES: &[&str] = &[
     "drawdown/ledger/v1/token.proto",
     "drawdown/ledger/v1/what_if.proto",
     "drawdown/metering/v1/ingest.proto",
+    "drawdown/metering/v1/record.proto",
     "drawdown/metering/v1/usage.proto",
 ];
+/// What others made and ours refer to.
+const CLOUDEVENTS: &str = "io/cloudevents/v1/cloudevents.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
@@ -32,6 +36,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("descriptors.binpb"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .bytes(".drawdown.metering.v1.LaneFrame.body")
+        .extern_path(".io.cloudevents.v1", "crate::io::cloudevents::v1")
         .compile_fds(compiler.file_descriptor_set())?;
+    // By itself: the modules of ours do not begin with `drawdown`, so a path from one package to the other would not hold.
+    let theirs = protox::compile([CLOUDEVENTS], [&root])?;
+    tonic_prost_build::configure().compile_fds(theirs)?;
     Ok(())
 }

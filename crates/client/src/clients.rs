@@ -7,12 +7,12 @@
 pub mod ledger {
     use drawdown_proto::ledger::v1::{
         budget_service_client::BudgetServiceClient, catalog_service_client::CatalogServiceClient,
-        correction_service_client::CorrectionServiceClient, explain_service_client::ExplainServiceClient,
-        hold_service_client::HoldServiceClient, import_service_client::ImportServiceClient,
-        lot_service_client::LotServiceClient, notice_service_client::NoticeServiceClient,
-        report_service_client::ReportServiceClient, review_service_client::ReviewServiceClient,
-        settlement_service_client::SettlementServiceClient, token_service_client::TokenServiceClient,
-        what_if_service_client::WhatIfServiceClient,
+        correction_service_client::CorrectionServiceClient, event_service_client::EventServiceClient,
+        explain_service_client::ExplainServiceClient, hold_service_client::HoldServiceClient,
+        import_service_client::ImportServiceClient, lot_service_client::LotServiceClient,
+        notice_service_client::NoticeServiceClient, report_service_client::ReportServiceClient,
+        review_service_client::ReviewServiceClient, settlement_service_client::SettlementServiceClient,
+        token_service_client::TokenServiceClient, what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -21,6 +21,14 @@ pub mod ledger {
     #[must_use]
     pub fn corrections(channel: &Channel) -> CorrectionServiceClient<Transport> {
         CorrectionServiceClient::new(channel.unary())
+    }
+
+    /// Events by id.
+    #[must_use]
+    pub fn events(channel: &Channel) -> EventServiceClient<Transport> {
+        EventServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Tokens set aside ahead of use.
@@ -160,7 +168,8 @@ pub mod entitlement {
 /// Clients of metering.
 pub mod metering {
     use drawdown_proto::metering::v1::{
-        ingest_service_client::IngestServiceClient, usage_service_client::UsageServiceClient,
+        ingest_service_client::IngestServiceClient, record_service_client::RecordServiceClient,
+        usage_service_client::UsageServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -177,6 +186,14 @@ pub mod metering {
     #[must_use]
     pub fn ingest(channel: &Channel) -> IngestServiceClient<Transport> {
         IngestServiceClient::new(channel.streaming())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Events by id, answered when they are settled.
+    #[must_use]
+    pub fn record(channel: &Channel) -> RecordServiceClient<Transport> {
+        RecordServiceClient::new(channel.unary())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

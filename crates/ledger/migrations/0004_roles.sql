@@ -43,7 +43,7 @@ declare
     -- Tables whose rows the service may delete.
     deleted constant text[] := array['outbox', 'usage_value'];
     -- Tables that only who migrates writes, by functions or by hand.
-    owned constant text[] := array['archived_month', 'archived_team'];
+    owned constant text[] := array['archived_month', 'archived_team', 'event_horizon'];
     found record;
 begin
     -- two migrations at once would update the same rows of the catalogue
@@ -122,6 +122,13 @@ begin
           and p.proname in ('make_partition', 'cut_default', 'detach_month', 'attach_month', 'restored_month', 'drop_month')
     loop
         execute format('revoke all on function %s from drawdown_ledger_service, drawdown_ledger_reader', found.name);
+    end loop;
+    -- what forgets is for the service alone
+    for found in
+        select p.oid::regprocedure as name from pg_proc p
+        where p.pronamespace = 'ledger'::regnamespace and p.proname = 'forget_events'
+    loop
+        execute format('revoke all on function %s from drawdown_ledger_reader', found.name);
     end loop;
     revoke all on all functions in schema ledger from drawdown_ledger_tenant;
     for found in

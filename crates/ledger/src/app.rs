@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
     budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
-    correction_service_server::CorrectionServiceServer, explain_service_server::ExplainServiceServer,
-    hold_service_server::HoldServiceServer, import_service_server::ImportServiceServer,
-    lot_service_server::LotServiceServer, notice_service_server::NoticeServiceServer,
-    report_service_server::ReportServiceServer, review_service_server::ReviewServiceServer,
-    settlement_service_server::SettlementServiceServer, token_service_server::TokenServiceServer,
-    what_if_service_server::WhatIfServiceServer,
+    correction_service_server::CorrectionServiceServer, event_service_server::EventServiceServer,
+    explain_service_server::ExplainServiceServer, hold_service_server::HoldServiceServer,
+    import_service_server::ImportServiceServer, lot_service_server::LotServiceServer,
+    notice_service_server::NoticeServiceServer, report_service_server::ReportServiceServer,
+    review_service_server::ReviewServiceServer, settlement_service_server::SettlementServiceServer,
+    token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -21,8 +21,8 @@ use crate::{
     config::Config,
     directory::Entitlement,
     grpc::{
-        Budgets, Catalog, Corrections, Explain, Holds, Imports, Lots, Notices, Reports, Review, Settlement,
-        Tokens, WhatIf,
+        Budgets, Catalog, Corrections, Events, Explain, Holds, Imports, Lots, Notices, Reports, Review,
+        Settlement, Tokens, WhatIf,
     },
     jobs::{adopt::Adopt, compact::Compact, due::Due, months::Months, relay::Relay, skew::Skew},
     metrics::Metrics,
@@ -62,6 +62,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         settings: config.settings,
         notice_rules: config.notices.rules,
         limits: config.limits,
+        events: config.growth.events,
         cells: config.cells,
         directory: Arc::new(Entitlement::new(channel)),
         metrics: Metrics::new(&context.telemetry.meter()),
@@ -100,6 +101,7 @@ fn with_services(server: Server, ledger: Arc<Ledger>, notices: Notices, bytes_ma
         .add_service(limited!(BudgetServiceServer, Budgets))
         .add_service(limited!(CatalogServiceServer, Catalog))
         .add_service(limited!(CorrectionServiceServer, Corrections))
+        .add_service(limited!(EventServiceServer, Events))
         .add_service(limited!(ExplainServiceServer, Explain))
         .add_service(limited!(HoldServiceServer, Holds))
         .add_service(limited!(LotServiceServer, Lots))

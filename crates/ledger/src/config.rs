@@ -462,6 +462,7 @@ mod tests {
                 months_ahead: Count::of(61),
                 keep_months: Count::of(3),
                 roll_up_slack_secs: 86_400,
+                event_keep_days: Count::of(367),
                 ..GrowthOptions::default()
             },
             database: DatabaseOptions {
@@ -485,6 +486,7 @@ mod tests {
             "growth.months_ahead",
             "growth.keep_months",
             "growth.roll_up_slack_secs",
+            "growth.event_keep_days",
             "database.url",
             "database.role",
             "database.role",

@@ -10,7 +10,7 @@ use opentelemetry::{
 
 use crate::{
     error::Error,
-    posting::{PostError, Posted, SealedBatch},
+    posting::{PostError, Posted, Recorded, SealedBatch, Summary, Verdict},
 };
 
 /// Bounds of the histogram of posts, in seconds: a small batch takes milliseconds, one of 100,000 lines
@@ -45,6 +45,13 @@ pub struct Metrics {
     months_ahead: Gauge<i64>,
     default_used: Gauge<i64>,
     duration: Histogram<f64>,
+    named: Counter<u64>,
+    named_duration: Histogram<f64>,
+}
+
+fn seconds(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
+    let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
+    histogram.with_boundaries(POST_BOUNDS_SECS.to_vec()).build()
 }
 
 fn unsigned(value: i64) -> u64 {
@@ -119,12 +126,13 @@ impl Metrics {
                     "1 where rows are in a default partition, since their month had none; must stay 0",
                 )
                 .build(),
-            duration: meter
-                .f64_histogram("ledger.post.duration")
-                .with_unit("s")
-                .with_description("time to post one batch, by outcome")
-                .with_boundaries(POST_BOUNDS_SECS.to_vec())
-                .build(),
+            duration: seconds(meter, "ledger.post.duration", "time to post one batch, by outcome"),
+            named: counter("ledger.events.named", "events by id, by what became of them"),
+            named_duration: seconds(
+                meter,
+                "ledger.events.named.duration",
+                "time to record one call of events by id, by outcome",
+            ),
         }
     }
 
@@ -132,19 +140,9 @@ impl Metrics {
     pub fn post(&self, batch: &SealedBatch, outcome: &Result<Posted, PostError>, took: Duration) {
         let label = match outcome {
             Ok(Posted::Settled(summary)) => {
-                self.batches.add(1, &[]);
                 self.events.add(unsigned(batch.events), &[KeyValue::new("outcome", "counted")]);
                 self.events.add(unsigned(batch.refused()), &[KeyValue::new("outcome", "refused")]);
-                self.lines.add(unsigned(summary.charges), &[KeyValue::new("outcome", "charged")]);
-                self.lines.add(unsigned(summary.unattributed), &[KeyValue::new("outcome", "unattributed")]);
-                self.charges.add(unsigned(summary.charges), &[]);
-                self.amount.add(unsigned(summary.amount_micros), &[]);
-                self.uncharged.add(unsigned(summary.uncharged_micros), &[]);
-                self.unpriced.add(summary.unpriced, &[]);
-                self.poisoned.add(summary.poisoned_teams, &[]);
-                self.teams.add(summary.teams_known, &[KeyValue::new("from", "memory")]);
-                self.teams.add(summary.teams_loaded, &[KeyValue::new("from", "database")]);
-                self.lots_closed(summary.closed_lots, summary.expired_micros);
+                self.settled(summary);
                 "settled"
             }
             Ok(Posted::Already(_)) => {
@@ -162,6 +160,54 @@ impl Metrics {
             }
         };
         self.duration.record(took.as_secs_f64(), &[KeyValue::new("outcome", label)]);
+    }
+
+    /// A batch is settled, of a stream or of events by id.
+    fn settled(&self, summary: &Summary) {
+        self.batches.add(1, &[]);
+        self.lines.add(unsigned(summary.charges), &[KeyValue::new("outcome", "charged")]);
+        self.lines.add(unsigned(summary.unattributed), &[KeyValue::new("outcome", "unattributed")]);
+        self.charges.add(unsigned(summary.charges), &[]);
+        self.amount.add(unsigned(summary.amount_micros), &[]);
+        self.uncharged.add(unsigned(summary.uncharged_micros), &[]);
+        self.unpriced.add(summary.unpriced, &[]);
+        self.poisoned.add(summary.poisoned_teams, &[]);
+        self.teams.add(summary.teams_known, &[KeyValue::new("from", "memory")]);
+        self.teams.add(summary.teams_loaded, &[KeyValue::new("from", "database")]);
+        self.lots_closed(summary.closed_lots, summary.expired_micros);
+    }
+
+    /// Events by id were recorded, or not.
+    pub fn record(&self, outcome: &Result<Recorded, PostError>, took: Duration) {
+        let label = match outcome {
+            Ok(recorded) => {
+                let mut counts = [("recorded", 0), ("repeated", 0), ("conflict", 0), ("refused", 0)];
+                for verdict in &recorded.verdicts {
+                    let [new, again, conflict, refused] = &mut counts;
+                    let (_, count) = match verdict {
+                        Verdict::Recorded { already: false, .. } => new,
+                        Verdict::Recorded { already: true, .. } => again,
+                        Verdict::Conflict(_) => conflict,
+                        Verdict::TooOld { .. } | Verdict::InFuture { .. } => refused,
+                    };
+                    *count += 1;
+                }
+                for (outcome, count) in counts {
+                    self.named.add(count, &[KeyValue::new("outcome", outcome)]);
+                }
+                if let Some(summary) = &recorded.summary {
+                    self.settled(summary);
+                }
+                "settled"
+            }
+            Err(PostError::Refused(_)) => "refused",
+            Err(PostError::Failed(error)) => {
+                self.failed.add(1, &[KeyValue::new("transient", error.is_transient())]);
+                self.failure(error);
+                "failed"
+            }
+        };
+        self.named_duration.record(took.as_secs_f64(), &[KeyValue::new("outcome", label)]);
     }
 
     /// Something failed: deadlocks are counted wherever they happen.

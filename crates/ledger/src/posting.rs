@@ -23,6 +23,7 @@ mod capture;
 mod clients;
 mod direct;
 mod elsewhere;
+mod events;
 mod gate;
 mod ids;
 mod known;
@@ -36,23 +37,27 @@ use drawdown_ledger_core::{
     usage_keys,
 };
 use drawdown_types::{Clock, HoldId, TeamId, Timestamp};
+use sqlx::{Postgres, Transaction};
 
 pub use batch::{Elsewhere, LineDetail, MeterTotal, Part, SealedBatch, by_meter};
 pub(crate) use capture::{Capture, Captured};
 pub use clients::SettledClients;
 pub(crate) use direct::{Content, Direct};
+pub use events::{EVENT_SHARDS, EventLimits, NamedEvent, Recorded, Recording, Verdict};
 pub use gate::{Fault, Gate, check};
 pub use known::{KnownLimits, KnownStates, KnownTeams};
 pub(crate) use rows::closed;
 
-use self::elsewhere::Passed;
+use self::{elsewhere::Passed, events::Fresh};
 use crate::{
     catalogue::{Catalogue, Remembered},
     cells::Cells,
     error::Error,
     noting,
     store::{
-        Pool, periods, settlement,
+        Pool, events as names,
+        events::Kept,
+        periods, settlement,
         settlement::Receipt,
         teams,
         teams::{StoredTeam, Wanted},
@@ -83,6 +88,8 @@ pub struct Poster {
     pub sub_batch_lines: usize,
     /// How long after its close date a lot still waits for usage that is on its way (D55).
     pub settle_allowance: Duration,
+    /// Bounds of events by id.
+    pub events: EventLimits,
 }
 
 /// What became of a batch.
@@ -142,6 +149,28 @@ enum Ending {
     RollBack,
 }
 
+/// How a post is tried.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    /// Teams whose lines are set apart.
+    poisoned: &'a HashSet<TeamId>,
+    ending: Ending,
+    balances: Balances,
+}
+
+/// What is tried without some teams.
+#[derive(Clone, Copy)]
+enum Tried<'a> {
+    Batch(&'a SealedBatch),
+    Events(&'a Recording),
+}
+
+/// What is posted: a batch, and what is remembered of its events, where they have ids.
+struct Post<'a> {
+    batch: &'a SealedBatch,
+    events: &'a [Fresh<'a>],
+}
+
 /// What is known of the balances of a batch's teams.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Balances {
@@ -161,7 +190,7 @@ impl Poster {
     pub async fn post(&self, batch: &SealedBatch) -> Result<Posted, PostError> {
         match self.attempt(batch, &HashSet::new(), Ending::Commit).await {
             Err(PostError::Failed(error)) if is_by_content(&error) => {
-                let poisoned = self.find_poison(batch).await?;
+                let poisoned = self.find_poison(batch.teams(), Tried::Batch(batch)).await?;
                 if poisoned.is_empty() {
                     return Err(PostError::Failed(error));
                 }
@@ -184,26 +213,39 @@ impl Poster {
         poisoned: &HashSet<TeamId>,
         ending: Ending,
     ) -> Result<Posted, PostError> {
-        match self.attempt_with(batch, poisoned, ending, Balances::Known).await? {
-            Some(posted) => Ok(posted),
-            None => (self.attempt_with(batch, poisoned, ending, Balances::ToBeMade).await?)
-                .ok_or_else(|| Error::Broken("balances were made and are missing".to_owned()).into()),
+        for balances in [Balances::Known, Balances::ToBeMade] {
+            let attempt = Attempt { poisoned, ending, balances };
+            if let Some(posted) = self.attempt_with(batch, attempt).await? {
+                return Ok(posted);
+            }
         }
+        Err(Error::Broken("balances were made and are missing".to_owned()).into())
     }
 
     /// Nothing, where a balance is missing and none is to be made.
     async fn attempt_with(
         &self,
         batch: &SealedBatch,
-        poisoned: &HashSet<TeamId>,
-        ending: Ending,
-        balances: Balances,
+        attempt: Attempt<'_>,
     ) -> Result<Option<Posted>, PostError> {
         let mut tx = self.pool.begin_posting().await?;
         let version = match self.pass_in_tx(&mut tx, batch).await? {
             Passed::Open { version } => version,
             Passed::Settled(receipt) => return Ok(Some(Posted::Already(receipt))),
         };
+        let settled = self.settle(tx, &Post { batch, events: &[] }, version, attempt).await?;
+        Ok(settled.map(|(summary, _)| Posted::Settled(summary)))
+    }
+
+    /// Settles a batch whose cursor is locked, with what is remembered of its events. Nothing, where a balance is missing
+    /// and none is to be made.
+    async fn settle(
+        &self,
+        mut tx: Transaction<'static, Postgres>,
+        &Post { batch, events }: &Post<'_>,
+        version: i64,
+        Attempt { poisoned, ending, balances }: Attempt<'_>,
+    ) -> Result<Option<(Summary, Vec<Kept>)>, PostError> {
         let catalogue = self.catalogue.of_version(&mut tx, version).await?;
         let mut lines = batch::charged_lines(batch, &catalogue, poisoned);
         let payers = batch::payers(&lines);
@@ -247,6 +289,11 @@ impl Poster {
         let settled = rows.settled();
         settlement::settle_in_tx(&mut tx, &settled).await?;
         self.keep_parts_in_tx(&mut tx, batch, settled.posted_at).await?;
+        let kept = events::kept(events, &lines, &plan, settled.posted_at)?;
+        if !events.is_empty() {
+            let place = (batch.shard, batch.number);
+            names::remember_in_tx(&mut tx, place, &events::rows(events, &kept)).await?;
+        }
         let summary = Summary {
             poisoned_teams: count(poisoned.len()),
             notices: noted.notices.len(),
@@ -264,7 +311,7 @@ impl Poster {
             }
             Ending::RollBack => tx.rollback().await.map_err(Error::from)?,
         }
-        Ok(Some(Posted::Settled(summary)))
+        Ok(Some((summary, kept)))
     }
 
     /// Folds on copies of the teams inside `stored`, which are afterwards as the plan leaves them; gives what
@@ -306,15 +353,23 @@ impl Poster {
 
     /// The teams that the database refuses rows of, by halving: each half is tried alone and rolled
     /// back. Runs under no lock in between; the attempt that follows decides.
-    async fn find_poison(&self, batch: &SealedBatch) -> Result<HashSet<TeamId>, PostError> {
-        let mut all: Vec<TeamId> = batch.teams().into_iter().collect();
+    async fn find_poison(
+        &self,
+        teams: HashSet<TeamId>,
+        tried: Tried<'_>,
+    ) -> Result<HashSet<TeamId>, PostError> {
+        let mut all: Vec<TeamId> = teams.into_iter().collect();
         all.sort_unstable();
         let mut poisoned = HashSet::new();
         let mut suspects = vec![all.clone()];
         while let Some(group) = suspects.pop() {
             let others = all.iter().filter(|team| !group.contains(team)).copied().collect();
-            match self.attempt(batch, &others, Ending::RollBack).await {
-                Ok(_) => {}
+            let outcome = match tried {
+                Tried::Batch(batch) => self.attempt(batch, &others, Ending::RollBack).await.map(drop),
+                Tried::Events(call) => self.record_without(call, &others, Ending::RollBack).await.map(drop),
+            };
+            match outcome {
+                Ok(()) => {}
                 Err(PostError::Failed(error)) if is_by_content(&error) => match group.as_slice() {
                     [] => {}
                     [team] => {

@@ -36,6 +36,17 @@ pub const FENCED: &str = "FENCED";
 /// The range named as lost is settled.
 pub const NOTHING_LOST: &str = "NOTHING_LOST";
 
+// === events by id ===
+
+/// The id of an event is recorded with another content.
+pub const EVENT_ID_CONFLICT: &str = "EVENT_ID_CONFLICT";
+/// The time of an event lies before what is kept.
+pub const EVENT_TIME_TOO_OLD: &str = "EVENT_TIME_TOO_OLD";
+/// The time of an event lies too far ahead.
+pub const EVENT_TIME_IN_FUTURE: &str = "EVENT_TIME_IN_FUTURE";
+/// Events by id are not taken where accounts are spread over several cells.
+pub const EVENTS_NEED_ONE_CELL: &str = "EVENTS_NEED_ONE_CELL";
+
 // === catalogue ===
 
 /// Another meter of that slug exists.

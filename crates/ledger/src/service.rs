@@ -16,7 +16,10 @@ use crate::{
     directory::{Directory, TeamFacts},
     error::Error,
     metrics::Metrics,
-    posting::{KnownLimits, KnownTeams, PostError, Posted, Poster, SealedBatch, SettledClients},
+    posting::{
+        EventLimits, KnownLimits, KnownTeams, PostError, Posted, Poster, Recorded, Recording, SealedBatch,
+        SettledClients,
+    },
     reason,
     reports::ReportLimits,
     store::{
@@ -77,6 +80,8 @@ pub struct Parts {
     pub notice_rules: NoticeRules,
     /// Limits of the handlers.
     pub limits: Limits,
+    /// Bounds of events by id.
+    pub events: EventLimits,
     /// Which cell this is.
     pub cells: Cells,
     /// Who knows the teams.
@@ -134,6 +139,7 @@ impl Ledger {
             cells: Arc::clone(&cells),
             sub_batch_lines: parts.limits.sub_batch_lines,
             settle_allowance: parts.limits.settle_allowance,
+            events: parts.events,
         };
         Self {
             pool: parts.pool,
@@ -166,6 +172,22 @@ impl Ledger {
         outcome
     }
 
+    /// Records events by their ids and counts what became of them.
+    ///
+    /// # Errors
+    /// As [`Poster::record`].
+    pub async fn record(&self, call: &Recording) -> Result<Recorded, PostError> {
+        let started = tokio::time::Instant::now();
+        let outcome = self.poster.record(call).await;
+        self.metrics.record(&outcome, started.elapsed());
+        let notices =
+            |recorded: &Recorded| recorded.summary.as_ref().is_some_and(|summary| summary.notices > 0);
+        if outcome.as_ref().is_ok_and(notices) {
+            self.fresh.notify_one();
+        }
+        outcome
+    }
+
     /// Everything received before this instant counts as settled for a reader or a job at `at` (D55).
     pub(crate) fn settled_until(&self, at: Timestamp) -> Timestamp {
         at.checked_sub(self.limits.settle_allowance).unwrap_or(Timestamp::MIN)
@@ -179,6 +201,11 @@ impl Ledger {
 
     pub(crate) const fn poster(&self) -> &Poster {
         &self.poster
+    }
+
+    /// Bounds of events by id.
+    pub(crate) const fn events(&self) -> EventLimits {
+        self.poster.events
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {

@@ -104,6 +104,8 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant!("debt_means_no_usable_lot"),
     invariant!("debts_are_a_queue", replayed),
     invariant!("decisions_are_their_charges"),
+    invariant!("events_are_their_charges"),
+    invariant!("events_have_one_place"),
     invariant!("holds_are_their_journal"),
     invariant!("journal_is_gapless", replayed),
     invariant!("lanes_are_their_ranges", since),

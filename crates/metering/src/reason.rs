@@ -31,3 +31,15 @@ pub const LANE_SET_ASIDE: &str = "LANE_SET_ASIDE";
 pub const WATCHERS_EXHAUSTED: &str = "WATCHERS_EXHAUSTED";
 /// A query or a watcher asks for more than one answer may have, or read.
 pub const USAGE_TOO_LARGE: &str = "USAGE_TOO_LARGE";
+/// Fields of an event by id are wrong.
+pub const EVENT_INVALID: &str = "EVENT_INVALID";
+/// The id of an event is recorded with another content.
+pub const EVENT_ID_CONFLICT: &str = "EVENT_ID_CONFLICT";
+/// A call has more events than it may, or none.
+pub const EVENTS_COUNT: &str = "EVENTS_COUNT";
+/// As many events by id wait as may.
+pub const EVENTS_WAITING: &str = "EVENTS_WAITING";
+/// Events by id are not taken where accounts are spread over several cells.
+pub const EVENTS_NEED_ONE_CELL: &str = "EVENTS_NEED_ONE_CELL";
+/// A body over HTTP is of a type that is not taken.
+pub const CONTENT_TYPE_UNKNOWN: &str = "CONTENT_TYPE_UNKNOWN";

@@ -44,6 +44,17 @@ pub mod entitlement {
     }
 }
 
+/// Contracts of CloudEvents, which others made.
+pub mod io {
+    /// CloudEvents.
+    pub mod cloudevents {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("io.cloudevents.v1");
+        }
+    }
+}
+
 pub mod scalar;
 
 /// All contracts with their comments, for server reflection.

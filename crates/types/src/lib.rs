@@ -8,6 +8,7 @@
 
 mod amount;
 mod clock;
+mod event;
 mod id;
 mod name;
 mod time;
@@ -15,10 +16,11 @@ mod window;
 
 pub use amount::{AmountError, MICROS_PER_TOKEN, MicroTokens, Quantity};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use event::{EVENT_SLOTS, EventName};
 pub use id::{
     AccountId, AppId, BatchId, BudgetId, ChargeId, CredentialId, HoldId, IdError, LotId, NoticeId, OrderId,
     PriceId, ProducerId, RateCardId, StatementId, TeamId, UserId,
 };
-pub use name::{ClientId, DimensionName, MeterSlug, NameError, Slug};
+pub use name::{ClientId, DimensionName, EventId, EventSource, MeterSlug, NameError, Slug};
 pub use time::{TimeError, Timestamp};
 pub use window::{Window, WindowSize, WindowSizeError};

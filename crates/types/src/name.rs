@@ -54,8 +54,13 @@ fn client_char(_: usize, c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~')
 }
 
+fn text_char(_: usize, c: char) -> bool {
+    !c.is_control()
+}
+
 const SLUG_ALLOWED: &str = "a-z and 0-9, then also '-', '_' and '.'";
 const CLIENT_ALLOWED: &str = "A-Z, a-z, 0-9, '-', '_', '.' and '~'";
+const TEXT_ALLOWED: &str = "all but control characters";
 
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident, $max:literal, $allowed:expr, $fits:expr;)*) => {$(
@@ -134,6 +139,10 @@ names! {
     /// What gateways meter by: the public half of a credential. Made by the system (D49); a gateway
     /// may send others, which stay unattributed (D25).
     ClientId, 64, CLIENT_ALLOWED, client_char;
+    /// Who names an event: the `source` of `CloudEvents`.
+    EventSource, 256, TEXT_ALLOWED, text_char;
+    /// The id of an event, each once for its source.
+    EventId, 256, TEXT_ALLOWED, text_char;
 }
 
 #[cfg(test)]

@@ -219,6 +219,7 @@ fn handlers(mut options: Options, clock: Arc<dyn Clock>, known: Arc<KnownTeams>)
         settings: config.settings,
         notice_rules: config.notices.rules,
         limits: config.limits,
+        events: config.growth.events,
         cells: config.cells,
         directory: known,
         metrics: Metrics::new(&opentelemetry::global::meter("drawdown-tests")),

@@ -9,11 +9,17 @@ use drawdown_service::{
 };
 use serde::Deserialize;
 
+use crate::posting::EventLimits;
+
 /// The most months that are made ahead: what the database takes.
 const MONTHS_AHEAD_MAX: u32 = 60;
 /// Fewer can not be kept: forecasts, adoption (D49) and the months under way need their rows.
 const KEEP_MONTHS_MIN: u32 = 4;
 const DAY_SECS: u64 = 86_400;
+/// Ids of events that are kept for longer would outlive what they were charged as.
+const EVENT_KEEP_DAYS_MAX: u32 = 366;
+/// More events in one call would be a statement too large.
+const EVENTS_PER_CALL_MAX: usize = 10_000;
 
 /// The section as read.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,6 +41,12 @@ pub struct GrowthOptions {
     pub roll_up_rows_max: Count,
     /// How many such transactions one look may take.
     pub roll_up_rounds_max: Count,
+    /// For how many days the ids of events are kept at least; an event that is older is refused.
+    pub event_keep_days: Count,
+    /// How far ahead the time of such an event may lie, in seconds.
+    pub event_ahead_secs: u64,
+    /// How many of them one call may have.
+    pub events_per_call_max: Count,
 }
 
 /// Checked [`GrowthOptions`].
@@ -46,6 +58,8 @@ pub struct GrowthConfig {
     pub keep_months: u32,
     /// Usage rolled up.
     pub compact: CompactConfig,
+    /// Events by id.
+    pub events: EventLimits,
 }
 
 /// Limits of the job that rolls usage up.
@@ -83,6 +97,9 @@ impl Default for GrowthOptions {
             roll_up_teams_max: Count::of(20),
             roll_up_rows_max: Count::of(20_000),
             roll_up_rounds_max: Count::of(1_000),
+            event_keep_days: Count::of(40),
+            event_ahead_secs: DAY_SECS,
+            events_per_call_max: Count::of(5_000),
         }
     }
 }
@@ -100,6 +117,28 @@ impl GrowthOptions {
             "roll_up_slack_secs",
             format!("is not below {DAY_SECS}"),
         );
+        let days = self.event_keep_days.get_u32();
+        problems.ensure(
+            days <= EVENT_KEEP_DAYS_MAX,
+            "event_keep_days",
+            format!("is above {EVENT_KEEP_DAYS_MAX}"),
+        );
+        problems.ensure(
+            self.event_ahead_secs <= DAY_SECS,
+            "event_ahead_secs",
+            format!("is above {DAY_SECS}"),
+        );
+        let per_call_max = self.events_per_call_max.get();
+        problems.ensure(
+            per_call_max <= EVENTS_PER_CALL_MAX,
+            "events_per_call_max",
+            format!("is above {EVENTS_PER_CALL_MAX}"),
+        );
+        let events = EventLimits {
+            per_call_max,
+            keep: Duration::from_secs(u64::from(days).saturating_mul(DAY_SECS)),
+            ahead_max: Duration::from_secs(self.event_ahead_secs),
+        };
         let compact = CompactConfig {
             interval: self.roll_up_interval_ms.duration(),
             slack: Duration::from_secs(self.roll_up_slack_secs),
@@ -108,6 +147,6 @@ impl GrowthOptions {
             rounds_max: self.roll_up_rounds_max.get(),
         };
         let months = MonthsConfig { ahead, interval: self.months_interval_ms.duration() };
-        problems.finish(Some(GrowthConfig { months, keep_months, compact }))
+        problems.finish(Some(GrowthConfig { months, keep_months, compact, events }))
     }
 }

@@ -162,7 +162,7 @@ pub(super) struct LineReader {
     size: WindowSize,
     meters: HashMap<String, MeterSlug>,
     pub(super) lines: Vec<Line>,
-    details: Vec<LineDetail>,
+    pub(super) details: Vec<LineDetail>,
 }
 
 // === impl LineReader ===

@@ -1,18 +1,20 @@
-//! Makes the partitions of charges and journal ahead, and tells how it stands with them.
+//! Makes the partitions of charges, journal and events by id ahead, forgets old ids, and tells how it stands with the
+//! first two.
 //!
 //! No posting waits for this: rows of a month without a partition go to the default ones, which is the alarm
 //! `ledger.partitions.default.used`. A look that does not get its lock within half a second fails, so that it holds up
 //! nobody, and the next one tries again; months are made long before they are needed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use drawdown_types::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::MonthsConfig,
     error::Error,
     service::{Ledger, connection},
-    store::partitions,
+    store::{events, partitions},
 };
 
 /// The job.
@@ -63,6 +65,7 @@ impl Months {
             Ok(made) => tx.commit().await.map(|()| made).map_err(Error::from),
             Err(error) => tx.rollback().await.map_err(Error::from).and(Err(error)),
         };
+        let events = self.look_at_events(now, ahead).await;
         let ahead = partitions::ahead(&mut *self.ledger.pool.read().await?, now).await?;
         self.ledger.metrics.partitions(ahead.months, ahead.default_is_empty);
         if !ahead.default_is_empty {
@@ -70,6 +73,22 @@ impl Months {
                 "rows are in a default partition: `drawdown ledger partitions cut` gives them their months"
             );
         }
+        events?;
         made
+    }
+
+    /// Months of events by id: made like the others, and forgotten when nothing of them has to be known any more.
+    async fn look_at_events(&self, now: Timestamp, ahead: i32) -> Result<(), Error> {
+        let secs = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let limits = self.ledger.events();
+        let mut tx = self.ledger.begin().await?;
+        events::make_months_in_tx(connection(&mut tx), now, ahead).await?;
+        let (keep, ahead) = (secs(limits.keep), secs(limits.ahead_max));
+        let forgotten = events::forget_in_tx(connection(&mut tx), now, keep, ahead).await?;
+        tx.commit().await?;
+        if forgotten > 0 {
+            tracing::info!(months = forgotten, "ids of events were forgotten");
+        }
+        Ok(())
     }
 }

@@ -137,7 +137,8 @@ impl SealedBatch {
     }
 }
 
-const fn payer(line: &Line) -> Option<&Payer> {
+/// Who pays for a line, if anybody.
+pub(super) const fn payer(line: &Line) -> Option<&Payer> {
     match &line.attribution {
         Attribution::Payer(payer) => Some(payer),
         Attribution::Nobody(_) => None,

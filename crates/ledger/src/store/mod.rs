@@ -13,6 +13,7 @@ pub mod charges;
 pub mod clock;
 pub mod corrections;
 pub mod due;
+pub mod events;
 pub mod explain;
 pub mod holds;
 pub mod idempotency;

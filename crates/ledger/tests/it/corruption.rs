@@ -4,7 +4,7 @@
 use drawdown_ledger::verify::{INVARIANTS, REPLAY};
 use drawdown_types::ProducerId;
 
-use crate::world::{Buyer, DAY, World, at, calls, calls_at, instead, nobody, usage_at};
+use crate::world::{Buyer, DAY, World, at, calls, calls_at, event, instead, nobody, usage_at};
 
 struct Corruption {
     sql: &'static str,
@@ -26,6 +26,22 @@ pub(crate) const DISARM: &str = "
             execute format('alter table %s disable trigger all', found.tab);
         end loop;
     end $$";
+
+/// Of events by id.
+const OF_EVENTS: &[Corruption] = &[
+    Corruption {
+        sql: "update ledger.event set quantity = quantity + 1",
+        seen_by: &["events_are_their_charges"],
+    },
+    Corruption { sql: "delete from ledger.event", seen_by: &["events_are_their_charges"] },
+    Corruption { sql: "update ledger.event set id = id || 'x'", seen_by: &["events_are_their_charges"] },
+    Corruption { sql: TWICE, seen_by: &["events_are_their_charges", "events_have_one_place"] },
+];
+
+/// Each event is there a second time, in another month.
+pub(crate) const TWICE: &str = "insert into ledger.event
+    select (jsonb_populate_record(null::ledger.event, to_jsonb(e) || '{\"recorded_at\": \"2026-05-01T00:00:00Z\"}')).*
+    from ledger.event e";
 
 const CORRUPTIONS: &[Corruption] = &[
     Corruption {
@@ -335,11 +351,26 @@ pub(crate) async fn put_back(world: &World) {
 #[tokio::test]
 async fn each_invariant_sees_its_corruption_and_nothing_else_is_reported() {
     let (world, ..) = rich().await;
+    break_each(&world, CORRUPTIONS).await;
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_events_by_id_is_compared_with_what_was_settled() {
+    let world = World::new().await;
+    world.priced().await;
+    let buyer = world.buyer();
+    let left = nobody(calls(buyer, 1), "unknown_client");
+    world.record(&[event("a", 1, calls(buyer, 1)), event("b", 1, left)]).await.unwrap();
+    break_each(&world, OF_EVENTS).await;
+}
+
+/// Breaks what is clean in each of these ways, and puts it back.
+async fn break_each(world: &World, corruptions: &[Corruption]) {
     world.assert_clean().await;
     sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
-    back_up(&world).await;
+    back_up(world).await;
     let mut failures = Vec::new();
-    for Corruption { sql, seen_by } in CORRUPTIONS {
+    for Corruption { sql, seen_by } in corruptions {
         sqlx::raw_sql(*sql).execute(world.database.pool()).await.unwrap();
         let violated = world.violated().await;
         let names: Vec<_> = violated.iter().map(|verdict| verdict.name).collect();
@@ -347,7 +378,7 @@ async fn each_invariant_sees_its_corruption_and_nothing_else_is_reported() {
             failures.push(format!("{sql}\n  expected {seen_by:?}\n  reported {names:?}"));
         }
         assert!(violated.iter().all(|verdict| !verdict.examples.is_empty() && !verdict.statement.is_empty()));
-        put_back(&world).await;
+        put_back(world).await;
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     world.assert_clean().await;
@@ -355,7 +386,8 @@ async fn each_invariant_sees_its_corruption_and_nothing_else_is_reported() {
 
 #[test]
 fn every_invariant_is_broken_once() {
-    let seen: Vec<_> = CORRUPTIONS.iter().flat_map(|corruption| corruption.seen_by).collect();
+    let seen: Vec<_> =
+        CORRUPTIONS.iter().chain(OF_EVENTS).flat_map(|corruption| corruption.seen_by).collect();
     let names = INVARIANTS.iter().map(|invariant| invariant.name).chain([REPLAY]);
     let unseen: Vec<_> = names.filter(|name| !seen.contains(&name)).collect();
     assert!(unseen.is_empty(), "{unseen:?}");

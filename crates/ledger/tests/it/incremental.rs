@@ -7,8 +7,8 @@ use drawdown_types::ProducerId;
 use tonic::Request;
 
 use crate::{
-    corruption::{DISARM, back_up, put_back, rich},
-    world::{Buyer, DAY, World, at, calls_at},
+    corruption::{DISARM, TWICE, back_up, put_back, rich},
+    world::{Buyer, DAY, World, at, calls_at, event},
 };
 
 /// More of everything after a first history: a lot that expires unspent, a debt, lots that pay it, unattributed usage.
@@ -160,6 +160,8 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("update ledger.balance set last_window = '2020-01-01'", "usage_is_noted"),
     ("update ledger.review_decision set charge_seq = -charge_seq", "decisions_are_their_charges"),
     ("delete from ledger.adopted_client", "adopted_usage_is_of_its_app"),
+    ("update ledger.event set quantity = quantity + 1", "events_are_their_charges"),
+    (TWICE, "events_have_one_place"),
     ("update ledger.budget_month set used_micros = used_micros + 1", "budget_is_its_charges"),
     ("delete from ledger.outbox where position = 2", "notices_have_their_places"),
     ("update ledger.journal set reverses = 1 where kind = 'netting' and seq > {j}", "rows_are_taken_back_once"),
@@ -195,6 +197,7 @@ async fn each_invariant_broken_after_the_point_is_found() {
         ("{b}", count(&world, "select last_batch from ledger.shard_cursor").await),
     ];
     more(&world, buyer, producer).await;
+    world.record(&[event("a", 1, calls_at(buyer, 1, "2026-03-14T14:30:00Z"))]).await.unwrap();
     sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
     back_up(&world).await;
     assert_eq!(found(&world).await, Vec::<&str>::new());

@@ -10,6 +10,7 @@ mod chain;
 mod corrections;
 mod corruption;
 mod earlier;
+mod events;
 mod explain;
 mod export;
 mod gate;

@@ -23,6 +23,7 @@ const ONLY_GROW: &[&str] = &[
     "batch_lane",
     "charge",
     "charge_values",
+    "event",
     "journal",
     "lost_range",
     "review_decision",
@@ -68,7 +69,7 @@ async fn only_grow(pool: &PgPool) -> Vec<String> {
           and c.relkind = 'r' and c.relispartition order by 1";
     let partitions = texts(pool, partitions).await;
     assert!(
-        ["charge_2026_03", "charge_default", "journal_2026_03"]
+        ["charge_2026_03", "charge_default", "event_2026_03", "journal_2026_03"]
             .iter()
             .all(|name| partitions.iter().any(|p| p == name))
     );

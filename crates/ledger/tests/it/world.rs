@@ -12,7 +12,9 @@ use drawdown_ledger::{
     Config, Options,
     directory::{Directory, TeamFacts},
     error::Error,
-    grpc::{Budgets, Catalog, Corrections, Holds, Lots, Notices, Reports, Review, Settlement, Tokens},
+    grpc::{
+        Budgets, Catalog, Corrections, Events, Holds, Lots, Notices, Reports, Review, Settlement, Tokens,
+    },
     jobs::{compact::Compact, months::Months, relay::Relay},
     metrics::Metrics,
     service::{Ledger, Parts},
@@ -22,14 +24,15 @@ use drawdown_ledger::{
 use drawdown_proto::{
     ledger::v1::{
         budget_service_server::BudgetService, catalog_service_server::CatalogService,
-        correction_service_server::CorrectionService, notice_service_server::NoticeService,
-        settlement_service_server::SettlementService, token_service_server::TokenService, *,
+        correction_service_server::CorrectionService, event_service_server::EventService,
+        notice_service_server::NoticeService, settlement_service_server::SettlementService,
+        token_service_server::TokenService, *,
     },
     scalar::timestamp_to_proto,
 };
 use drawdown_service::config::Millis;
 use drawdown_testkit::{Database, ManualClock};
-use drawdown_types::{AccountId, AppId, Clock, ProducerId, TeamId, Timestamp};
+use drawdown_types::{AccountId, AppId, Clock, EVENT_SLOTS, ProducerId, TeamId, Timestamp};
 use futures::{FutureExt as _, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -71,6 +74,7 @@ pub(crate) struct World {
     pub(crate) hold_service: Holds,
     pub(crate) catalog: Catalog,
     pub(crate) settlement: Settlement,
+    pub(crate) events: Events,
     pub(crate) notices: Notices,
     pub(crate) budgets: Budgets,
     pub(crate) relay: Relay,
@@ -153,6 +157,7 @@ impl World {
             hold_service: Holds::new(Arc::clone(&ledger)),
             catalog: Catalog::new(Arc::clone(&ledger)),
             settlement: Settlement::new(Arc::clone(&ledger)),
+            events: Events::new(Arc::clone(&ledger)),
             notices: Notices::new(Arc::clone(&ledger), config.notices.watch, CancellationToken::new()),
             budgets: Budgets::new(Arc::clone(&ledger)),
             relay: Relay::new(Arc::clone(&ledger), config.notices.relay),
@@ -188,6 +193,7 @@ impl World {
             settings: config.settings.clone(),
             notice_rules: config.notices.rules.clone(),
             limits: config.limits,
+            events: config.growth.events,
             cells: config.cells.clone(),
             directory: Arc::clone(directory) as Arc<dyn Directory>,
             metrics: Metrics::new(&opentelemetry::global::meter("test")),
@@ -431,6 +437,26 @@ impl World {
     pub(crate) async fn settle(&self, producer: ProducerId, lines: Vec<Line>) -> PostBatchResponse {
         let batch = self.batch(SHARD, producer, lines).await;
         self.post(&batch).await.unwrap()
+    }
+
+    /// Records events as metering would: those of each slot in one call, answered in their order.
+    pub(crate) async fn record(&self, events: &[NamedUsage]) -> Result<Vec<EventAnswer>, Status> {
+        let mut answers = vec![EventAnswer::default(); events.len()];
+        for slot in 0..EVENT_SLOTS {
+            let of_slot = || (0..).zip(events).filter(|(_, event)| slot_of(event) == slot);
+            let request =
+                RecordEventsRequest { slot, events: of_slot().map(|(_, event)| event.clone()).collect() };
+            if request.events.is_empty() {
+                continue;
+            }
+            let told = self.events.record_events(Request::new(request)).await?.into_inner().answers;
+            assert_eq!(told.len(), of_slot().count());
+            for ((at, _), answer) in of_slot().zip(told) {
+                let at: usize = at;
+                answers[at] = answer;
+            }
+        }
+        Ok(answers)
     }
 
     pub(crate) async fn verify(&self, scope: Scope) -> Verification {

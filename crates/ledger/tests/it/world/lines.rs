@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use drawdown_proto::ledger::v1::{line, *};
-use drawdown_types::ProducerId;
+use drawdown_types::{EventName, ProducerId};
 
 use super::{Buyer, at, proto};
 
@@ -112,4 +112,28 @@ pub(crate) fn payer(buyer: Buyer) -> Payer {
         contract_kind: ContractKind::Flex.into(),
         in_trial: false,
     }
+}
+
+/// An event of the source `/test`, with a content of its own for each `content`.
+pub(crate) fn event(id: &str, content: u8, usage: Line) -> NamedUsage {
+    NamedUsage {
+        source: "/test".to_owned(),
+        id: id.to_owned(),
+        content_digest: vec![content; 32],
+        time: usage.window_start,
+        usage: Some(usage),
+    }
+}
+
+pub(crate) fn slot_of(event: &NamedUsage) -> u32 {
+    EventName { source: event.source.parse().unwrap(), id: event.id.parse().unwrap() }.slot()
+}
+
+/// An id of the source `/test` in this slot.
+pub(crate) fn id_in(slot: u32, from: u32) -> String {
+    let mut ids = (from..).map(|number| format!("e-{number}"));
+    ids.find(|id| {
+        slot_of(&NamedUsage { source: "/test".to_owned(), id: id.clone(), ..NamedUsage::default() }) == slot
+    })
+    .unwrap()
 }
