@@ -9,19 +9,23 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use drawdown_client::Channel;
-use drawdown_proto::metering::v1::usage_service_server::UsageServiceServer;
+use drawdown_proto::metering::v1::{
+    record_service_server::RecordServiceServer, usage_service_server::UsageServiceServer,
+};
 use drawdown_service::{Context, Server};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    grpc::{Ingest, IngestServer, Usage},
+    grpc::{Ingest, IngestServer, Record, Usage},
+    http,
     instance::{Instance, Parts, retry::Retry},
     jobs::{self, Worker},
     live::{self, Live},
     metrics::Metrics,
-    peer::{Cell, Cells, Ledger, Meters, Resolver},
+    peer::{Cell, Cells, Events, Ledger, Meters, Resolver},
+    record::{RecordMetrics, Recorder},
     redis::Store,
 };
 
@@ -39,8 +43,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
         started = start(&config, &context) => started?,
     };
-    let (instance, resolver) = started;
-    let server = Server::bind(&config.server, &context).await?;
+    let Started { instance, resolver, events } = started;
+    let mut server = Server::bind(&config.server, &context).await?;
+    let events_listener = server.listen_beside(config.record.events_listen.address()).await?;
     let streams = TaskTracker::new();
     let message_bytes_max = config.server.message_bytes_max;
     let ingest = Ingest::new(Arc::clone(&instance), stop.clone(), streams.clone());
@@ -50,12 +55,20 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let usage = UsageServiceServer::new(usage)
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(usize::MAX);
-    let server = server.add_service(ingest).add_service(usage);
 
-    // The parts that streams rely on end after the streams.
+    // The parts that streams and calls rely on end after them.
     let after_streams = CancellationToken::new();
     let parts = TaskTracker::new();
+    let metrics = RecordMetrics::new(&context.telemetry.meter());
+    let recorder =
+        Recorder::start(Arc::clone(&instance), &resolver, (&events, metrics), &parts, &after_streams);
+    let record = RecordServiceServer::new(Record::new(Arc::clone(&recorder)))
+        .max_decoding_message_size(message_bytes_max);
+    let server = server.add_service(ingest).add_service(usage).add_service(record);
     let drain = config.server.drain;
+    let (record, taking) = (config.record.clone(), stop.clone());
+    let times = (config.server.call_time_max, drain);
+    streams.spawn(async move { http::serve(events_listener, recorder, &record, taking, times).await });
     let flusher = Arc::clone(&instance);
     let flusher_stop = stop.clone();
     parts.spawn(async move { flusher.flush(flusher_stop, drain).await });
@@ -82,7 +95,14 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     Ok(served?)
 }
 
-async fn start(config: &Config, context: &Context) -> anyhow::Result<(Arc<Instance>, Arc<Resolver>)> {
+/// What the parts are made of.
+struct Started {
+    instance: Arc<Instance>,
+    resolver: Arc<Resolver>,
+    events: Events,
+}
+
+async fn start(config: &Config, context: &Context) -> anyhow::Result<Started> {
     let ledger_channel = drawdown_client::connect(&config.ledger).context("ledger")?;
     let others = config.cells.iter().map(|(number, options)| {
         let channel =
@@ -94,7 +114,7 @@ async fn start(config: &Config, context: &Context) -> anyhow::Result<(Arc<Instan
     let store = Arc::new(Store::connect(&config.redis).await.context("redis")?);
     let instance = assemble(config, context, store, &ledger_channel, others).await;
     let resolver = Resolver::new(&entitlement_channel, &config.settle, Arc::clone(&context.clock));
-    Ok((instance, Arc::new(resolver)))
+    Ok(Started { instance, resolver: Arc::new(resolver), events: Events::new(&ledger_channel) })
 }
 
 /// Waits for the ledger, of every cell: without it no lane can be placed and no event judged.

@@ -6,6 +6,7 @@
 //! bytes + changes × 40 bytes) + watchers × lines of an answer × about 100 bytes.
 
 mod cells;
+mod record;
 mod usage;
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
@@ -65,9 +66,12 @@ pub struct Options {
     pub meters: MeterOptions,
     /// Limits of queries.
     pub usage: UsageOptions,
+    /// Callers without a log.
+    pub record: RecordOptions,
 }
 
 pub use cells::CellOptions;
+pub use record::RecordOptions;
 pub use usage::UsageOptions;
 
 /// A map that is not used for new events.
@@ -225,6 +229,8 @@ pub struct Config {
     pub meters: MeterOptions,
     /// Limits of queries.
     pub usage: UsageOptions,
+    /// Callers without a log.
+    pub record: RecordOptions,
 }
 
 impl Default for Options {
@@ -249,6 +255,7 @@ impl Default for Options {
             settle: SettleOptions::default(),
             meters: MeterOptions::default(),
             usage: UsageOptions::default(),
+            record: RecordOptions::default(),
         }
     }
 }
@@ -391,6 +398,7 @@ impl Options {
             settle: self.settle,
             meters: self.meters,
             usage: self.usage,
+            record: self.record,
         });
         problems.finish(config)
     }
@@ -410,6 +418,7 @@ impl Options {
         problems.ensure(ordered, "settle.interval_max_ms", "is below interval_ms");
         let ordered = self.settle.retry_pause_ms <= self.settle.retry_pause_max_ms;
         problems.ensure(ordered, "settle.retry_pause_max_ms", "is below retry_pause_ms");
+        self.record.check(problems);
         let ordered = self.flush.retry_pause_ms <= self.flush.retry_pause_max_ms;
         problems.ensure(ordered, "flush.retry_pause_max_ms", "is below retry_pause_ms");
         let asked = self.settle.resolve_queries_max.get() <= 10_000;

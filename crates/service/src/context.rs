@@ -27,6 +27,8 @@ pub struct Addresses {
     pub grpc: SocketAddr,
     /// HTTP: `/metrics` and `/healthz`.
     pub metrics: SocketAddr,
+    /// What the service listens at beside, where it does.
+    pub beside: Option<SocketAddr>,
 }
 
 /// Waits until a service takes calls.

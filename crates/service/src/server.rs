@@ -200,11 +200,21 @@ impl Server {
             context: context.clone(),
             grpc,
             metrics,
-            addresses: Addresses { grpc: grpc_address, metrics: metrics_address },
+            addresses: Addresses { grpc: grpc_address, metrics: metrics_address, beside: None },
             routes: RoutesBuilder::default(),
             health: Health::new(),
             names: Vec::new(),
         })
+    }
+
+    /// Binds one more port, which the service itself serves: its address is told with the others.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`].
+    pub async fn listen_beside(&mut self, address: SocketAddr) -> Result<TcpListener, ServerError> {
+        let (listener, address) = listen(address).await?;
+        self.addresses.beside = Some(address);
+        Ok(listener)
     }
 
     /// Where it will be reached.
@@ -242,7 +252,7 @@ impl Server {
     /// [`ServerError::Reflection`] and [`ServerError::Transport`].
     pub async fn serve(mut self) -> Result<(), ServerError> {
         self.add_platform_services().await?;
-        let Addresses { grpc, metrics } = self.addresses;
+        let Addresses { grpc, metrics, .. } = self.addresses;
         let service = self.context.telemetry.service();
         tracing::info!(service, grpc.address = %grpc, metrics.address = %metrics, "serving");
         let stopped = self.context.shutdown.clone();

@@ -81,6 +81,9 @@ pub(crate) struct ServiceAddresses {
     pub(crate) grpc: String,
     /// `http://…` for `/metrics` and `/healthz`.
     pub(crate) metrics: String,
+    /// `http://…` for `CloudEvents`, where the service takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) events: Option<String>,
 }
 
 /// Channels to the services, and where answers are printed.
@@ -172,6 +175,7 @@ mod tests {
         let here = ServiceAddresses {
             grpc: "http://127.0.0.1:1".to_owned(),
             metrics: "http://127.0.0.1:2".to_owned(),
+            events: None,
         };
         let services = [("ledger".to_owned(), here)].into();
         Addresses { services, ..Addresses::default() }.write(&path).unwrap();

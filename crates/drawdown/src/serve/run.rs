@@ -102,6 +102,7 @@ async fn all_bound(bounds: Vec<(Service, Bound)>) -> BoundAddresses {
         let here = ServiceAddresses {
             grpc: format!("http://{}", found.grpc),
             metrics: format!("http://{}", found.metrics),
+            events: found.beside.map(|address| format!("http://{address}")),
         };
         addresses.insert(service.name().to_owned(), here);
     }

@@ -94,7 +94,11 @@ async fn serve(
 fn lines(services: &BoundAddresses, postgres_url: &str, redis_url: &str) -> String {
     let mut lines = String::new();
     for (name, addresses) in services {
-        lines.push_str(&format!("{name:<12} {}   metrics {}/metrics\n", addresses.grpc, addresses.metrics));
+        lines.push_str(&format!("{name:<12} {}   metrics {}/metrics", addresses.grpc, addresses.metrics));
+        if let Some(events) = &addresses.events {
+            lines.push_str(&format!("   events {events}/v1/events"));
+        }
+        lines.push('\n');
     }
     lines.push_str(&format!("{:<12} {postgres_url}\n{:<12} {redis_url}\n", "postgres", "redis"));
     lines.push_str("ready; end with ctrl-c\n");
@@ -157,6 +161,7 @@ fn with_free_ports(mut sources: Sources) -> Result<Sources> {
             metrics,
         );
     }
+    sources = sources.with("metering", "record.events_listen", free()?);
     Ok(sources)
 }
 

@@ -4,11 +4,13 @@ mod codec;
 mod decode;
 mod encode;
 mod ingest;
+mod record;
 mod server;
 mod stream;
 mod usage;
 mod watch;
 
 pub(crate) use ingest::Ingest;
+pub(crate) use record::{Problem, Record};
 pub(crate) use server::IngestServer;
 pub(crate) use usage::Usage;

@@ -38,6 +38,8 @@ use crate::{
 /// What all parts of the service share.
 pub(crate) struct Instance {
     pub(crate) config: Config,
+    /// The window size of the installation.
+    pub(crate) window: WindowSize,
     pub(crate) store: Arc<Store>,
     /// The ledgers of all cells.
     pub(crate) cells: Cells,
@@ -93,6 +95,7 @@ impl Instance {
             worker_wanted: Notify::new(),
             flushed: CancellationToken::new(),
             config,
+            window,
             store,
             cells,
             meters,

@@ -4,11 +4,13 @@
 //! it could not answer, because only a refusal may lead to a reset.
 
 mod cells;
+mod events;
 mod ledger;
 mod meters;
 mod resolver;
 
 pub(crate) use cells::{Cell, Cells, Standing};
+pub(crate) use events::Events;
 pub(crate) use ledger::{Ledger, Posted};
 pub(crate) use meters::Meters;
 pub(crate) use resolver::{Question, Resolved, Resolver};

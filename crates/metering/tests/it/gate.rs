@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use drawdown_proto::{
@@ -16,6 +16,7 @@ use drawdown_proto::{
     ledger::v1::{
         self as ledger, Aggregation, LaneState, Meter, PostBatchRequest, PostBatchResponse, ShardCursor,
         catalog_service_server::{CatalogService, CatalogServiceServer},
+        event_service_server::EventServiceServer,
         line::State as LineState,
         settlement_service_server::{SettlementService, SettlementServiceServer},
     },
@@ -26,6 +27,8 @@ use drawdown_types::ProducerId;
 use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
+
+use crate::book::Book;
 
 /// (client id, meter, failed) → (events, quantity).
 pub(crate) type Sums = BTreeMap<(String, String, bool), (u64, i64)>;
@@ -99,6 +102,7 @@ struct Shared {
     resets: Mutex<u64>,
     posts: Mutex<u64>,
     posted: Notify,
+    book: Mutex<Book>,
 }
 
 /// The fake; a clone is the same one.
@@ -117,6 +121,7 @@ impl Gate {
         let server = tonic::transport::Server::builder()
             .add_service(SettlementServiceServer::new(self.clone()).max_decoding_message_size(64 << 20))
             .add_service(CatalogServiceServer::new(self.clone()))
+            .add_service(EventServiceServer::new(self.clone()))
             .add_service(ResolutionServiceServer::new(self.clone()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         address
@@ -124,6 +129,15 @@ impl Gate {
 
     pub(crate) fn set_mode(&self, mode: Mode) {
         *self.0.mode.lock().unwrap() = mode;
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        *self.0.mode.lock().unwrap()
+    }
+
+    /// What is known of events by id.
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap()
     }
 
     pub(crate) fn poison(&self, producer: ProducerId) {

@@ -4,6 +4,7 @@
 
 mod aggregations;
 mod bad_input;
+mod book;
 mod cells;
 mod damage;
 mod doubt;
@@ -13,6 +14,8 @@ mod memory_only;
 mod paths;
 mod producer;
 mod proxy;
+mod records;
+mod records_http;
 mod rig;
 mod wire_faults;
 mod wire_forms;

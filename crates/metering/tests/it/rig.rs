@@ -38,6 +38,8 @@ pub(crate) struct Rig {
 /// A running instance.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// Where it takes CloudEvents over HTTP.
+    pub(crate) events: SocketAddr,
     pub(crate) telemetry: Telemetry,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
@@ -90,6 +92,7 @@ impl Rig {
         let mut options = Options { shard_count, ..Options::default() };
         options.server.listen = ListenAddress::ANY_LOOPBACK;
         options.server.metrics_listen = ListenAddress::ANY_LOOPBACK;
+        options.record.events_listen = ListenAddress::ANY_LOOPBACK;
         options.redis.url.clone_from(&self.space.url);
         options.redis.namespace.clone_from(&self.space.namespace);
         options.ledger.endpoint = format!("http://{}", self.ledger);
@@ -123,7 +126,9 @@ impl Rig {
         let task = tokio::spawn(drawdown_metering::run(config, context));
         let addresses = soon("start", bound.wait()).await;
         match addresses {
-            Some(addresses) => Running { address: addresses.grpc, telemetry, stop, task },
+            Some(addresses) => {
+                Running { address: addresses.grpc, events: addresses.beside.unwrap(), telemetry, stop, task }
+            }
             None => panic!("the instance did not start: {:?}", task.await),
         }
     }

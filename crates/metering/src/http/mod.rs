@@ -1,0 +1,113 @@
+//! `CloudEvents` 1.0 over HTTP: `POST /v1/events`, and the same at `/api/v1/events`, where clients of OpenMeter send to.
+//!
+//! Shape: read the body within its limit, find the mode by the content type, turn what came into events with their flaws,
+//! record, answer. A call is answered when the ledger has settled what it recorded: 204, or 200 with an answer for each
+//! event where the caller prefers that. Where an event of it is not recorded the answer is a problem (RFC 9457) that lists
+//! each of those by its place; the others are recorded all the same, and the call may be repeated as it was.
+
+mod answer;
+mod read;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, Request},
+    response::Response,
+    routing::post,
+};
+use bytes::BytesMut;
+use futures::StreamExt as _;
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use self::answer::{Problem, answered};
+use crate::{config::RecordOptions, reason, record::Recorder};
+
+/// How long a connection without a call in hand may live after the signal to stop.
+const IDLE_CONNECTION: Duration = Duration::from_millis(250);
+
+/// What a handler needs.
+#[derive(Clone)]
+struct Intake {
+    recorder: Arc<Recorder>,
+    calls: Arc<Semaphore>,
+    body_bytes_max: usize,
+    /// A body and its answers together.
+    call_time_max: Duration,
+}
+
+/// Takes events until the signal to stop, and answers calls in hand for at most `drain` longer.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    recorder: Arc<Recorder>,
+    options: &RecordOptions,
+    stop: CancellationToken,
+    (call_time_max, drain): (Duration, Duration),
+) {
+    let intake = Intake {
+        recorder,
+        calls: Arc::new(Semaphore::new(options.http_calls_max.get().min(Semaphore::MAX_PERMITS))),
+        body_bytes_max: options.body_bytes_max.get(),
+        call_time_max,
+    };
+    let calls = Arc::clone(&intake.calls);
+    let permits = calls.available_permits();
+    let router =
+        Router::new().route("/v1/events", post(take)).route("/api/v1/events", post(take)).with_state(intake);
+    let signal = stop.clone();
+    let serving =
+        axum::serve(listener, router).with_graceful_shutdown(async move { signal.cancelled().await });
+    // A client keeps its connection open without a call in hand: only calls are waited for.
+    let idle = async {
+        stop.cancelled().await;
+        let all = u32::try_from(permits).unwrap_or(u32::MAX);
+        drop(tokio::time::timeout(drain, calls.acquire_many(all)).await);
+        tokio::time::sleep(drain.min(IDLE_CONNECTION)).await;
+    };
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::error!(%error, "events are no longer taken over HTTP");
+        },
+        () = idle => {}
+    }
+}
+
+async fn take(State(intake): State<Intake>, request: Request<Body>) -> Response {
+    let Ok(_call) = intake.calls.clone().try_acquire_owned() else {
+        return Problem::busy(reason::EVENTS_WAITING, "as many calls are in hand as may be").into_response();
+    };
+    let (head, body) = request.into_parts();
+    let outcome = tokio::time::timeout(intake.call_time_max, record(&intake, &head.headers, body)).await;
+    match outcome {
+        Ok(Ok(response)) => response,
+        Ok(Err(problem)) => problem.into_response(),
+        Err(_) => Problem::late().into_response(),
+    }
+}
+
+async fn record(intake: &Intake, headers: &HeaderMap, body: Body) -> Result<Response, Box<Problem>> {
+    let body = whole(body, intake.body_bytes_max).await?;
+    let events = read::events(headers, &body, intake.recorder.events_max())?;
+    drop(body);
+    let (names, sent): (Vec<_>, Vec<_>) = events.into_iter().unzip();
+    let answers = intake.recorder.record(sent).await.map_err(Problem::unanswered)?;
+    answered(headers, &names, answers)
+}
+
+/// All of a body; no more of one that is too large is read than what shows it.
+async fn whole(body: Body, max: usize) -> Result<BytesMut, Box<Problem>> {
+    let mut parts = body.into_data_stream();
+    let mut whole = BytesMut::new();
+    while let Some(part) = parts.next().await {
+        let part =
+            part.map_err(|_| Problem::bad(reason::MESSAGE_MALFORMED, "the body did not come whole"))?;
+        if whole.len().saturating_add(part.len()) > max {
+            return Err(Problem::too_large(max));
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole)
+}
