@@ -25,7 +25,7 @@
 
 -- Raised with every change of this file; a server that has a higher one keeps it. So what callers may rely on
 -- only grows: a change that an older caller would not survive needs a library of another name.
-local REVISION = 2
+local REVISION = 3
 
 -- Fields written by one HSET or HDEL: Lua can spread only some thousand values over a call.
 local FIELDS_MAX = 1000
@@ -33,10 +33,22 @@ local FIELDS_MAX = 1000
 -- Length of epoch:applied:chain.
 local LANE_LENGTH = 50
 
--- Blobs in a list; -1 where the key holds something else, which is damage and no failure of the call.
+-- A key that holds something else is damage, and no failure of the call. Any other error is one: such as that of a
+-- node of a cluster whose slot is on its way to another one. Then nobody knows what is there.
+local function holds_something_else(answer)
+  if type(answer) ~= 'table' or not answer.err then
+    return false
+  end
+  if not string.find(answer.err, 'WRONGTYPE', 1, true) then
+    error(answer)
+  end
+  return true
+end
+
+-- Blobs in a list; -1 where the key holds something else.
 local function list_length(key)
   local length = redis.pcall('LLEN', key)
-  if type(length) == 'table' then
+  if holds_something_else(length) then
     return -1
   end
   return length
@@ -45,7 +57,7 @@ end
 -- Fields of the head; all absent where the key holds something else, so that an install can replace it.
 local function read_head(key, fields)
   local values = redis.pcall('HMGET', key, unpack(fields))
-  if values.err then
+  if holds_something_else(values) then
     values = {}
     for i = 1, #fields do
       values[i] = false
@@ -299,7 +311,7 @@ end
 local function look(keys)
   local head = redis.pcall('HGETALL', keys[1])
   local flat = {}
-  if head.err then
+  if holds_something_else(head) then
     return { flat, 0 }
   end
   local fields = head.map or head

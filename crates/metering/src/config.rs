@@ -7,6 +7,7 @@
 
 mod cells;
 mod record;
+mod redis;
 mod usage;
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
@@ -24,7 +25,7 @@ use drawdown_service::{
 use drawdown_types::WindowSize;
 use serde::Deserialize;
 
-use crate::redis::{Namespace, Settings};
+use crate::redis::Settings;
 
 /// The documented defaults of [`Options`]: the section `[metering]`.
 pub const DEFAULTS_TOML: &str = include_str!("../metering.default.toml");
@@ -72,6 +73,7 @@ pub struct Options {
 
 pub use cells::CellOptions;
 pub use record::RecordOptions;
+pub use redis::{RedisMode, RedisOptions};
 pub use usage::UsageOptions;
 
 /// A map that is not used for new events.
@@ -82,22 +84,6 @@ pub struct MapOptions {
     pub version: Count,
     /// Its number of shards.
     pub shard_count: Count,
-}
-
-/// The section `[metering.redis]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RedisOptions {
-    /// Address such as `redis://127.0.0.1:6379`.
-    pub url: String,
-    /// What all keys begin with.
-    pub namespace: String,
-    /// How long to wait for a connection, in ms.
-    pub connect_timeout_ms: Millis,
-    /// How long to wait for an answer, in ms.
-    pub response_timeout_ms: Millis,
-    /// Take a server that may evict or lose what it holds.
-    pub allow_unsafe: bool,
 }
 
 /// The section `[metering.ingest]`.
@@ -264,18 +250,6 @@ fn local(port: u16) -> drawdown_service::config::ListenAddress {
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port).into()
 }
 
-impl Default for RedisOptions {
-    fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379".to_owned(),
-            namespace: "m".to_owned(),
-            connect_timeout_ms: Millis::from_millis(2000),
-            response_timeout_ms: Millis::from_millis(5000),
-            allow_unsafe: false,
-        }
-    }
-}
-
 impl Default for IngestOptions {
     fn default() -> Self {
         Self {
@@ -423,24 +397,6 @@ impl Options {
         problems.ensure(ordered, "flush.retry_pause_max_ms", "is below retry_pause_ms");
         let asked = self.settle.resolve_queries_max.get() <= 10_000;
         problems.ensure(asked, "settle.resolve_queries_max", "is above 10000, which entitlement refuses");
-    }
-}
-
-impl RedisOptions {
-    fn validate(self) -> Result<Settings, Vec<Problem>> {
-        let mut problems = Problems::new();
-        let namespace = problems.field("namespace", Namespace::new(&self.namespace));
-        if redis::Client::open(self.url.as_str()).is_err() {
-            // The url may hold a password: it is not repeated.
-            problems.push("url", "is no address such as redis://127.0.0.1:6379");
-        }
-        problems.finish(namespace.map(|namespace| Settings {
-            url: self.url,
-            namespace,
-            connection_timeout: self.connect_timeout_ms.duration(),
-            response_timeout: self.response_timeout_ms.duration(),
-            allow_unsafe: self.allow_unsafe,
-        }))
     }
 }
 

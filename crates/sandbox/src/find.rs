@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    Error, install,
+    Error, REDIS_PROGRAM_VARIABLE, install,
     place::open_to_all,
     process::{plain_environment, run},
 };
@@ -85,7 +85,7 @@ pub(crate) fn postgres(sources: &[Source]) -> Result<PostgresPrograms, Error> {
     search("Postgres (15 or newer)", sources, folders, accept)
 }
 
-/// Finds or installs a Redis, or a Valkey, which speaks the same.
+/// Finds or installs a Redis, or a Valkey, which speaks the same. One that the environment names is taken as it is.
 pub(crate) fn redis(sources: &[Source]) -> Result<PathBuf, Error> {
     let programs = |source| -> Result<Vec<PathBuf>, String> {
         match source {
@@ -97,6 +97,14 @@ pub(crate) fn redis(sources: &[Source]) -> Result<PathBuf, Error> {
             Source::Wheels => install::wheels().map(|wheels| vec![wheels.redis]),
         }
     };
+    let named = std::env::var_os(REDIS_PROGRAM_VARIABLE).filter(|value| !value.is_empty());
+    if let Some(program) = named.map(PathBuf::from) {
+        let unusable = |reason| Error::NotFound {
+            what: REDIS_PROGRAM_VARIABLE,
+            tried: vec![format!("{}: {reason}", program.display())],
+        };
+        return usable(&program).map(|()| program.clone()).map_err(unusable);
+    }
     let accept = |program: &Path| {
         new_enough(program, "server v=", REDIS_OLDEST)?;
         Ok(program.to_path_buf())

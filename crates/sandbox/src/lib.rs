@@ -1,5 +1,6 @@
 //! Private Postgres and Redis servers on free ports of the loopback, for `drawdown up`, the demo, tests, benches
-//! and drills; and a pooler in front of a Postgres ([`Pooler`]), for tests.
+//! and drills; and for tests a pooler in front of a Postgres ([`Pooler`]) and more of Redis than one server
+//! ([`RedisServer`], [`RedisCluster`], [`RedisSentinels`]).
 //!
 //! Shape: [`Sandbox::start`] uses the servers that are given by their urls, else starts its own from what the
 //! machine has, from Debian's packages or from pinned wheels ([`Source`]). Own servers answer only on the loopback
@@ -19,6 +20,7 @@ mod postgres;
 mod probe;
 mod process;
 mod redis;
+mod redises;
 
 use std::{
     path::{Path, PathBuf},
@@ -28,6 +30,7 @@ use std::{
 pub use error::Error;
 pub use find::Source;
 pub use pooler::Pooler;
+pub use redises::{RedisCluster, RedisSentinels, RedisServer};
 
 use crate::{place::Place, postgres::Postgres, redis::Redis};
 
@@ -35,6 +38,8 @@ use crate::{place::Place, postgres::Postgres, redis::Redis};
 pub const POSTGRES_URL_VARIABLE: &str = "DRAWDOWN_SANDBOX_POSTGRES_URL";
 /// Names a Redis to use instead of a private one.
 pub const REDIS_URL_VARIABLE: &str = "DRAWDOWN_SANDBOX_REDIS_URL";
+/// Names the program of private Redis servers, whatever its version.
+pub const REDIS_PROGRAM_VARIABLE: &str = "DRAWDOWN_SANDBOX_REDIS_PROGRAM";
 /// Where server programs may come from: a comma-separated list of `path`, `debian`, `wheels`, in this order.
 pub const SOURCES_VARIABLE: &str = "DRAWDOWN_SANDBOX_SOURCES";
 

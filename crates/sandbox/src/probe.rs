@@ -12,6 +12,8 @@ use crate::Error;
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How long a server that was given by its url may take to be reached.
 const REACH_LIMIT: Duration = Duration::from_secs(10);
+/// The answer to a ping.
+const PONG: &[u8] = b"+PONG\r\n";
 /// Version 3.0 of Postgres' protocol.
 const POSTGRES_PROTOCOL: u32 = 196_608;
 
@@ -53,6 +55,17 @@ pub(crate) fn redis(port: u16, password: &str) -> Result<(), String> {
     } else {
         Err(String::from_utf8_lossy(&answer).trim().to_owned())
     }
+}
+
+/// What Redis answers to one command, as it comes, the leading sign of its first line included.
+pub(crate) fn redis_command(port: u16, password: &str, command: &str) -> Result<String, String> {
+    // The last answer marks the end of the one before. Sentinels do not close a connection when they are asked to.
+    let message = format!("AUTH {password}\r\n{command}\r\nPING\r\n");
+    let answer = ask(port, message.as_bytes(), |answer| answer.ends_with(PONG))?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let rest = answer.strip_prefix("+OK\r\n").and_then(|rest| rest.strip_suffix("+PONG\r\n"));
+    let rest = rest.ok_or_else(|| answer.trim().to_owned())?;
+    if rest.starts_with('-') { Err(rest.trim().to_owned()) } else { Ok(rest.to_owned()) }
 }
 
 fn ask(port: u16, message: &[u8], complete: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>, String> {

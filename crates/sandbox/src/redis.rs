@@ -1,8 +1,9 @@
 //! One private Redis, with a log of every write: a sandbox loses only what a drill deletes.
 
 use std::{
+    ffi::OsString,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,6 +23,9 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// A port may be lost to another process between its choice and its use.
 const START_TRIES: u32 = 5;
 const STOP: [(Signal, Duration); 1] = [(Signal::SIGTERM, Duration::from_secs(15))];
+/// Starts a server that may not write files above a size, given in blocks of 512 bytes, and hears of it as an error.
+const LIMITED: &str = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
+const BLOCK_BYTES: u64 = 512;
 
 /// Redis: the sandbox's own, or one that was given by its url.
 #[derive(Debug)]
@@ -30,13 +34,38 @@ pub(crate) struct Redis {
     own: Option<Own>,
 }
 
+/// What a server of our own is.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Its folder in the place.
+    pub(crate) name: String,
+    pub(crate) program: PathBuf,
+    /// Its password; one of its own where there is none.
+    pub(crate) secret: Option<String>,
+    pub(crate) role: Role,
+    /// Lines of its settings, after ours.
+    pub(crate) lines: Vec<String>,
+}
+
+/// What a server does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    Data,
+    /// A node of a cluster, which needs a second port.
+    Node,
+    Sentinel,
+}
+
 #[derive(Debug)]
 struct Own {
     place: Arc<Place>,
-    program: PathBuf,
+    plan: Plan,
     folder: PathBuf,
     port: u16,
+    bus_port: u16,
     secret: String,
+    /// Largest file that it may write, in bytes.
+    file_bytes_max: Mutex<Option<u64>>,
     child: Mutex<Option<Supervised>>,
 }
 
@@ -48,15 +77,28 @@ impl Redis {
 
     pub(crate) fn start_in(place: Arc<Place>, sources: &[Source]) -> Result<Self, Error> {
         let program = find::redis(sources)?;
-        let folder = place.server("redis")?;
-        let secret = place.secret(&folder)?;
+        let plan =
+            Plan { name: "redis".to_owned(), program, secret: None, role: Role::Data, lines: Vec::new() };
+        Self::start_as(place, &plan)
+    }
+
+    pub(crate) fn start_as(place: Arc<Place>, plan: &Plan) -> Result<Self, Error> {
+        let folder = place.server(&plan.name)?;
+        let secret = plan.secret.clone().map_or_else(|| place.secret(&folder), Ok)?;
         let mut tries = 1;
         loop {
-            let port = probe::free_port()?;
-            let (program, folder, secret) = (program.clone(), folder.clone(), secret.clone());
+            let (port, bus_port) = (probe::free_port()?, probe::free_port()?);
             let url = format!("redis://:{secret}@127.0.0.1:{port}");
-            let own =
-                Own { place: Arc::clone(&place), program, folder, port, secret, child: Mutex::new(None) };
+            let own = Own {
+                place: Arc::clone(&place),
+                plan: plan.clone(),
+                folder: folder.clone(),
+                port,
+                bus_port,
+                secret: secret.clone(),
+                file_bytes_max: Mutex::new(None),
+                child: Mutex::new(None),
+            };
             match own.start() {
                 Ok(()) => return Ok(Self { url, own: Some(own) }),
                 Err(error) if tries >= START_TRIES => return Err(error),
@@ -100,6 +142,29 @@ impl Redis {
         }
     }
 
+    /// From the next start on; `None` for any size.
+    pub(crate) fn limit_files(&self, bytes_max: Option<u64>) -> Result<(), Error> {
+        *self.own()?.file_bytes_max.lock().unwrap_or_else(PoisonError::into_inner) = bytes_max;
+        Ok(())
+    }
+
+    /// Where it keeps its data.
+    pub(crate) fn data(&self) -> Result<PathBuf, Error> {
+        Ok(self.own()?.folder.join("data"))
+    }
+
+    pub(crate) fn port(&self) -> Result<u16, Error> {
+        Ok(self.own()?.port)
+    }
+
+    pub(crate) fn bus_port(&self) -> Result<u16, Error> {
+        Ok(self.own()?.bus_port)
+    }
+
+    pub(crate) fn secret(&self) -> Result<&str, Error> {
+        Ok(&self.own()?.secret)
+    }
+
     fn own(&self) -> Result<&Own, Error> {
         self.own.as_ref().ok_or(Error::NotOurs { what: WHAT })
     }
@@ -125,10 +190,11 @@ impl Own {
         let settings = self.folder.join("redis.conf");
         self.place.folder(&data)?;
         self.place.private_file(&settings, &self.settings())?;
+        let (program, arguments) = self.command(settings);
         let mut child = Supervised::spawn(Launch {
             what: WHAT,
-            program: &self.program,
-            arguments: vec![settings.into()],
+            program: &program,
+            arguments,
             folder: &data,
             log: &log,
             run_as: self.place.run_as(),
@@ -153,12 +219,37 @@ impl Own {
         Err(Error::NotReady { what: WHAT, waited: READY_LIMIT, reason, log: tail(&log) })
     }
 
+    fn command(&self, settings: PathBuf) -> (PathBuf, Vec<OsString>) {
+        let mut arguments: Vec<OsString> = vec![settings.into()];
+        if self.plan.role == Role::Sentinel {
+            arguments.push("--sentinel".into());
+        }
+        let limit = *self.file_bytes_max.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bytes) = limit else { return (self.plan.program.clone(), arguments) };
+        let blocks = (bytes / BLOCK_BYTES).to_string();
+        let before = ["-c", LIMITED, "limited", blocks.as_str()].map(OsString::from);
+        let all = before.into_iter().chain([self.plan.program.clone().into()]).chain(arguments);
+        (Path::new("/bin/sh").to_owned(), all.collect())
+    }
+
     /// In a file and not on the command line, which every user of the machine may read.
     fn settings(&self) -> String {
-        format!(
-            "bind 127.0.0.1\nport {}\nprotected-mode yes\nrequirepass {}\ndaemonize no\nsave \"\"\n\
-             appendonly yes\nappendfsync always\nmaxmemory-policy noeviction\n",
-            self.port, self.secret
-        )
+        let mut lines = vec![
+            "bind 127.0.0.1".to_owned(),
+            format!("port {}", self.port),
+            "protected-mode yes".to_owned(),
+            format!("requirepass {}", self.secret),
+            "daemonize no".to_owned(),
+        ];
+        if self.plan.role != Role::Sentinel {
+            let kept = ["save \"\"", "appendonly yes", "appendfsync always", "maxmemory-policy noeviction"];
+            lines.extend(kept.map(str::to_owned));
+        }
+        if self.plan.role == Role::Node {
+            lines.push("cluster-enabled yes".to_owned());
+            lines.push(format!("cluster-port {}", self.bus_port));
+        }
+        lines.extend(self.plan.lines.iter().cloned());
+        lines.join("\n") + "\n"
     }
 }

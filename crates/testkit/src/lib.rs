@@ -8,9 +8,9 @@ mod database;
 mod servers;
 
 pub use database::Database;
-pub use drawdown_sandbox::Pooler;
+pub use drawdown_sandbox::{Pooler, RedisCluster, RedisSentinels, RedisServer};
 pub use drawdown_types::ManualClock;
-pub use servers::{RedisSpace, pooler, postgres_url, redis};
+pub use servers::{RedisSpace, pooler, postgres_url, redis, redis_cluster, redis_sentinels, redis_server};
 
 /// Names the Postgres server of the tests; its user may create databases.
 pub const POSTGRES_URL_VARIABLE: &str = "DRAWDOWN_TEST_POSTGRES_URL";

@@ -1,9 +1,9 @@
 //! The two servers of the tests.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use anyhow::Context as _;
-use drawdown_sandbox::{Options, Pooler, Sandbox};
+use drawdown_sandbox::{Options, Pooler, RedisCluster, RedisSentinels, RedisServer, Sandbox, Source};
 use uuid::Uuid;
 
 use crate::{POSTGRES_URL_VARIABLE, REDIS_URL_VARIABLE};
@@ -43,10 +43,38 @@ pub async fn redis() -> anyhow::Result<RedisSpace> {
 /// Where there is none to be had, or it does not start.
 pub async fn pooler(url: &str, sessions: u32) -> anyhow::Result<Pooler> {
     let url = url.to_owned();
-    let starting = tokio::task::spawn_blocking(move || -> anyhow::Result<Pooler> {
-        Ok(Pooler::start(&url, sessions, &Options::from_env()?.sources)?)
-    });
-    starting.await?.context("pooler")
+    blocking(move |sources| Pooler::start(&url, sessions, sources)).await.context("pooler")
+}
+
+/// A Redis of this test alone, with these lines in its settings: one to be killed, limited and given old data.
+///
+/// # Errors
+/// Where there is none to be had, or it does not start.
+pub async fn redis_server(lines: &'static [&'static str]) -> anyhow::Result<RedisServer> {
+    blocking(move |sources| RedisServer::start_with(lines, sources)).await.context("redis")
+}
+
+/// A Redis Cluster of this test alone, with so many masters.
+///
+/// # Errors
+/// Where there is none to be had, or it does not start.
+pub async fn redis_cluster(masters: usize) -> anyhow::Result<RedisCluster> {
+    blocking(move |sources| RedisCluster::start_with(masters, sources)).await.context("cluster")
+}
+
+/// A master, its replica and three sentinels of this test alone.
+///
+/// # Errors
+/// Where there is none to be had, or it does not start.
+pub async fn redis_sentinels(down_after: Duration) -> anyhow::Result<RedisSentinels> {
+    blocking(move |sources| RedisSentinels::start_with(down_after, sources)).await.context("sentinels")
+}
+
+async fn blocking<T: Send + 'static>(
+    start: impl FnOnce(&[Source]) -> Result<T, drawdown_sandbox::Error> + Send + 'static,
+) -> anyhow::Result<T> {
+    let starting = tokio::task::spawn_blocking(move || anyhow::Ok(start(&Options::from_env()?.sources)?));
+    starting.await?
 }
 
 async fn servers() -> anyhow::Result<&'static Sandbox> {

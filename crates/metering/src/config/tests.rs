@@ -43,3 +43,37 @@ fn every_problem_is_named_at_once() {
     );
     assert!(problems.iter().all(|problem| !problem.description.contains("secret")));
 }
+
+#[test]
+fn each_way_to_redis_needs_its_own_settings() {
+    use crate::redis::Servers;
+    let check = |mode, urls: &[&str], master: &str| {
+        let mut options = Options::default();
+        options.redis.mode = mode;
+        options.redis.urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        master.clone_into(&mut options.redis.sentinel_master);
+        let problems = |problems: Vec<Problem>| problems.into_iter().map(|problem| problem.field).collect();
+        options.validate().map(|config| config.redis.servers).map_err(problems)
+    };
+    let (one, two) = ("redis://:x@h:1", "redis://:x@h:2");
+    let urls = || vec![one.to_owned(), two.to_owned()];
+    let url = || RedisOptions::default().url;
+    let fields =
+        |fields: &[&str]| Err::<Servers, Vec<String>>(fields.iter().map(|f| format!("redis.{f}")).collect());
+    for (mode, given, master, expected) in [
+        (RedisMode::Single, &[][..], "", Ok(Servers::Single { url: url() })),
+        (RedisMode::Single, &[one], "m", fields(&["urls", "sentinel_master"])),
+        (RedisMode::Cluster, &[one, two], "", Ok(Servers::Cluster { urls: urls() })),
+        (RedisMode::Cluster, &[], "", fields(&["urls", "urls"])),
+        (RedisMode::Cluster, &[one, "redis://:y@h:2"], "", fields(&["urls"])),
+        (
+            RedisMode::Sentinel,
+            &[one, two],
+            "m",
+            Ok(Servers::Sentinel { urls: urls(), master: "m".to_owned(), login: url() }),
+        ),
+        (RedisMode::Sentinel, &[one], "", fields(&["sentinel_master"])),
+    ] {
+        assert_eq!(check(mode, given, master), expected, "{mode:?} {given:?}");
+    }
+}

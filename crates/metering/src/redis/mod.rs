@@ -5,6 +5,7 @@
 //! time-out) may still take effect later: its caller reads the head again and takes a new dictionary id.
 
 mod keys;
+mod line;
 mod reply;
 mod safety;
 mod scripts;
@@ -16,7 +17,7 @@ pub use reply::{
     Applied, Asked, Attached, HeadFault, Installed, LaneRefusal, Malformed, Refused, Retired, Sealed,
 };
 pub use safety::StartError;
-pub use settings::Settings;
+pub use settings::{Servers, Settings};
 pub use store::{Apply, ApplyLane, Attach, AttachLane, Error, Install, Store, Write, Written};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use redis::{RedisError, aio::ConnectionManager, cmd};
+use redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
 
 /// The oldest version with functions.
 const VERSION_MAJOR_MIN: u32 = 7;
@@ -46,6 +46,15 @@ pub enum StartError {
     /// The library was not loaded.
     #[error("the function library could not be loaded")]
     Library(#[source] RedisError),
+    /// One of several servers.
+    #[error("the master at {node} was not taken")]
+    Node {
+        /// Its address.
+        node: String,
+        /// Why.
+        #[source]
+        source: Box<StartError>,
+    },
 }
 
 impl StartError {
@@ -56,22 +65,27 @@ impl StartError {
                 source.is_io_error() || source.is_timeout() || source.is_connection_dropped()
             }
             Self::Address(_) | Self::TooOld { .. } | Self::Unsafe { .. } => false,
+            Self::Node { source, .. } => source.is_transient(),
         }
     }
 }
 
-pub(super) async fn check(connection: &mut ConnectionManager, allow_unsafe: bool) -> Result<(), StartError> {
-    let info: String = cmd("INFO")
-        .arg("server")
-        .query_async(connection)
-        .await
-        .map_err(|source| StartError::Call { call: "INFO", source })?;
+/// What a server has to be asked, in this order.
+pub(super) fn questions() -> [Cmd; 2] {
+    let (mut info, mut config) = (cmd("INFO"), cmd("CONFIG"));
+    info.arg("server");
+    config.arg(&["GET", "maxmemory-policy", "appendonly"]);
+    [info, config]
+}
+
+/// Judges the answers.
+pub(super) fn judge(
+    [info, settings]: [Result<Value, RedisError>; 2],
+    allow_unsafe: bool,
+) -> Result<(), StartError> {
+    let info: String = answer("INFO", info)?;
     check_version(&info)?;
-    let settings: HashMap<String, String> = cmd("CONFIG")
-        .arg(&["GET", "maxmemory-policy", "appendonly"])
-        .query_async(connection)
-        .await
-        .map_err(|source| StartError::Call { call: "CONFIG GET", source })?;
+    let settings: HashMap<String, String> = answer("CONFIG GET", settings)?;
     match check_settings(&settings) {
         Err(refused) if allow_unsafe => {
             tracing::warn!(refused = %refused, "taking an unsafe redis because redis.allow_unsafe is set");
@@ -79,6 +93,11 @@ pub(super) async fn check(connection: &mut ConnectionManager, allow_unsafe: bool
         }
         checked => checked,
     }
+}
+
+fn answer<T: FromRedisValue>(call: &'static str, value: Result<Value, RedisError>) -> Result<T, StartError> {
+    let value = value.and_then(|value| T::from_redis_value(value).map_err(RedisError::from));
+    value.map_err(|source| StartError::Call { call, source })
 }
 
 fn check_version(info: &str) -> Result<(), StartError> {

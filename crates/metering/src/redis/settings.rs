@@ -1,8 +1,13 @@
-//! How the server is reached.
+//! How the servers are reached.
 
 use std::time::Duration;
 
-use redis::aio::ConnectionManagerConfig;
+use redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError,
+    aio::ConnectionManagerConfig,
+    cluster::{ClusterClient, ClusterClientBuilder},
+    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
+};
 
 use super::keys::Namespace;
 
@@ -11,12 +16,41 @@ const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Attempts to connect again within one call; the next call begins anew.
 const RECONNECTS_MAX: usize = 2;
+/// Redirections and attempts within one call to a cluster. Few, because the callers of all shards wait for the slowest,
+/// and each looks and tries again by itself.
+const CLUSTER_TRIES_MAX: u32 = 3;
+const CLUSTER_PAUSE_MIN_MS: u64 = 20;
+const CLUSTER_PAUSE_MAX_MS: u64 = 100;
 
-/// How the server is reached.
+/// Which servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Servers {
+    /// One, at an address such as `redis://127.0.0.1:6379`.
+    Single {
+        /// Its address.
+        url: String,
+    },
+    /// The masters of a cluster.
+    Cluster {
+        /// Some of its nodes, all with one login.
+        urls: Vec<String>,
+    },
+    /// The master that sentinels name.
+    Sentinel {
+        /// The sentinels.
+        urls: Vec<String>,
+        /// The name under which they know it.
+        master: String,
+        /// User, password and database of the master are those of this address; host and port are not used.
+        login: String,
+    },
+}
+
+/// How the servers are reached.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Address such as `redis://127.0.0.1:6379`.
-    pub url: String,
+    /// Which they are.
+    pub servers: Servers,
     /// What all keys begin with.
     pub namespace: Namespace,
     /// How long to wait for a connection.
@@ -27,13 +61,54 @@ pub struct Settings {
     pub allow_unsafe: bool,
 }
 
+impl Servers {
+    /// Whether the addresses can be used; asks nobody.
+    ///
+    /// # Errors
+    /// Where one can not be read, or those of a cluster have different logins. The error does not repeat them.
+    pub fn check(&self) -> Result<(), RedisError> {
+        match self {
+            Self::Single { url } => Client::open(url.as_str()).map(drop),
+            Self::Cluster { urls } => ClusterClient::new(urls.iter().map(String::as_str)).map(drop),
+            Self::Sentinel { urls, master, login } => sentinel_client(urls, master, login).map(drop),
+        }
+    }
+}
+
+pub(super) fn sentinel_client(
+    urls: &[String],
+    master: &str,
+    login: &str,
+) -> Result<SentinelClient, RedisError> {
+    let login = login.into_connection_info()?.redis_settings().clone();
+    let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(login);
+    let urls = urls.iter().map(String::as_str).collect();
+    SentinelClient::build(urls, master.to_owned(), Some(node), SentinelServerType::Master)
+}
+
 impl Settings {
-    pub(super) fn connection(&self) -> ConnectionManagerConfig {
+    pub(super) fn manager(&self) -> ConnectionManagerConfig {
         ConnectionManagerConfig::new()
             .set_connection_timeout(Some(self.connection_timeout))
             .set_response_timeout(Some(self.response_timeout))
             .set_min_delay(RECONNECT_PAUSE_MIN)
             .set_max_delay(RECONNECT_PAUSE_MAX)
             .set_number_of_retries(RECONNECTS_MAX)
+    }
+
+    pub(super) fn connection(&self) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connection_timeout))
+            .set_response_timeout(Some(self.response_timeout))
+    }
+
+    pub(super) fn cluster(&self, urls: &[String]) -> Result<ClusterClient, RedisError> {
+        ClusterClientBuilder::new(urls.iter().map(String::as_str))
+            .connection_timeout(self.connection_timeout)
+            .response_timeout(self.response_timeout)
+            .retries(CLUSTER_TRIES_MAX)
+            .min_retry_wait(CLUSTER_PAUSE_MIN_MS)
+            .max_retry_wait(CLUSTER_PAUSE_MAX_MS)
+            .build()
     }
 }

@@ -1,13 +1,10 @@
 //! Typed calls of the function library, each one round trip.
 //!
-//! Two connections: writes and looks go over one, reading whole batches over the other, so that a batch of
-//! some MiB never stands in front of a group commit. After a time-out the connection is given up: an answer
-//! that comes later belongs to nobody. A missing library (an empty volume) is loaded when it is missed.
-
-use std::sync::{Mutex, PoisonError};
+//! Two lines: writes and looks go over one, reading whole batches over the other, so that a batch of
+//! some MiB never stands in front of a group commit. A missing library (an empty volume) is loaded when it is missed.
 
 use bytes::Bytes;
-use redis::{Client, Cmd, FromRedisValue, RedisError, Value, aio::ConnectionManager, cmd};
+use redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
 
 use drawdown_metering_core::{
     look::{Head, LaneApplied},
@@ -16,8 +13,9 @@ use drawdown_metering_core::{
 
 use super::{
     keys::{self, Keys, encode_lane, hex, push_hex},
+    line::{Call, Line},
     reply::{Applied, Attached, HeadFault, Installed, Malformed, Retired, Sealed, parse_head, parse_swept},
-    safety::{self, StartError},
+    safety::StartError,
     scripts, settings,
 };
 
@@ -166,52 +164,38 @@ pub struct Store {
 impl Store {
     /// Connects and refuses a server that could lose or evict what it holds, by name.
     pub async fn connect(settings: &settings::Settings) -> Result<Self, StartError> {
-        let line = Line::open(settings)?;
-        let store = Self { keys: Keys::new(settings.namespace.clone()), line, bulk: Line::open(settings)? };
-        safety::check(&mut store.line.get(), settings.allow_unsafe).await?;
-        store.line.ensure_library().await.map_err(StartError::Library)?;
-        Ok(store)
+        let (line, bulk) = (Line::open(settings).await?, Line::open(settings).await?);
+        line.prepare().await?;
+        Ok(Self { keys: Keys::new(settings.namespace.clone()), line, bulk })
     }
 
-    /// Appends blobs and makes lanes known, all in one round trip, in the order given. Each has its own
-    /// outcome; where it is an error nobody knows whether it took, or will take, effect.
+    /// Appends blobs and makes lanes known, all in one round trip, those of one shard in the order given. Each has its
+    /// own outcome; where it is an error nobody knows whether it took, or will take, effect.
     pub async fn write(&self, writes: &[Write]) -> Vec<Result<Written, Error>> {
-        let mut pipeline = redis::Pipeline::with_capacity(writes.len());
-        for write in writes {
-            pipeline.add_command(match write {
-                Write::Apply(apply) => self.apply_command(apply),
-                Write::Attach(attach) => self.attach_command(attach),
-            });
-        }
-        let values: Result<Vec<Value>, RedisError> = self.line.pipeline(&pipeline).await;
-        match values {
-            Ok(values) if values.len() == writes.len() => {
-                let answers = writes.iter().zip(values).map(|(write, value)| parse_written(write, value));
-                let answers: Vec<_> = answers.collect();
-                if answers.iter().any(|answer| matches!(answer, Err(Error::Call { .. }))) {
-                    // Perhaps the library is gone; the caller looks again, and must find it then.
-                    let _ = self.line.ensure_library().await;
-                }
-                answers
-            }
-            Ok(values) => {
-                let found = Value::Int(i64::try_from(values.len()).unwrap_or(i64::MAX));
-                writes.iter().map(|_| Err(Malformed::new("pipeline", &found).into())).collect()
-            }
-            Err(source) => {
-                let call = "pipeline";
-                writes.iter().map(|_| Err(Error::Call { call, source: source.clone() })).collect()
+        let calls: Vec<Call> = writes.iter().map(|write| self.write_call(write)).collect();
+        let answers = self.line.run(&calls).await;
+        let mut missed: Vec<&str> = Vec::new();
+        for (answer, call) in answers.iter().zip(&calls) {
+            let is_of_server = answer.as_ref().is_err_and(|error| error.kind() != redis::ErrorKind::Io);
+            if is_of_server && !missed.contains(&call.key.as_str()) {
+                missed.push(&call.key);
             }
         }
+        for key in missed {
+            // Perhaps the library is gone; the caller looks again, and must find it then.
+            let _ = self.line.ensure_library(key).await;
+        }
+        writes.iter().zip(answers).map(|(write, answer)| parse_written(write, answer)).collect()
     }
 
     /// Heads and lengths of the open lists of some shards, each of one instant, in one round trip.
     pub async fn look(&self, shards: &[u32]) -> Result<Vec<Result<Head, HeadFault>>, Error> {
-        let commands: Vec<Cmd> = shards
-            .iter()
-            .map(|shard| function("FCALL_RO", scripts::LOOK, &[self.keys.head(*shard)]))
-            .collect();
-        let values = self.line.all("look", &commands).await?;
+        let look = |shard: &u32| {
+            let key = self.keys.head(*shard);
+            Call { command: function("FCALL_RO", scripts::LOOK, std::slice::from_ref(&key)), key }
+        };
+        let calls: Vec<Call> = shards.iter().map(look).collect();
+        let values = self.line.all(&calls).await.map_err(|source| call_failed("look", source))?;
         let heads = shards.iter().zip(&values).map(|(shard, value)| parse_head(*shard, value));
         Ok(heads.collect::<Result<Vec<_>, Malformed>>()?)
     }
@@ -221,7 +205,7 @@ impl Store {
         let keys = [self.keys.head(shard), self.keys.batch(shard, generation, batch)];
         let mut command = function("FCALL", scripts::SEAL, &keys);
         command.arg(hex(generation)).arg(batch).arg(cap);
-        Ok(Sealed::parse(&self.line.one("seal", command).await?)?)
+        Ok(Sealed::parse(&self.one(&self.line, "seal", shard, command).await?)?)
     }
 
     /// Forgets a sealed batch that was posted with this `count:fingerprint`.
@@ -235,7 +219,7 @@ impl Store {
         let keys = [self.keys.head(shard), self.keys.batch(shard, generation, batch)];
         let mut command = function("FCALL", scripts::RETIRE, &keys);
         command.arg(hex(generation)).arg(batch).arg(seal);
-        Ok(Retired::parse(&self.line.one("retire", command).await?)?)
+        Ok(Retired::parse(&self.one(&self.line, "retire", shard, command).await?)?)
     }
 
     /// Replaces the head of a shard, if it still has the generation that was seen.
@@ -256,7 +240,7 @@ impl Store {
         for (lane, value) in &install.lanes {
             command.arg(encode_lane(*lane)).arg(lane_text(value.epoch, value.applied));
         }
-        Ok(Installed::parse(&self.line.one("install", command).await?)?)
+        Ok(Installed::parse(&self.one(&self.line, "install", install.shard, command).await?)?)
     }
 
     /// The entries of a batch, from the first to at most `count`, each with its index before the blob.
@@ -286,7 +270,7 @@ impl Store {
             let last = first.saturating_add(BLOBS_PER_READ).min(end).saturating_sub(1);
             let mut command = cmd("LRANGE");
             command.arg(&key).arg(first).arg(last);
-            let value = self.bulk.one("lrange", command).await?;
+            let value = self.one(&self.bulk, "lrange", shard, command).await?;
             let read: Vec<Vec<u8>> = FromRedisValue::from_redis_value(value)
                 .map_err(|error| call_failed("lrange", error.into()))?;
             if read.is_empty() {
@@ -305,7 +289,7 @@ impl Store {
         loop {
             let mut command = cmd("SCAN");
             command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SWEEP_STEP);
-            let value = self.bulk.one("scan", command).await?;
+            let value = self.one(&self.bulk, "scan", shard, command).await?;
             let (next, found): (u64, Vec<String>) =
                 FromRedisValue::from_redis_value(value).map_err(|error| call_failed("scan", error.into()))?;
             let lists: Vec<_> = found
@@ -319,13 +303,30 @@ impl Store {
                 for (_, (generation, batch)) in &lists {
                     command.arg(hex(*generation)).arg(*batch);
                 }
-                let swept = parse_swept(&self.line.one("sweep", command).await?)?;
+                let swept = parse_swept(&self.one(&self.line, "sweep", shard, command).await?)?;
                 dropped = dropped.saturating_add(swept);
             }
             if next == 0 {
                 return Ok(dropped);
             }
             cursor = next;
+        }
+    }
+
+    async fn one(&self, line: &Line, call: &'static str, shard: u32, command: Cmd) -> Result<Value, Error> {
+        let calls = [Call { key: self.keys.head(shard), command }];
+        let mut values = line.all(&calls).await.map_err(|source| call_failed(call, source))?;
+        values.pop().ok_or_else(|| Malformed::new(call, &Value::Nil).into())
+    }
+
+    fn write_call(&self, write: &Write) -> Call {
+        match write {
+            Write::Apply(apply) => {
+                Call { key: self.keys.head(apply.shard), command: self.apply_command(apply) }
+            }
+            Write::Attach(attach) => {
+                Call { key: self.keys.head(attach.shard), command: self.attach_command(attach) }
+            }
         }
     }
 
@@ -370,11 +371,8 @@ fn lane_text(epoch: u64, applied: Position) -> String {
     format!("{}:{}", keys::hex(epoch), position_text(applied))
 }
 
-fn parse_written(write: &Write, value: Value) -> Result<Written, Error> {
-    let value = match value {
-        Value::ServerError(error) => return Err(call_failed("pipeline", error.into())),
-        value => value,
-    };
+fn parse_written(write: &Write, answer: Result<Value, RedisError>) -> Result<Written, Error> {
+    let value = answer.map_err(|source| call_failed("pipeline", source))?;
     Ok(match write {
         Write::Apply(_) => Written::Applied(Applied::parse(&value)?),
         Write::Attach(_) => Written::Attached(Attached::parse(&value)?),
@@ -383,94 +381,4 @@ fn parse_written(write: &Write, value: Value) -> Result<Written, Error> {
 
 const fn call_failed(call: &'static str, source: RedisError) -> Error {
     Error::Call { call, source }
-}
-
-/// One connection that is made again after a time-out.
-struct Line {
-    settings: settings::Settings,
-    client: Client,
-    connection: Mutex<ConnectionManager>,
-}
-
-impl std::fmt::Debug for Line {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").finish_non_exhaustive()
-    }
-}
-
-impl Line {
-    fn open(settings: &settings::Settings) -> Result<Self, StartError> {
-        let client = Client::open(settings.url.as_str()).map_err(StartError::Address)?;
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), settings.connection())
-            .map_err(StartError::Address)?;
-        Ok(Self { settings: settings.clone(), client, connection: Mutex::new(connection) })
-    }
-
-    fn get(&self) -> ConnectionManager {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn give_up_after(&self, error: &RedisError) {
-        if !error.is_timeout() {
-            return;
-        }
-        let again = ConnectionManager::new_lazy_with_config(self.client.clone(), self.settings.connection());
-        if let Ok(again) = again {
-            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = again;
-        }
-    }
-
-    /// Values of all commands, errors of the server among them.
-    async fn pipeline(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
-        use redis::aio::ConnectionLike as _;
-        let answer = self.get().req_packed_commands(pipeline, 0, pipeline.len()).await;
-        answer.inspect_err(|error| self.give_up_after(error))
-    }
-
-    /// Values of all commands, or the first error. The library is loaded and all are sent once more where a
-    /// function was missing: such calls changed nothing.
-    async fn all(&self, call: &'static str, commands: &[Cmd]) -> Result<Vec<Value>, Error> {
-        let mut pipeline = redis::Pipeline::with_capacity(commands.len());
-        for command in commands {
-            pipeline.add_command(command.clone());
-        }
-        let mut loaded = false;
-        loop {
-            let values = self.pipeline(&pipeline).await.map_err(|source| call_failed(call, source))?;
-            let failed = values.iter().find_map(|value| match value {
-                Value::ServerError(error) => Some(error.clone()),
-                _ => None,
-            });
-            let Some(failed) = failed else { return Ok(values) };
-            if loaded || !self.ensure_library().await.map_err(|source| call_failed("load", source))? {
-                return Err(call_failed(call, failed.into()));
-            }
-            loaded = true;
-        }
-    }
-
-    async fn one(&self, call: &'static str, command: Cmd) -> Result<Value, Error> {
-        let mut values = self.all(call, &[command]).await?;
-        values.pop().ok_or_else(|| Malformed::new(call, &Value::Nil).into())
-    }
-
-    /// Loads the library where it is missing or older; says whether it did.
-    async fn ensure_library(&self) -> Result<bool, RedisError> {
-        let mut connection = self.get();
-        let found: Result<u64, RedisError> =
-            cmd("FCALL_RO").arg(scripts::REVISION_OF).arg(0).query_async(&mut connection).await;
-        match found {
-            Ok(revision) if revision >= scripts::REVISION => return Ok(false),
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), redis::ErrorKind::Server(_)) => {}
-            Err(error) => {
-                self.give_up_after(&error);
-                return Err(error);
-            }
-        }
-        let mut load = cmd("FUNCTION");
-        load.arg("LOAD").arg("REPLACE").arg(scripts::LIBRARY);
-        load.query_async::<()>(&mut connection).await.inspect_err(|error| self.give_up_after(error))?;
-        Ok(true)
-    }
 }

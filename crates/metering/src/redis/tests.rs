@@ -26,7 +26,7 @@ struct Space {
 
 fn settings(url: &str, namespace: &str) -> Settings {
     Settings {
-        url: url.to_owned(),
+        servers: Servers::Single { url: url.to_owned() },
         namespace: Namespace::new(namespace).unwrap(),
         connection_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(10),

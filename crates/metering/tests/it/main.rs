@@ -17,5 +17,6 @@ mod proxy;
 mod records;
 mod records_http;
 mod rig;
+mod several;
 mod wire_faults;
 mod wire_forms;

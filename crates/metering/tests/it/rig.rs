@@ -56,7 +56,15 @@ pub(crate) fn now() -> Timestamp {
 
 impl Rig {
     pub(crate) async fn new() -> Self {
-        let space = drawdown_testkit::redis().await.unwrap();
+        Self::on(drawdown_testkit::redis().await.unwrap()).await
+    }
+
+    /// On a Redis of its own.
+    pub(crate) async fn on_server(url: &str) -> Self {
+        Self::on(RedisSpace { url: url.to_owned(), namespace: "own".to_owned() }).await
+    }
+
+    async fn on(space: RedisSpace) -> Self {
         let client = redis::Client::open(space.url.as_str()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         // On a busy machine half a second, which is usual, may not be enough.
