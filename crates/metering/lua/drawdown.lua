@@ -2,7 +2,8 @@
 -- The accumulator of metering: what Redis checks and writes, one call at a time.
 --
 -- Shape. Two keys a shard in one hash slot: the head, a hash `<ns>:{S}:h`, and one list of blobs for each
--- batch, `<ns>:{S}:b:<generation>:<batch>`. Fields of the head:
+-- batch, `<ns>:{S}:b:<generation>:<batch>`. Beside them the lease `<ns>:{S}:w`, and one key for all shards, `<ns>:{w}:w`,
+-- with the workers that are there. Fields of the head:
 --   g  generation            v  layout of the head      o  number of the open batch
 --   b  last retired batch    n  blobs in the open batch f  fingerprint over them
 --   s:<batch>  count:fingerprint of a sealed batch that is not retired
@@ -25,7 +26,7 @@
 
 -- Raised with every change of this file; a server that has a higher one keeps it. So what callers may rely on
 -- only grows: a change that an older caller would not survive needs a library of another name.
-local REVISION = 3
+local REVISION = 4
 
 -- Fields written by one HSET or HDEL: Lua can spread only some thousand values over a call.
 local FIELDS_MAX = 1000
@@ -349,6 +350,59 @@ local function sweep(keys, args)
   return { 'OK', decimal(dropped) }
 end
 
+-- Milliseconds by this server's clock.
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- lease: who looks at a shard. It spares work; no other function asks for it.
+-- KEYS 1 the lease, a string token:end with the end in ms by this server's clock.
+-- ARGV 1 token, 2 life in ms, 3 keep, take, see or leave.
+-- OURS where the lease is the token's then, OTHERS where it is another one's, FREE
+local function lease(keys, args)
+  local stored = redis.pcall('GET', keys[1])
+  local now, wish = now_ms(), args[3]
+  local holder, ends
+  if not holds_something_else(stored) and stored then
+    holder, ends = string.match(stored, '^(%x+):(%d+)$')
+  end
+  if holder and tonumber(ends) <= now then
+    holder = nil
+  end
+  if holder and holder ~= args[1] then
+    return { 'OTHERS' }
+  end
+  if wish == 'leave' then
+    redis.call('UNLINK', keys[1])
+    return { 'FREE' }
+  end
+  if wish == 'see' then
+    return { holder and 'OURS' or 'FREE' }
+  end
+  redis.call('SET', keys[1], args[1] .. ':' .. decimal(now + tonumber(args[2])))
+  return { 'OURS' }
+end
+
+-- workers: who is there.
+-- KEYS 1 a sorted set of tokens, by the time until which they are believed to be there.
+-- ARGV 1 token, 2 life in ms; 0 where it goes.
+-- OK token…
+local function workers(keys, args)
+  local now = now_ms()
+  if args[2] == '0' then
+    redis.call('ZREM', keys[1], args[1])
+  else
+    redis.call('ZADD', keys[1], decimal(now + tonumber(args[2])), args[1])
+  end
+  redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', '(' .. decimal(now))
+  local answer = { 'OK' }
+  for _, token in ipairs(redis.call('ZRANGE', keys[1], 0, -1)) do
+    answer[#answer + 1] = token
+  end
+  return answer
+end
+
 redis.register_function { function_name = 'drawdown_v1_revision', callback = revision, flags = { 'no-writes' } }
 redis.register_function('drawdown_v1_apply', apply)
 redis.register_function('drawdown_v1_attach', attach)
@@ -357,3 +411,5 @@ redis.register_function('drawdown_v1_retire', retire)
 redis.register_function('drawdown_v1_install', install)
 redis.register_function { function_name = 'drawdown_v1_look', callback = look, flags = { 'no-writes' } }
 redis.register_function('drawdown_v1_sweep', sweep)
+redis.register_function('drawdown_v1_lease', lease)
+redis.register_function('drawdown_v1_workers', workers)

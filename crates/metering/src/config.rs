@@ -150,6 +150,8 @@ pub struct SettleOptions {
     pub interval_ms: Millis,
     /// Longest interval, in ms.
     pub interval_max_ms: Millis,
+    /// How long a worker is believed to look at its shards, in ms.
+    pub lease_ms: Millis,
     /// Lines above which the interval grows.
     pub lines_per_second: Count,
     /// Shards that are settled at once.
@@ -295,6 +297,7 @@ impl Default for SettleOptions {
         Self {
             interval_ms: Millis::from_millis(1000),
             interval_max_ms: Millis::from_millis(60_000),
+            lease_ms: Millis::from_millis(3000),
             lines_per_second: Count::of(50_000),
             shards_at_once: Count::of(4),
             sealed_batches_max: Count::of(8),

@@ -68,6 +68,7 @@ pub(crate) struct Metrics {
     cell_refused: Counter<u64>,
     watchers: UpDownCounter<i64>,
     live_blobs: Counter<u64>,
+    leases: Gauge<u64>,
     unsettled: Gauge<u64>,
     lag: Gauge<f64>,
 }
@@ -157,6 +158,10 @@ impl Metrics {
                 .with_description("watchers of live usage at this instance")
                 .build(),
             live_blobs: counter("metering.live.blobs", "blobs read for all watchers of live usage together"),
+            leases: meter
+                .u64_gauge("metering.leases")
+                .with_description("shards that this instance looks at")
+                .build(),
             unsettled: meter
                 .u64_gauge("metering.events.unsettled")
                 .with_description("events applied in redis and not settled in the ledger, by shard")
@@ -253,6 +258,10 @@ impl Metrics {
 
     pub(crate) fn live_read(&self, blobs: usize) {
         self.live_blobs.add(u64::try_from(blobs).unwrap_or(u64::MAX), &[]);
+    }
+
+    pub(crate) fn leases(&self, held: usize) {
+        self.leases.record(u64::try_from(held).unwrap_or(u64::MAX), &[]);
     }
 
     pub(crate) fn drift(&self, shard: u32, events: u64, lag: Duration) {

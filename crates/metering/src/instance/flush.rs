@@ -149,7 +149,7 @@ impl Instance {
             Err(fault) => {
                 tracing::debug!(shard = shard.number, ?fault, "there is no head to write to");
                 state.retry.failed(Instant::now());
-                self.worker_wanted.notify_one();
+                self.want_look(shard);
                 return;
             }
         };
@@ -223,7 +223,7 @@ impl Instance {
             Ok(Written::Attached(Attached::Ok(lanes))) => {
                 state.retry.succeeded();
                 for (lane, found) in sent.asked.iter().zip(lanes) {
-                    self.attached(state, lane, found);
+                    self.attached(state, shard, lane, found);
                 }
                 shard.moved.notify_waiters();
             }
@@ -231,7 +231,7 @@ impl Instance {
             Ok(
                 Written::Applied(Applied::Refused(refused)) | Written::Attached(Attached::Refused(refused)),
             ) => {
-                self.refused(state, &refused);
+                self.refused(state, shard, &refused);
             }
             Err(error) => {
                 self.metrics.redis_error("write");
@@ -248,7 +248,7 @@ impl Instance {
         }
     }
 
-    fn attached(&self, state: &mut State, lane: &Lane, answer: Asked) {
+    fn attached(&self, state: &mut State, shard: &Shard, lane: &Lane, answer: Asked) {
         let Some(seat) = state.seats.get_mut(lane) else { return };
         let Phase::Asking { found: Found { told, .. }, registered } = seat.phase else { return };
         let stop = match answer {
@@ -257,7 +257,7 @@ impl Instance {
             }
             Asked::Known(found) => {
                 if state.go_live(lane, found.applied, told, registered) {
-                    self.worker_wanted.notify_one();
+                    self.want_look(shard);
                 }
                 return;
             }
@@ -306,7 +306,7 @@ impl Instance {
         }
     }
 
-    fn refused(&self, state: &mut State, refused: &Refused) {
+    fn refused(&self, state: &mut State, shard: &Shard, refused: &Refused) {
         state.names.forget();
         let cause = match refused {
             // The routine of every seal: the flush goes into the next batch.
@@ -322,7 +322,7 @@ impl Instance {
         if matches!(refused, Refused::Damaged | Refused::Full) {
             // Only a worker helps.
             state.retry.failed(Instant::now());
-            self.worker_wanted.notify_one();
+            self.want_look(shard);
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct Instance {
     dirty: Notify,
     /// The attacher has something to do.
     wanted: Notify,
-    /// Only a look by a worker helps.
+    /// A worker has to look now.
     pub(crate) worker_wanted: Notify,
     /// Cancelled when nothing will be flushed any more.
     pub(crate) flushed: CancellationToken,
@@ -132,6 +132,12 @@ impl Instance {
     /// A lane was asked for.
     pub(crate) fn wake_attacher(&self) {
         self.wanted.notify_one();
+    }
+
+    /// Something is wrong with a shard, and only a look by a worker helps.
+    fn want_look(&self, shard: &Shard) {
+        shard.want_look();
+        self.worker_wanted.notify_one();
     }
 
     /// Waits until a shard that was full has room again.

@@ -12,7 +12,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use drawdown_metering_core::{
@@ -88,6 +91,8 @@ pub(crate) struct Shard {
     pub(super) number: u32,
     pub(super) limits: Limits,
     state: Mutex<State>,
+    /// Only a look by a worker helps; this instance's looks, whoever has the lease.
+    look_wanted: AtomicBool,
     /// Told when a flush made room, or a lane moved or stopped.
     pub(super) moved: Notify,
 }
@@ -104,11 +109,27 @@ impl Shard {
             suspect: false,
             retry,
         };
-        Self { number, limits, state: Mutex::new(state), moved: Notify::new() }
+        let (state, look_wanted) = (Mutex::new(state), AtomicBool::new(false));
+        Self { number, limits, state, look_wanted, moved: Notify::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker has to look.
+    pub(super) fn want_look(&self) {
+        self.look_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a worker has to look; it is asked once.
+    pub(crate) fn take_look_wanted(&self) -> bool {
+        self.look_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether any stream of this instance sends a lane of it.
+    pub(crate) fn is_seated(&self) -> bool {
+        !self.lock().seats.is_empty()
     }
 
     /// Gives a lane to a stream. Another stream that had it stops sending it.

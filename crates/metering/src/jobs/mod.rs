@@ -4,6 +4,7 @@ mod batch;
 mod drift;
 mod follow;
 mod isolation;
+mod lease;
 mod settle;
 mod work;
 

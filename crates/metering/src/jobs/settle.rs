@@ -1,9 +1,10 @@
 //! The worker: looks, seals, reads, merges, resolves, posts, retires; resets what is damaged.
 //!
-//! Shape: one round asks the ledger, of every cell, for all cursors (A), then Redis for all heads, in this order; each shard
-//! that needs work gets a task, a few at once, one at a time for each shard. Any number of workers may run, in
-//! any number of processes, without a lease: every step is compared and set, and a step that comes too late
-//! changes nothing. A transport error is no refusal: the next round posts the same batch again. Trouble has to
+//! Shape: one round asks the ledger, of every cell, for the cursors (A), then Redis for the heads, in this order, of the
+//! shards whose lease this instance has or whose lanes its streams send; each leased shard that needs work gets a task,
+//! a few at once, one at a time for each shard. Where a stream has met something that only a look can mend, the lease
+//! does not matter. Any number of workers may run, in any number of processes, and safety needs no lease: every step
+//! is compared and set, and a step that comes too late changes nothing. A transport error is no refusal: the next round posts the same batch again. Trouble has to
 //! be seen twice, with a look in between, before a shard is reset.
 
 use std::{
@@ -23,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     drift::Drift,
+    lease::Leases,
     work::{Failed, Work},
 };
 use crate::{
@@ -39,6 +41,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Worker {
     pub(super) instance: Arc<Instance>,
     pub(super) resolver: Arc<Resolver>,
+    leases: Leases,
     works: Vec<Arc<Mutex<Work>>>,
     drifts: Mutex<Vec<Drift>>,
     at_once: Arc<Semaphore>,
@@ -59,6 +62,7 @@ impl Worker {
         let retry = Retry::new(settle.retry_pause_ms.duration(), settle.retry_pause_max_ms.duration());
         let numbers = instance.shard_numbers();
         Arc::new(Self {
+            leases: Leases::new(settle.lease_ms.duration()),
             works: numbers.iter().map(|_| Arc::new(Mutex::new(Work::new(retry)))).collect(),
             drifts: Mutex::new(numbers.iter().map(|_| Drift::default()).collect()),
             at_once: Arc::new(Semaphore::new(settle.shards_at_once.get().min(Semaphore::MAX_PERMITS))),
@@ -74,6 +78,8 @@ impl Worker {
         let settle = self.instance.config.settle.clone();
         let mut retry = Retry::new(settle.retry_pause_ms.duration(), settle.retry_pause_max_ms.duration());
         let mut next = Instant::now();
+        let (keeper, keep_until) = (Arc::clone(&self), stop.clone());
+        let keeping = tokio::spawn(async move { keeper.leases.keep(&keeper.instance, keep_until).await });
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -94,23 +100,44 @@ impl Worker {
         }
         self.tasks.close();
         self.tasks.wait().await;
+        // Others take the leases that it gives back.
+        let _ended = keeping.await;
     }
 
     async fn round(self: &Arc<Self>) -> Result<(), Failed> {
-        let numbers = self.instance.shard_numbers();
+        let now = Instant::now();
+        let mut due = Vec::new();
+        let mut numbers = Vec::new();
+        for number in self.instance.shard_numbers() {
+            let Some(shard) = self.instance.shard(number) else { continue };
+            let is_ours = self.leases.holds(number, now);
+            let is_due = shard.take_look_wanted() || is_ours;
+            if is_due || shard.is_seated() {
+                numbers.push(number);
+                due.push((is_ours, is_due));
+            }
+        }
+        if numbers.is_empty() {
+            return Ok(());
+        }
         let mut standings = self.instance.cells.shards(&numbers, &[]).await?.shards;
         let heads = self.instance.store.look(&numbers).await?;
         let now = Instant::now();
         let mut drifts = self.drifts.lock().await;
-        for (((number, head), work), drift) in
-            numbers.iter().zip(heads).zip(&self.works).zip(drifts.iter_mut())
-        {
+        for ((number, head), (is_ours, is_due)) in numbers.iter().zip(heads).zip(due) {
+            let at = usize::try_from(*number).unwrap_or(usize::MAX);
+            let (Some(work), Some(drift)) = (self.works.get(at), drifts.get_mut(at)) else { continue };
             let Some(standing) = standings.remove(number) else { continue };
             let told = standing.told();
             self.instance.observe(*number, &told, head.as_ref().ok());
-            if let Ok(head) = &head {
+            if let Ok(head) = &head
+                && is_ours
+            {
                 let (events, lag) = drift.seen(now, head, &told);
                 self.instance.metrics.drift(*number, events, lag);
+            }
+            if !is_due {
+                continue;
             }
             // A shard that is being settled is left to the task that does it.
             let Ok(mut work) = Arc::clone(work).try_lock_owned() else { continue };

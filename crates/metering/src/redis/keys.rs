@@ -61,6 +61,16 @@ impl Keys {
         format!("{}:{{{shard}}}:b:*", self.namespace.0)
     }
 
+    /// The lease of a shard.
+    pub fn lease(&self, shard: u32) -> String {
+        format!("{}:{{{shard}}}:w", self.namespace.0)
+    }
+
+    /// The workers that are there.
+    pub fn workers(&self) -> String {
+        format!("{}:{{w}}:w", self.namespace.0)
+    }
+
     /// Generation and batch of a key that [`Keys::batch`] made for that shard.
     pub fn parse_batch(&self, shard: u32, key: &str) -> Option<(u64, u64)> {
         let rest = key.strip_prefix(&format!("{}:{{{shard}}}:b:", self.namespace.0))?;
@@ -110,6 +120,7 @@ mod tests {
     fn all_keys_of_a_shard_share_one_hash_tag() {
         let keys = Keys::new(Namespace::new("m").unwrap());
         assert_eq!(keys.head(7), "m:{7}:h");
+        assert_eq!(keys.lease(7), "m:{7}:w");
         assert_eq!(keys.batch(7, 0xabc, 12), "m:{7}:b:0000000000000abc:12");
         assert_eq!(keys.parse_batch(7, "m:{7}:b:0000000000000abc:12"), Some((0xabc, 12)));
         for other in

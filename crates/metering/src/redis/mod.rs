@@ -5,6 +5,7 @@
 //! time-out) may still take effect later: its caller reads the head again and takes a new dictionary id.
 
 mod keys;
+mod lease;
 mod line;
 mod reply;
 mod safety;
@@ -13,6 +14,7 @@ mod settings;
 mod store;
 
 pub use keys::{Keys, Namespace, NamespaceError};
+pub use lease::{Lease, LeaseAsk, LeaseWish};
 pub use reply::{
     Applied, Asked, Attached, HeadFault, Installed, LaneRefusal, Malformed, Refused, Retired, Sealed,
 };

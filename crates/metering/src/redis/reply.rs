@@ -131,7 +131,7 @@ impl Malformed {
     }
 }
 
-fn text(value: &Value) -> Option<&str> {
+pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
@@ -158,7 +158,7 @@ pub(super) fn lane_applied(text: &str) -> Option<LaneApplied> {
 }
 
 /// The word and the values of an answer.
-fn words(value: &Value) -> Option<(&str, &[Value])> {
+pub(super) fn words(value: &Value) -> Option<(&str, &[Value])> {
     match value {
         Value::Array(items) => items.split_first().and_then(|(word, rest)| Some((text(word)?, rest))),
         _ => None,

@@ -6,7 +6,7 @@
 /// The text that is loaded into the server.
 pub(super) const LIBRARY: &str = include_str!("../../lua/drawdown.lua");
 /// `REVISION` of that text: a server with a higher one keeps its own.
-pub(super) const REVISION: u64 = 3;
+pub(super) const REVISION: u64 = 4;
 
 /// The layout of the head that this text writes.
 pub(super) const LAYOUT: u64 = 1;
@@ -19,6 +19,8 @@ pub(super) const RETIRE: &str = "drawdown_v1_retire";
 pub(super) const INSTALL: &str = "drawdown_v1_install";
 pub(super) const LOOK: &str = "drawdown_v1_look";
 pub(super) const SWEEP: &str = "drawdown_v1_sweep";
+pub(super) const LEASE: &str = "drawdown_v1_lease";
+pub(super) const WORKERS: &str = "drawdown_v1_workers";
 
 #[cfg(test)]
 mod tests {
@@ -27,7 +29,7 @@ mod tests {
     #[test]
     fn the_text_says_the_same_revision_and_names() {
         assert!(LIBRARY.contains(&format!("local REVISION = {REVISION}\n")));
-        for name in [REVISION_OF, APPLY, ATTACH, SEAL, RETIRE, INSTALL, LOOK, SWEEP] {
+        for name in [REVISION_OF, APPLY, ATTACH, SEAL, RETIRE, INSTALL, LOOK, SWEEP, LEASE, WORKERS] {
             assert!(LIBRARY.contains(&format!("'{name}'")), "{name}");
         }
     }

@@ -156,8 +156,8 @@ pub struct Install {
 /// The accumulator.
 #[derive(Debug)]
 pub struct Store {
-    keys: Keys,
-    line: Line,
+    pub(super) keys: Keys,
+    pub(super) line: Line,
     bulk: Line,
 }
 
@@ -353,7 +353,7 @@ impl Store {
     }
 }
 
-fn function(how: &str, name: &str, keys: &[String]) -> Cmd {
+pub(super) fn function(how: &str, name: &str, keys: &[String]) -> Cmd {
     let mut command = cmd(how);
     command.arg(name).arg(keys.len()).arg(keys);
     command

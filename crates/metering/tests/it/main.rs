@@ -9,6 +9,7 @@ mod cells;
 mod damage;
 mod doubt;
 mod gate;
+mod leases;
 mod live;
 mod memory_only;
 mod paths;

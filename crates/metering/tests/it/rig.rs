@@ -111,6 +111,7 @@ impl Rig {
         options.cells = cells.collect();
         options.entitlement.endpoint = format!("http://{}", self.ledger);
         options.settle.interval_ms = Millis::from_millis(20);
+        options.settle.lease_ms = Millis::from_millis(600);
         options.settle.retry_pause_ms = Millis::from_millis(10);
         options.settle.retry_pause_max_ms = Millis::from_millis(100);
         options.settle.isolation_ms = Millis::from_millis(300);
