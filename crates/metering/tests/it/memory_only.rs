@@ -2,11 +2,20 @@
 //! ledger has of each process lies between what that was told to be settled and what it appended, and the newest
 //! process is never stopped.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use drawdown_client::{
     ChannelOptions, connect,
-    producer::{AppendError, Fault, Outcome, Producer, ProducerOptions, Usage, WaitError},
+    producer::{
+        AppendError, Fault, Instruments, Outcome, Producer, ProducerMetrics, ProducerOptions, Usage,
+        WaitError,
+    },
 };
 use drawdown_types::ProducerId;
 
@@ -18,7 +27,26 @@ use crate::{
     rig::{Rig, now, soon},
 };
 
+/// Events that were handed to a stream: metering can not have more.
+#[derive(Debug, Default)]
+struct Sent(AtomicU64);
+
+impl ProducerMetrics for Sent {
+    fn sent(&self, events: u64, _: usize) {
+        self.0.fetch_add(events, Ordering::SeqCst);
+    }
+}
+
 async fn start(rig: &Rig, address: SocketAddr, id: ProducerId) -> Producer {
+    start_with(rig, address, id, Arc::<Sent>::default()).await
+}
+
+async fn start_with(
+    rig: &Rig,
+    address: SocketAddr,
+    id: ProducerId,
+    metrics: Arc<dyn ProducerMetrics>,
+) -> Producer {
     let options = ProducerOptions {
         linger_ms: 1,
         reconnect_min_ms: 1,
@@ -26,7 +54,7 @@ async fn start(rig: &Rig, address: SocketAddr, id: ProducerId) -> Producer {
         ..ProducerOptions::in_memory_only(id, 64 << 20)
     };
     let channel = connect(&ChannelOptions::to(format!("http://{address}"))).unwrap();
-    Producer::open(options, channel, rig.clock.clone()).await.unwrap()
+    Producer::open_with(options, channel, rig.clock.clone(), metrics).await.unwrap()
 }
 
 /// Events of one process have clients of their own. A fenced one takes no more.
@@ -75,7 +103,8 @@ async fn starts_under_load_lose_what_was_on_its_way_at_most() {
     let mut told = Vec::new();
     for n in 0..12_u64 {
         let address = running[usize::try_from(n / 2 % 2).unwrap()].address;
-        let producer = start(&rig, address, id).await;
+        let sent = Arc::<Sent>::default();
+        let producer = start_with(&rig, address, id, sent.clone()).await;
         let (process, events) = (format!("p{n}"), 300 + n * 50);
         append(&producer, &process, events).await;
         match n % 4 {
@@ -85,17 +114,25 @@ async fn starts_under_load_lose_what_was_on_its_way_at_most() {
             _ => soon("settlement", producer.await_settled()).await.unwrap(),
         }
         // It dies here; what metering has of it goes on.
-        told.push((process, producer.progress().settled, events));
+        told.push((process, producer.progress().settled, sent, events));
     }
-    let last = start(&rig, running[0].address, id).await;
+    let instruments = Instruments::new(&running[0].telemetry.meter());
+    let last = start_with(&rig, running[0].address, id, Arc::new(instruments)).await;
     append(&last, "last", 100).await;
     soon("settlement", last.await_settled()).await.unwrap();
     assert_eq!(settled(&rig, "last"), 100);
-    for (process, at_least, at_most) in told {
-        let events = settled(&rig, &process);
+    for (process, at_least, sent, appended) in told {
+        let (events, at_most) = (settled(&rig, &process), sent.0.load(Ordering::SeqCst).min(appended));
         assert!((at_least..=at_most).contains(&events), "{process}: {events} of {at_least} to {at_most}");
     }
     last.close().await.unwrap();
+    let scraped = running[0].telemetry.scrape().unwrap();
+    let appended = scraped.lines().any(|line| line == "drawdown_producer_events_appended_total 100");
+    assert!(appended, "{scraped}");
+    assert!(
+        scraped.contains("producer_commit_duration_seconds_bucket")
+            && scraped.contains("producer_kept_size_bytes")
+    );
     for running in running {
         running.stop().await;
     }
