@@ -418,3 +418,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+use std::{num::NonZeroU32, sync::Arc};
+
+use drawdown_metering_core::{
+    aggregate::{Aggregator, EventRules, Incoming},
+    chain,
+    dictionary::Dictionary,
+    frame::{FrameBuilder, FrameLimits, FrameView},
+    meter::MeterTable,
+    series::{Outcome, SeriesKey, SeriesNumber},
+    shard::{Position, ShardMap},
+};
+use drawdown_types::{ClientId, MeterSlug, ProducerId, Timestamp};
+
+use super::{
+    super::{Offer, Sender, outbox::Outbox, retry::Retry, shard::Limits},
+    *,
+};
+
+const MAP: ShardMap = ShardMap { version: 1, shard_count: NonZeroU32::MIN };
+
+fn shard() -> Shard {
+    let meters = Arc::new(MeterTable::default());
+    let aggregator = Aggregator::new(0, EventRules::default(), 100, meters);
+    let retry = Retry::new(Duration::from_millis(1), Duration::from_millis(1));
+    let shard = Shard::new(0, Limits { counters_max: 1_000, lanes_max: 10 }, aggregator, retry);
+    shard.lock().head = Some(Belief { generation: 1, open: 1 });
+    shard
+}
+
+/// A stream of an epoch asks for the lane, and the ledger answers.
+fn seat(shard: &Shard, lane: Lane, epoch: u64) {
+    let sender = Sender { stream: epoch, epoch, outbox: Arc::new(Outbox::default()) };
+    shard.seat(lane, sender, 0).unwrap();
+    let found = Found { settled: Position::START, told: Position::START };
+    shard.found(&lane, found, Some(epoch));
+}
+
+/// The stream sends one event after `at`; answers where the lane stands then.
+fn offer(shard: &Shard, lane: Lane, epoch: u64, at: Position) -> Position {
+    let key = SeriesKey::new(
+        ClientId::new("c").unwrap(),
+        MeterSlug::new("web.call").unwrap(),
+        Outcome::Succeeded,
+        Vec::new(),
+        None,
+    );
+    let mut builder = FrameBuilder::new();
+    let number = SeriesNumber::new(1).unwrap();
+    builder.define(number, &key.unwrap());
+    builder.push(number, 1, 0);
+    let body = builder.finish(lane, at.sequence + 1, 0);
+    let view = FrameView::parse(&body, &FrameLimits::default()).unwrap();
+    let chain_after = chain::next(at.chain, &body);
+    let incoming = Incoming {
+        producer: lane.producer,
+        epoch,
+        map: MAP,
+        chain_before: at.chain,
+        chain_after,
+        frame: &view,
+        now: Timestamp::EPOCH,
+    };
+    let offered = shard.offer(epoch, &incoming, &mut Dictionary::new(10));
+    assert!(matches!(offered, Offer::Counted(_)), "{offered:?}");
+    Position { sequence: at.sequence + 1, chain: chain_after }
+}
+
+/// Blobs and questions of a round.
+fn plan(shard: &Shard) -> (usize, usize) {
+    let (mut writes, mut sent) = (Vec::new(), Vec::new());
+    shard.plan(100, &mut writes, &mut sent);
+    let blobs = writes.iter().filter(|write| matches!(write, Write::Apply(_))).count();
+    (blobs, writes.len() - blobs)
+}
+
+#[test]
+fn a_lane_is_asked_for_when_nothing_of_an_older_process_is_under_way() {
+    let shard = shard();
+    let lane = Lane { producer: ProducerId::generate(), map_version: 1, shard: 0 };
+    seat(&shard, lane, 1);
+    assert_eq!(plan(&shard), (0, 1));
+    shard.lock().go_live(&lane, Position::START, Position::START, 1);
+    let first = offer(&shard, lane, 1, Position::START);
+    assert_eq!(plan(&shard), (1, 0));
+    // One more while the first blob has no answer, and a newer process asks for the lane.
+    offer(&shard, lane, 1, first);
+    seat(&shard, lane, 2);
+    assert_eq!(plan(&shard), (1, 0), "asked now, Redis would refuse the first blob for its epoch");
+    let flush = shard.lock().pending.take().unwrap();
+    shard.lock().acknowledge(&flush);
+    assert_eq!(plan(&shard), (1, 0), "the answer would be older than what is still to be written");
+    let flush = shard.lock().pending.take().unwrap();
+    assert!(flush.lanes.iter().all(|span| span.epoch == 1));
+    shard.lock().acknowledge(&flush);
+    assert_eq!(plan(&shard), (0, 1));
+}
+
+#[test]
+fn what_was_lost_is_asked_anew_of_the_ledger_as_well() {
+    let shard = shard();
+    let lane = Lane { producer: ProducerId::generate(), map_version: 1, shard: 0 };
+    seat(&shard, lane, 1);
+    shard.lock().lose();
+    assert_eq!(plan(&shard), (0, 0));
+    assert_eq!(shard.wanted(), [lane]);
+}
