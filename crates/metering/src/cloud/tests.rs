@@ -77,11 +77,14 @@ fn quantities_are_whole_numbers_of_the_event_and_nothing_else() {
         (json!(null), "null"),
         (json!([7]), "an array"),
         (serde_json::from_str("1e3").unwrap(), "1000.0"),
-        (serde_json::from_str("18446744073709551616").unwrap(), "1.8446744073709552e19"),
     ] {
         let wanted = format!("data.quantity is {shown}, must be a whole number, not below 0");
         assert_eq!(flaws(&json!({ "data": { "quantity": quantity } })), [wanted]);
     }
+    // How a number too large for 64 bits is written is the library's choice.
+    let beyond: serde_json::Value = serde_json::from_str("18446744073709551616").unwrap();
+    let wanted = format!("data.quantity is {beyond}, must be a whole number, not below 0");
+    assert_eq!(flaws(&json!({ "data": { "quantity": beyond } })), [wanted]);
     let most = of_json(&event(&json!({ "data": { "quantity": 1_u64 << 48 } }))).unwrap();
     assert_eq!(most.quantity, 1 << 48);
     assert_eq!(flaws(&json!({ "data": { "quantity": u64::MAX } })).len(), 1);
