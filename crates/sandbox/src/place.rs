@@ -172,6 +172,14 @@ impl Place {
         self.give(path)
     }
 
+    /// A copy of a program that the user of the servers may run, wherever the original lies.
+    pub(crate) fn program(&self, original: &Path) -> Result<PathBuf, Error> {
+        let copy = self.root.join("program");
+        fs::copy(original, &copy).map_err(Error::io(format!("copy {}", original.display())))?;
+        self.give(&copy)?;
+        Ok(copy)
+    }
+
     /// The password of one server: drawn once, kept beside its data.
     pub(crate) fn secret(&self, folder: &Path) -> Result<String, Error> {
         let path = folder.join("secret");

@@ -4,7 +4,11 @@
 //! Shape: each server has a folder of its own below one place; readiness is asked of the servers themselves, in a
 //! loop with a limit.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     Error, Source, find,
@@ -54,6 +58,17 @@ impl RedisServer {
             lines: lines.iter().map(|line| (*line).to_owned()).collect(),
         };
         Self::start_as(place, &plan)
+    }
+
+    /// Starts this program, whatever its version. It is copied to where the user of the servers may run it.
+    ///
+    /// # Errors
+    /// Where it can not be copied or does not become ready.
+    pub fn start_program(program: &Path) -> Result<Self, Error> {
+        let place = Arc::new(Place::open(None)?);
+        let program = place.program(program)?;
+        let (name, lines) = ("redis".to_owned(), Vec::new());
+        Self::start_as(place, &Plan { name, program, secret: None, role: Role::Data, lines })
     }
 
     fn start_as(place: Arc<Place>, plan: &Plan) -> Result<Self, Error> {

@@ -11,6 +11,7 @@ mod metrics;
 mod pip;
 mod programs;
 mod queries;
+mod redis;
 mod servers;
 mod tidy;
 mod wire;
@@ -67,6 +68,8 @@ enum Task {
     MetricsCheck,
     /// Have a producer in Python send usage to the real services
     WireCheck,
+    /// Run metering's tests on each Redis that it supports, and have it refuse one that is too old
+    RedisCheck,
     /// Run a command with private servers in its environment; without one, start them and stop them again
     Servers {
         /// The command
@@ -124,6 +127,7 @@ fn run(workspace: &Workspace, task: Task) -> anyhow::Result<ExitCode> {
         Task::ExportCheck => export::check(workspace),
         Task::MetricsCheck => metrics::check(workspace),
         Task::WireCheck => wire::check(workspace),
+        Task::RedisCheck => redis::check(workspace),
         Task::Servers { command } => servers::with_servers(workspace, &command),
     }
 }

@@ -7,8 +7,8 @@ use drawdown_sandbox::{Options, Sandbox};
 
 use crate::machine::{Workspace, code, on_path, run, status};
 
-const POSTGRES_URL: &str = "DRAWDOWN_TEST_POSTGRES_URL";
-const REDIS_URL: &str = "DRAWDOWN_TEST_REDIS_URL";
+pub(crate) const POSTGRES_URL: &str = "DRAWDOWN_TEST_POSTGRES_URL";
+pub(crate) const REDIS_URL: &str = "DRAWDOWN_TEST_REDIS_URL";
 /// Only for a Postgres of our own: on a lasting one a template could be older than the migrations.
 const TEMPLATE: &str = "DRAWDOWN_TEST_TEMPLATE";
 
