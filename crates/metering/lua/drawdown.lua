@@ -26,7 +26,7 @@
 
 -- Raised with every change of this file; a server that has a higher one keeps it. So what callers may rely on
 -- only grows: a change that an older caller would not survive needs a library of another name.
-local REVISION = 4
+local REVISION = 5
 
 -- Fields written by one HSET or HDEL: Lua can spread only some thousand values over a call.
 local FIELDS_MAX = 1000
@@ -403,13 +403,18 @@ local function workers(keys, args)
   return answer
 end
 
+-- Where memory has run out what adds to it is refused, and what makes room is not: usage that is there settles.
+local function makes_room(name, callback)
+  redis.register_function { function_name = name, callback = callback, flags = { 'allow-oom' } }
+end
+
 redis.register_function { function_name = 'drawdown_v1_revision', callback = revision, flags = { 'no-writes' } }
 redis.register_function('drawdown_v1_apply', apply)
 redis.register_function('drawdown_v1_attach', attach)
-redis.register_function('drawdown_v1_seal', seal)
-redis.register_function('drawdown_v1_retire', retire)
-redis.register_function('drawdown_v1_install', install)
+makes_room('drawdown_v1_seal', seal)
+makes_room('drawdown_v1_retire', retire)
+makes_room('drawdown_v1_install', install)
 redis.register_function { function_name = 'drawdown_v1_look', callback = look, flags = { 'no-writes' } }
-redis.register_function('drawdown_v1_sweep', sweep)
-redis.register_function('drawdown_v1_lease', lease)
-redis.register_function('drawdown_v1_workers', workers)
+makes_room('drawdown_v1_sweep', sweep)
+makes_room('drawdown_v1_lease', lease)
+makes_room('drawdown_v1_workers', workers)

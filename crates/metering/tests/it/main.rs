@@ -7,6 +7,7 @@ mod bad_input;
 mod book;
 mod cells;
 mod damage;
+mod disasters;
 mod doubt;
 mod gate;
 mod leases;
