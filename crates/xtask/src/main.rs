@@ -5,6 +5,7 @@
 
 mod contracts;
 mod deploy;
+mod events;
 mod export;
 mod machine;
 mod metrics;
@@ -70,6 +71,8 @@ enum Task {
     WireCheck,
     /// Run metering's tests on each Redis that it supports, and have it refuse one that is too old
     RedisCheck,
+    /// Have clients of others, as they are published, send events over HTTP to the real services
+    EventsCheck,
     /// Run a command with private servers in its environment; without one, start them and stop them again
     Servers {
         /// The command
@@ -128,6 +131,7 @@ fn run(workspace: &Workspace, task: Task) -> anyhow::Result<ExitCode> {
         Task::MetricsCheck => metrics::check(workspace),
         Task::WireCheck => wire::check(workspace),
         Task::RedisCheck => redis::check(workspace),
+        Task::EventsCheck => events::check(workspace),
         Task::Servers { command } => servers::with_servers(workspace, &command),
     }
 }
