@@ -99,6 +99,9 @@ impl Metrics {
     #[must_use]
     pub(crate) fn new(meter: &Meter) -> Self {
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
+        let present =
+            |name, description| meter.i64_up_down_counter(name).with_description(description).build();
+        let gauge = |name, description| meter.u64_gauge(name).with_description(description).build();
         let seconds = |name, description, bounds: &[f64]| {
             let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
             histogram.with_boundaries(bounds.to_vec()).build()
@@ -122,10 +125,7 @@ impl Metrics {
             doubts: counter("metering.flush.doubts", "writes that were refused or in doubt, by cause"),
             redis_errors: counter("metering.redis.errors", "calls of redis without an answer, by call"),
             peer_errors: counter("metering.peer.errors", "calls of other services that failed, by peer"),
-            streams: meter
-                .i64_up_down_counter("metering.streams")
-                .with_description("streams of producers at this instance")
-                .build(),
+            streams: present("metering.streams", "streams of producers at this instance"),
             rewound: counter("metering.lanes.rewound", "lanes that had to be sent again from where redis is"),
             stopped: counter("metering.lanes.stopped", "lanes stopped, by reason"),
             sealed: counter("metering.batches.sealed", "batches sealed"),
@@ -153,19 +153,13 @@ impl Metrics {
                 "metering.lanes.aside",
                 "lanes set aside because their usage can not be settled; must stay 0",
             ),
-            watchers: meter
-                .i64_up_down_counter("metering.live.watchers")
-                .with_description("watchers of live usage at this instance")
-                .build(),
+            watchers: present("metering.live.watchers", "watchers of live usage at this instance"),
             live_blobs: counter("metering.live.blobs", "blobs read for all watchers of live usage together"),
-            leases: meter
-                .u64_gauge("metering.leases")
-                .with_description("shards that this instance looks at")
-                .build(),
-            unsettled: meter
-                .u64_gauge("metering.events.unsettled")
-                .with_description("events applied in redis and not settled in the ledger, by shard")
-                .build(),
+            leases: gauge("metering.leases", "shards that this instance looks at"),
+            unsettled: gauge(
+                "metering.events.unsettled",
+                "events applied in redis and not settled in the ledger, by shard",
+            ),
             lag: meter
                 .f64_gauge("metering.settlement.lag")
                 .with_unit("s")

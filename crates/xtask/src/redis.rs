@@ -77,7 +77,8 @@ fn refused(workspace: &Workspace, redis: &str) -> anyhow::Result<()> {
         std::thread::park_timeout(Duration::from_millis(20));
     }
     let output = metering.wait_with_output()?;
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     ensure!(!output.status.success() && said.contains(REFUSAL), "metering said {said:?}");
     Ok(())
 }
