@@ -20,10 +20,18 @@ const LINES: &str = concat!(
     "{\"time\":\"NOW\",\"method\":\n",
 );
 
+/// Rules of the meters of largest and distinct values, and what their log has: 70 bytes at most, and two users.
+const COUNTED_RULES: &str = "[[rule]]\npath = \"/peak\"\nclient_id = \"CLIENT\"\nmeter = \"tile.peak\"\nquantity = \"bytes\"\n\
+    [[rule]]\npath = \"/ann\"\nclient_id = \"CLIENT\"\nmeter = \"tile.user\"\ndimensions = { user = \"ann\" }\n\
+    [[rule]]\npath = \"/bob\"\nclient_id = \"CLIENT\"\nmeter = \"tile.user\"\ndimensions = { user = \"bob\" }\n";
+const COUNTED: [(&str, u32); 6] =
+    [("/peak", 30), ("/ann", 1), ("/peak", 70), ("/bob", 1), ("/ann", 1), ("/peak", 50)];
+
 /// A platform, and the arguments of a replay of its log.
 struct Platform {
     team: String,
     app: String,
+    client: String,
     replay: Vec<String>,
 }
 
@@ -40,10 +48,17 @@ fn set_up(up: &Up, dir: &Path) -> Result<Platform> {
     let credential = up.json(&[&["credential", "create", &app][..], &since].concat())?;
     ensure!(text(&credential, "/client_secret")?.len() >= 40, "the secret is short");
     up.json(&["meter", "create", "tile", "--unit", "call", "--aggregation", "count"])?;
+    let peak = ["meter", "create", "tile.peak", "--unit", "byte", "--aggregation", "max", "--per", "month"];
+    up.json(&peak)?;
+    let user =
+        ["meter", "create", "tile.user", "--unit", "user", "--aggregation", "unique", "--per", "month"];
+    up.json(&[&user[..], &["--unique", "user", "--dimension", "user"]].concat())?;
     std::fs::write(
         dir.join("card.toml"),
         "name = \"tiles\"\ncontract = \"flex\"\neffective_from = \"2020-01-01T00:00:00Z\"\n\
-         [[prices]]\nmeter = \"tile\"\ntokens = \"2.5\"\nper_units = 1\nfailed_is_free = true\n",
+         [[prices]]\nmeter = \"tile\"\ntokens = \"2.5\"\nper_units = 1\nfailed_is_free = true\n\
+         [[prices]]\nmeter = \"tile.peak\"\ntokens = \"0.5\"\nper_units = 1\n\
+         [[prices]]\nmeter = \"tile.user\"\ntokens = \"3\"\nper_units = 1\n",
     )?;
     let card = dir.join("card.toml");
     up.json(&["rate-card", "publish", &card.to_string_lossy(), "--set-up"])?;
@@ -56,7 +71,8 @@ fn set_up(up: &Up, dir: &Path) -> Result<Platform> {
     let producer = up.json(&["producer", "create", "--name", "gateway"])?;
     let producer = text(&producer, "/producer_id")?;
     let (log, rules) = (dir.join("access.jsonl"), dir.join("rules.toml"));
-    std::fs::write(&rules, RULES.replace("CLIENT", text(&credential, "/client_id")?))?;
+    let client = text(&credential, "/client_id")?.to_owned();
+    std::fs::write(&rules, RULES.replace("CLIENT", &client))?;
     std::fs::write(&log, LINES.replace("NOW", "2026-01-01T00:00:00Z"))?;
     let replay = ["replay", &log.to_string_lossy(), "--rules", &rules.to_string_lossy()]
         .into_iter()
@@ -64,7 +80,7 @@ fn set_up(up: &Up, dir: &Path) -> Result<Platform> {
         .map(str::to_owned)
         .chain([dir.join("log").to_string_lossy().into_owned()])
         .collect();
-    Ok(Platform { team, app, replay })
+    Ok(Platform { team, app, client, replay })
 }
 
 /// Holds tokens, gives them back, moves the lot to another team and back, and makes it larger and smaller.
@@ -93,6 +109,34 @@ fn touch_lots(up: &Up, account: &str, team: &str) -> Result<()> {
     ensure!(!refused.status.success() && told.contains("CHARGE_UNKNOWN"), "{told}");
     for by in ["--by=2.5", "--by=-2.5"] {
         up.json(&[&["lot", "adjust", lot, by, "--reason", why][..], &owner].concat())?;
+    }
+    Ok(())
+}
+
+/// Usage of a meter of largest and one of distinct values costs what its largest and its distinct values cost (D19).
+fn counted(up: &Up, dir: &Path, Platform { team, client, .. }: &Platform) -> Result<()> {
+    let (log, rules) = (dir.join("counted.jsonl"), dir.join("counted.toml"));
+    std::fs::write(&rules, COUNTED_RULES.replace("CLIENT", client))?;
+    let line = |(path, bytes): &(&str, u32)| {
+        format!(
+            "{{\"time\":\"2026-01-01T00:00:00Z\",\"method\":\"GET\",\"path\":\"{path}\",\"status\":200,\"bytes\":{bytes}}}\n"
+        )
+    };
+    std::fs::write(&log, COUNTED.iter().map(line).collect::<String>())?;
+    let producer = up.json(&["producer", "create", "--name", "counted"])?;
+    let (log, rules) = (log.to_string_lossy(), rules.to_string_lossy());
+    let log_dir = dir.join("counted-log");
+    let replay =
+        ["replay", &log, "--rules", &rules, "--shift-end", "now", "--log-dir", &log_dir.to_string_lossy()];
+    let replayed = up.json(&[&replay[..], &["--producer", text(&producer, "/producer_id")?]].concat())?;
+    ensure!(replayed["events"].as_u64() == Some(6), "{replayed}");
+    let charges = up.json(&["charges", team])?;
+    for (meter, events, amount) in [("tile.peak", 3, 35_000_000), ("tile.user", 3, 6_000_000)] {
+        let charges = charges["charges"].as_array().context("no charges")?;
+        let of_meter = || charges.iter().filter(|charge| charge["meter"] == meter);
+        let sum = |field: &str| of_meter().filter_map(|charge| charge[field].as_i64()).sum::<i64>();
+        ensure!((sum("events"), sum("amount_micros")) == (events, amount), "{meter}: {charges:?}");
+        ensure!(of_meter().all(|charge| charge["dimensions"]["user"].is_null()), "{charges:?}");
     }
     Ok(())
 }
@@ -137,8 +181,9 @@ fn exported(up: &Up, account: &str, team: &str, dir: &Path) -> Result<()> {
 async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart() -> Result<()> {
     let dir = TempDir::with_prefix("drawdown-up-")?;
     let up = Up::start(dir.path()).await?;
-    let Platform { team, app, replay } = set_up(&up, dir.path())?;
-    up.json(&["app", "assign", &app, "--team", &team, "--from", "2026-01-01T00:00:00Z"])?;
+    let platform = set_up(&up, dir.path())?;
+    let Platform { team, app, replay, .. } = &platform;
+    up.json(&["app", "assign", app, "--team", team, "--from", "2026-01-01T00:00:00Z"])?;
     let replay: Vec<&str> = replay.iter().map(String::as_str).collect();
     let replayed = up.json(&replay)?;
     let tally = |value: &Value| {
@@ -146,10 +191,11 @@ async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart()
     };
     ensure!(tally(&replayed) == [5, 3, 1, 1], "{replayed}");
     ensure!(tally(&up.json(&replay)?) == [5, 3, 1, 1], "the second run counted again");
+    counted(&up, dir.path(), &platform)?;
     let verified = up.cli(&["ledger", "verify"])?;
     ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
-    let before = up.json(&["balance", &team])?;
-    let earlier = up.json(&["balance", &team, "--recorded-until", "2026-01-01T00:00:00Z"])?;
+    let before = up.json(&["balance", team])?;
+    let earlier = up.json(&["balance", team, "--recorded-until", "2026-01-01T00:00:00Z"])?;
     ensure!(earlier["balance"]["purchased_micros"].as_i64().unwrap_or_default() == 0, "{earlier}");
     ensure!(earlier["as_of"]["final"] == true, "{earlier}");
     let addresses = up.addresses()?;
@@ -161,14 +207,14 @@ async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart()
         let page = scrape::page(text(&addresses, &format!("/services/{service}/metrics"))?).await?;
         ensure!(scrape::sum(&page, metric).is_some(), "no {metric} in\n{page}");
     }
-    exported(&up, text(&before, "/balance/account_id")?, &team, dir.path())?;
+    exported(&up, text(&before, "/balance/account_id")?, team, dir.path())?;
     ensure!(up.cli(&["status"])?.status.success(), "status says that something is down");
     up.stop().await?;
     let up = Up::start(dir.path()).await?;
-    let after = up.json(&["balance", &team])?;
+    let after = up.json(&["balance", team])?;
     let used = "/balance/used_micros";
     ensure!(before.pointer(used) == after.pointer(used), "{before}\n{after}");
-    ensure!((charged(&up, &team)?, open(&up)?) == (3, 0), "not all of three events are charged");
+    ensure!((charged(&up, team)?, open(&up)?) == (9, 0), "not all of nine events are charged");
     up.stop().await
 }
 
@@ -183,7 +229,7 @@ const SHORT_WINDOWS: [(&str, &str); 3] = [
 async fn d49_what_an_app_used_before_its_first_team_is_charged_to_it() -> Result<()> {
     let dir = TempDir::with_prefix("drawdown-up-")?;
     let up = Up::start_with(dir.path(), &SHORT_WINDOWS).await?;
-    let Platform { team, app, replay } = set_up(&up, dir.path())?;
+    let Platform { team, app, replay, .. } = set_up(&up, dir.path())?;
     let replay: Vec<&str> = replay.iter().map(String::as_str).collect();
     up.json(&replay)?;
     ensure!((charged(&up, &team)?, open(&up)?) == (0, 3), "somebody paid without a team");

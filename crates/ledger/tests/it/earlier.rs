@@ -242,10 +242,25 @@ async fn step(world: &World, buyer: Buyer, producer: drawdown_types::ProducerId,
     }
 }
 
+/// Three tests of two seeds each, because a seed takes some ten seconds and they can run beside each other.
 #[tokio::test]
 async fn a_final_answer_is_given_again_for_ever() {
+    final_answers(0..2).await;
+}
+
+#[tokio::test]
+async fn a_final_answer_is_given_again_for_ever_by_other_seeds() {
+    final_answers(2..4).await;
+}
+
+#[tokio::test]
+async fn a_final_answer_is_given_again_for_ever_by_further_seeds() {
+    final_answers(4..6).await;
+}
+
+async fn final_answers(seeds: std::ops::Range<u64>) {
     let mut finals = 0;
-    for seed in 0..6 {
+    for seed in seeds {
         let mut dice = Dice(seed);
         let world = World::new().await;
         world.priced().await;
@@ -297,5 +312,5 @@ async fn a_final_answer_is_given_again_for_ever() {
         finals += answers.len();
         world.assert_clean().await;
     }
-    assert!(finals > 60, "only {finals} answers were final");
+    assert!(finals > 20, "only {finals} answers were final");
 }
