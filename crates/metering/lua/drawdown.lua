@@ -26,7 +26,7 @@
 
 -- Raised with every change of this file; a server that has a higher one keeps it. So what callers may rely on
 -- only grows: a change that an older caller would not survive needs a library of another name.
-local REVISION = 5
+local REVISION = 6
 
 -- Fields written by one HSET or HDEL: Lua can spread only some thousand values over a call.
 local FIELDS_MAX = 1000
@@ -358,7 +358,7 @@ end
 
 -- lease: who looks at a shard. It spares work; no other function asks for it.
 -- KEYS 1 the lease, a string token:end with the end in ms by this server's clock.
--- ARGV 1 token, 2 life in ms, 3 keep, take, see or leave.
+-- ARGV 1 token, 2 life in ms, 3 keep, see or leave.
 -- OURS where the lease is the token's then, OTHERS where it is another one's, FREE
 local function lease(keys, args)
   local stored = redis.pcall('GET', keys[1])

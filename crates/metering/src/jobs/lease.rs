@@ -102,7 +102,7 @@ impl Leases {
             }
         }
         let taken = some_of(&free, share.saturating_sub(ours.len()), rand::random());
-        let asks = self.asks(taken.iter().map(|shard| (*shard, LeaseWish::Take)));
+        let asks = self.asks(taken.iter().map(|shard| (*shard, LeaseWish::Keep)));
         let answers = if asks.is_empty() { Vec::new() } else { instance.store.leases(&asks).await? };
         let gained = taken.into_iter().zip(answers).filter(|(_, answer)| *answer == Lease::Ours);
         ours.extend(gained.map(|(shard, _)| shard));

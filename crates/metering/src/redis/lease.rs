@@ -17,8 +17,6 @@ use super::{
 pub enum LeaseWish {
     /// To live on, or to begin where nobody has it.
     Keep,
-    /// The same.
-    Take,
     /// To be told who has it.
     See,
     /// To end, where it is ours.
@@ -56,7 +54,6 @@ impl Store {
             let mut command = function("FCALL", scripts::LEASE, &[self.keys.lease(ask.shard)]);
             command.arg(hex(ask.token)).arg(millis(ask.life)).arg(match ask.wish {
                 LeaseWish::Keep => "keep",
-                LeaseWish::Take => "take",
                 LeaseWish::See => "see",
                 LeaseWish::Leave => "leave",
             });

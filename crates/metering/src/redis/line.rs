@@ -162,17 +162,10 @@ impl Line {
     }
 
     async fn load_library(&self, whom: Whom<'_>) -> Result<bool, RedisError> {
-        let mut revision = cmd("FCALL_RO");
-        revision.arg(scripts::REVISION_OF).arg(0);
-        match self.ask(whom, revision).await.and_then(read::<u64>) {
-            Ok(revision) if revision >= scripts::REVISION => return Ok(false),
-            Ok(_) => {}
-            Err(error) if is_of_server(&error) => {}
-            Err(error) => return Err(error),
+        if has_library(self.ask(whom, revision()).await)? {
+            return Ok(false);
         }
-        let mut load = cmd("FUNCTION");
-        load.arg("LOAD").arg("REPLACE").arg(scripts::LIBRARY);
-        self.ask(whom, load).await?;
+        self.ask(whom, load()).await?;
         Ok(true)
     }
 
@@ -275,7 +268,9 @@ impl Line {
         let [info, settings] = safety::questions();
         let answers = [info.query_async(&mut connection).await, settings.query_async(&mut connection).await];
         safety::judge(answers, self.settings.allow_unsafe)?;
-        load_into(&mut connection).await.map_err(StartError::Library)?;
+        if !has_library(revision().query_async(&mut connection).await).map_err(StartError::Library)? {
+            load().query_async::<()>(&mut connection).await.map_err(StartError::Library)?;
+        }
         let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
         current.number = current.number.wrapping_add(1);
         current.connection = Some(connection.clone());
@@ -298,7 +293,8 @@ impl Line {
     }
 }
 
-fn is_of_server(error: &RedisError) -> bool {
+/// The server itself refused: a function that it does not have, say. It changed nothing.
+pub(super) fn is_of_server(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_))
 }
 
@@ -371,16 +367,25 @@ async fn in_turn(
     answers
 }
 
-/// The library, where it is missing or older.
-async fn load_into(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    let found: Result<u64, RedisError> =
-        cmd("FCALL_RO").arg(scripts::REVISION_OF).arg(0).query_async(connection).await;
-    match found {
-        Ok(revision) if revision >= scripts::REVISION => Ok(()),
-        Err(error) if !is_of_server(&error) => Err(error),
-        Ok(_) | Err(_) => {
-            let mut load = cmd("FUNCTION");
-            load.arg("LOAD").arg("REPLACE").arg(scripts::LIBRARY).query_async(connection).await
-        }
+/// Asks for the revision of the library.
+fn revision() -> Cmd {
+    let mut revision = cmd("FCALL_RO");
+    revision.arg(scripts::REVISION_OF).arg(0);
+    revision
+}
+
+/// Whether the answer tells of a library that is new enough.
+fn has_library(revision: Result<Value, RedisError>) -> Result<bool, RedisError> {
+    match revision.and_then(read::<u64>) {
+        Ok(revision) => Ok(revision >= scripts::REVISION),
+        Err(error) if is_of_server(&error) => Ok(false),
+        Err(error) => Err(error),
     }
+}
+
+/// Loads the library in place of an older one.
+fn load() -> Cmd {
+    let mut load = cmd("FUNCTION");
+    load.arg("LOAD").arg("REPLACE").arg(scripts::LIBRARY);
+    load
 }

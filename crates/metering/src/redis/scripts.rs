@@ -6,7 +6,7 @@
 /// The text that is loaded into the server.
 pub(super) const LIBRARY: &str = include_str!("../../lua/drawdown.lua");
 /// `REVISION` of that text: a server with a higher one keeps its own.
-pub(super) const REVISION: u64 = 5;
+pub(super) const REVISION: u64 = 6;
 
 /// The layout of the head that this text writes.
 pub(super) const LAYOUT: u64 = 1;

@@ -13,7 +13,7 @@ use drawdown_metering_core::{
 
 use super::{
     keys::{self, Keys, encode_lane, hex, push_hex},
-    line::{Call, Line},
+    line::{Call, Line, is_of_server},
     reply::{Applied, Attached, HeadFault, Installed, Malformed, Retired, Sealed, parse_head, parse_swept},
     safety::StartError,
     scripts, settings,
@@ -176,8 +176,7 @@ impl Store {
         let answers = self.line.run(&calls).await;
         let mut missed: Vec<&str> = Vec::new();
         for (answer, call) in answers.iter().zip(&calls) {
-            let is_of_server = answer.as_ref().is_err_and(|error| error.kind() != redis::ErrorKind::Io);
-            if is_of_server && !missed.contains(&call.key.as_str()) {
+            if answer.as_ref().is_err_and(is_of_server) && !missed.contains(&call.key.as_str()) {
                 missed.push(&call.key);
             }
         }

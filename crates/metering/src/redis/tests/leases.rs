@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_lease_is_one_workers_until_it_gives_it_back() {
-    use LeaseWish::{Keep, Leave, See, Take};
+    use LeaseWish::{Keep, Leave, See};
     let space = Space::empty().await;
     let life = Duration::from_secs(60);
     let ask = async |token, wish| {
@@ -14,8 +14,7 @@ async fn a_lease_is_one_workers_until_it_gives_it_back() {
     for (token, wish, expected) in [
         (1, See, Lease::Free),
         (1, Leave, Lease::Free),
-        (1, Take, Lease::Ours),
-        (2, Take, Lease::Others),
+        (1, Keep, Lease::Ours),
         (2, Keep, Lease::Others),
         (2, Leave, Lease::Others),
         (1, See, Lease::Ours),
@@ -31,7 +30,7 @@ async fn a_lease_is_one_workers_until_it_gives_it_back() {
 async fn a_lease_ends_by_itself_and_rubbish_in_its_place_is_none() {
     let mut space = Space::empty().await;
     let ask = |token, wish, life| [LeaseAsk { shard: SHARD, token, life, wish }];
-    let short = ask(1, LeaseWish::Take, Duration::from_millis(1));
+    let short = ask(1, LeaseWish::Keep, Duration::from_millis(1));
     assert_eq!(space.store.leases(&short).await.unwrap(), [Lease::Ours]);
     let see = ask(2, LeaseWish::See, Duration::ZERO);
     let ended = async {
@@ -43,7 +42,7 @@ async fn a_lease_ends_by_itself_and_rubbish_in_its_place_is_none() {
     let key = space.keys.lease(SHARD);
     let _: () = space.raw.del(&key).await.unwrap();
     let _: () = space.raw.rpush(&key, "no string").await.unwrap();
-    let long = ask(1, LeaseWish::Take, Duration::from_secs(60));
+    let long = ask(1, LeaseWish::Keep, Duration::from_secs(60));
     assert_eq!(space.store.leases(&long).await.unwrap(), [Lease::Ours]);
 }
 
