@@ -119,7 +119,7 @@ begin
     for found in
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = 'ledger'::regnamespace
-          and p.proname in ('make_partition', 'cut_default', 'detach_month', 'attach_month', 'restored_month', 'drop_month')
+          and p.proname in ('add_months', 'make_partition', 'cut_default', 'detach_month', 'attach_month', 'restored_month', 'drop_month')
     loop
         execute format('revoke all on function %s from drawdown_ledger_service, drawdown_ledger_reader', found.name);
     end loop;

@@ -67,8 +67,10 @@ begin
 end $$;
 comment on function ledger.attach_partition(text, timestamptz) is 'Makes the table of a month a partition.';
 
-create function ledger.make_months(at timestamptz, months integer) returns integer language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
+-- Makes what is missing of the months of some tables, from the one of an instant on and none before `since`; gives the
+-- number of partitions made. `instant` is the column that they are cut by. Those who may call it are below.
+create function ledger.add_months(parents text[], instant text, since timestamptz, at timestamptz, months integer)
+    returns integer language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
     wanted record;
     made integer := 0;
@@ -85,16 +87,15 @@ begin
     end if;
     for wanted in
         select p.parent, ledger.month_start(at, n) as month
-        from unnest(array['charge', 'journal']) as p (parent)
+        from unnest(parents) as p (parent)
         cross join generate_series(0, months) as n
-        where ledger.month_start(at, n) >= ledger.archived_until()
-          and not exists (select from ledger.partitions() x
-                          where x.parent = p.parent and x.month = ledger.month_start(at, n))
+        where ledger.month_start(at, n) >= since
+          and to_regclass(format('ledger.%I', p.parent || '_' || ledger.month_name(ledger.month_start(at, n)))) is null
         order by 2, 1
     loop
-        -- rows that came to the default partition meanwhile stay there until cut_default gives them their month
-        execute format('select exists (select from ledger.%I where posted_at >= %L and posted_at < %L)',
-            wanted.parent || '_default', wanted.month, ledger.month_start(wanted.month, 1)) into waits;
+        -- rows that came to the default partition meanwhile stay there; cut_default gives charges and journal their months
+        execute format('select exists (select from ledger.%I where %I >= %L and %I < %L)',
+            wanted.parent || '_default', instant, wanted.month, instant, ledger.month_start(wanted.month, 1)) into waits;
         continue when waits;
         perform ledger.make_partition(wanted.parent, wanted.month);
         perform ledger.attach_partition(wanted.parent, wanted.month);
@@ -102,6 +103,13 @@ begin
     end loop;
     return made;
 end $$;
+comment on function ledger.add_months(text[], text, timestamptz, timestamptz, integer) is
+    'Makes what is missing of the months of tables that are cut by an instant; the rows of a default partition stay there.';
+
+create function ledger.make_months(at timestamptz, months integer) returns integer language sql security definer
+    set search_path = pg_catalog, pg_temp as $$
+    select ledger.add_months(array['charge', 'journal'], 'posted_at', ledger.archived_until(), at, months)
+$$;
 comment on function ledger.make_months(timestamptz, integer) is
     'Makes what is missing of the month of an instant and of so many after it, and gives the number of partitions made. It only ever adds empty tables, which is why the service may call it.';
 

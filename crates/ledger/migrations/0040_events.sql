@@ -59,38 +59,10 @@ comment on column ledger.event_horizon.forgotten_before is 'Events recorded befo
 comment on column ledger.event_horizon.refused_before is
     'Events whose time lies before this instant may have been recorded and forgotten, so they are refused.';
 
-create function ledger.make_event_months(at timestamptz, months integer) returns integer language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
-declare
-    wanted timestamptz;
-    made integer := 0;
-    waits boolean;
-begin
-    if months is null or months not between 0 and 60 then
-        raise exception 'months ahead must be 0 to 60' using errcode = 'invalid_parameter_value';
-    end if;
-    if at not between now() - interval '10 years' and now() + interval '10 years' then
-        raise exception 'months of % are too far away to be made', at using errcode = 'invalid_parameter_value';
-    end if;
-    if not pg_try_advisory_xact_lock(hashtextextended('ledger.make_event_months', 0)) then
-        return 0; -- somebody else is at it
-    end if;
-    for wanted in
-        select ledger.month_start(at, n) from generate_series(0, months) as n
-        where ledger.month_start(at, n) >= (select forgotten_before from ledger.event_horizon)
-          and to_regclass(format('ledger.%I', 'event_' || ledger.month_name(ledger.month_start(at, n)))) is null
-        order by 1
-    loop
-        -- rows that came to the default partition meanwhile stay there
-        select exists (select from ledger.event_default
-                       where recorded_at >= wanted and recorded_at < ledger.month_start(wanted, 1)) into waits;
-        continue when waits;
-        perform ledger.make_partition('event', wanted);
-        perform ledger.attach_partition('event', wanted);
-        made := made + 1;
-    end loop;
-    return made;
-end $$;
+create function ledger.make_event_months(at timestamptz, months integer) returns integer language sql security definer
+    set search_path = pg_catalog, pg_temp as $$
+    select ledger.add_months(array['event'], 'recorded_at', (select forgotten_before from ledger.event_horizon), at, months)
+$$;
 comment on function ledger.make_event_months(timestamptz, integer) is
     'Makes what is missing of the month of an instant and of so many after it for events, and gives the number of partitions made.';
 
@@ -103,7 +75,7 @@ begin
     if keep_secs is null or keep_secs < 86400 or ahead_secs is null or ahead_secs < 0 then
         raise exception 'events are kept for at least a day' using errcode = 'invalid_parameter_value';
     end if;
-    if not pg_try_advisory_xact_lock(hashtextextended('ledger.make_event_months', 0)) then
+    if not pg_try_advisory_xact_lock(hashtextextended('ledger.make_months', 0)) then
         return 0; -- somebody else is at it
     end if;
     for old in

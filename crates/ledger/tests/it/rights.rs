@@ -186,6 +186,7 @@ async fn nobody_has_more_than_they_need() {
             "select ledger.apply_roles()",
             "table ledger._sqlx_migrations",
             "select ledger.cut_default()",
+            "select ledger.add_months('{charge}', 'posted_at', now(), now(), 1)",
             "select ledger.detach_month(now(), now(), 4)",
             "select ledger.attach_month(now())",
             "select ledger.drop_month(now(), now())",
