@@ -3,6 +3,7 @@
 
 pub mod crash;
 pub mod figures;
+pub mod foreign;
 pub mod ingest;
 pub mod installation;
 pub mod ledger;

@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "a check prints")]
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::Command,
@@ -13,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use drawdown_tests::{
+    foreign::{Platform, Sums, verify},
     process::Program,
     up::{Up, text},
 };
@@ -37,69 +37,31 @@ struct Args {
     sender: PathBuf,
 }
 
-struct Platform {
-    team: String,
-    clients: Vec<String>,
-}
-
-/// By meter: events, and quantity as the meter counts it.
-type Sums = BTreeMap<String, (u64, u64)>;
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
     let dir = TempDir::with_prefix("drawdown-events-")?;
     let up = Up::start(dir.path()).await?;
-    let platform = set_up(&up, dir.path())?;
+    let platform = Platform::set_up(&up, dir.path(), CLIENTS, &METERS)?;
     let events = dir.path().join("events.jsonl");
     let sums = write_events(&events, &platform)?;
     send(&args, &up, &events, dir.path()).await?;
-    judge(&up, &platform, &sums)?;
+    platform.judge(&up, &sums)?;
 
     // Other processes, with nothing but the database: all of it once more, and nothing is counted again.
     up.stop().await?;
     let up = Up::start(dir.path()).await?;
     send(&args, &up, &events, dir.path()).await?;
-    judge(&up, &platform, &sums)?;
-    let verified = up.cli(&["ledger", "verify"])?;
-    ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
-    for (meter, (events, quantity)) in &sums {
-        println!("{meter}: {events} events, {quantity} in all, as sent");
-    }
+    platform.judge(&up, &sums)?;
+    verify(&up)?;
+    println!("{}", sums.report());
     up.stop().await
-}
-
-fn set_up(up: &Up, dir: &Path) -> Result<Platform> {
-    let since = ["--created-at", "2026-01-01T00:00:00Z"];
-    let account = ["account", "create", "--name", "A", "--contract", "flex", "--commercial"];
-    let account = up.json(&[&account[..], &since].concat())?;
-    let account = text(&account, "/account/account_id")?;
-    let team = up.json(&[&["team", "create", "--account", account, "--name", "T"][..], &since].concat())?;
-    let team = text(&team, "/team/team_id")?.to_owned();
-    let app = up.json(&["app", "create", "--account", account, "--name", "tiles"])?;
-    let app = text(&app, "/app/app_id")?.to_owned();
-    let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
-        let credential = up.json(&[&["credential", "create", &app][..], &since].concat())?;
-        clients.push(text(&credential, "/client_id")?.to_owned());
-    }
-    let mut card =
-        "name = \"events\"\ncontract = \"flex\"\neffective_from = \"2020-01-01T00:00:00Z\"\n".to_owned();
-    for (meter, aggregation) in METERS {
-        up.json(&["meter", "create", meter, "--unit", "call", "--aggregation", aggregation])?;
-        write!(card, "[[prices]]\nmeter = \"{meter}\"\ntokens = \"0.001\"\nper_units = 1\n")?;
-    }
-    let file = dir.join("card.toml");
-    std::fs::write(&file, card)?;
-    up.json(&["rate-card", "publish", &file.to_string_lossy(), "--set-up"])?;
-    up.json(&["app", "assign", &app, "--team", &team, "--from", "2026-01-01T00:00:00Z"])?;
-    Ok(Platform { team, clients })
 }
 
 /// Writes events, and adds up what they have to come to.
 fn write_events(path: &Path, platform: &Platform) -> Result<Sums> {
     let now = SystemClock.now();
-    let mut sums = Sums::new();
+    let mut sums = Sums::default();
     let mut lines = String::new();
     for number in 0..EVENTS {
         let client = platform.clients.get(usize::try_from(number % CLIENTS)?).context("a client")?;
@@ -112,8 +74,7 @@ fn write_events(path: &Path, platform: &Platform) -> Result<Sums> {
             "quantity": quantity, "way": way,
         });
         writeln!(lines, "{event}")?;
-        let sum = sums.entry(meter.to_owned()).or_default();
-        *sum = (sum.0 + 1, sum.1 + quantity);
+        sums.add(meter, quantity);
     }
     std::fs::write(path, lines)?;
     Ok(sums)
@@ -127,20 +88,5 @@ async fn send(args: &Args, up: &Up, events: &Path, dir: &Path) -> Result<()> {
     let mut sender = Program::start("sender", command, dir)?;
     let status = sender.wait(SENDER_LIMIT).await?;
     ensure!(status.success(), "the sender ended with {status}; {}", sender.log_tail());
-    Ok(())
-}
-
-/// What the ledger charged is what was sent.
-fn judge(up: &Up, platform: &Platform, sums: &Sums) -> Result<()> {
-    let charges = up.json(&["charges", &platform.team])?;
-    let mut found = Sums::new();
-    for charge in charges["charges"].as_array().context("no charges")? {
-        let number = |name: &str| charge[name].as_u64().with_context(|| format!("no {name} in {charge}"));
-        let sum = found.entry(text(charge, "/meter")?.to_owned()).or_default();
-        *sum = (sum.0 + number("events")?, sum.1 + number("quantity")?);
-    }
-    ensure!(found == *sums, "the ledger has {found:?}, sent were {sums:?}");
-    let open = up.json(&["unattributed", "list", "--state", "open"])?;
-    ensure!(open["usage"].as_array().is_none_or(Vec::is_empty), "{open}");
     Ok(())
 }

@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "a check prints")]
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::Command,
@@ -13,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use drawdown_tests::{
+    foreign::{Platform, Sums, verify},
     process::Program,
     relay::Relay,
     up::{Up, text},
@@ -42,86 +42,48 @@ struct Args {
     stubs: PathBuf,
 }
 
-struct Platform {
-    team: String,
-    producer: String,
-    clients: Vec<String>,
-}
-
-/// By meter: events, and quantity as the meter counts it.
-type Sums = BTreeMap<String, (u64, u64)>;
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
     let dir = TempDir::with_prefix("drawdown-wire-")?;
     let up = Up::start(dir.path()).await?;
-    let platform = set_up(&up, dir.path())?;
+    let platform = Platform::set_up(&up, dir.path(), CLIENTS, &METERS)?;
+    let id = up.json(&["producer", "create", "--name", "python"])?;
+    let id = text(&id, "/producer_id")?;
     let metering = up.addresses()?;
     let metering = text(&metering, "/services/metering/grpc")?.trim_start_matches("http://").to_owned();
     let relay = Relay::to(&metering).await?;
     let events = dir.path().join("events.jsonl");
-    let mut sums = Sums::new();
+    let mut sums = Sums::default();
 
     // The line is cut once; the same process goes on over another one.
     write_events(&events, &platform, 0..EVENTS, &mut sums)?;
     relay.cut_after(CUT_BYTES);
-    let mut producer = start(&args, &platform, &relay, &events, dir.path())?;
+    let mut producer = start(&args, id, &relay, &events, dir.path())?;
     finish(&mut producer).await?;
     let log = producer.log_tail();
     ensure!(relay.connections() >= 2 && log.contains("again:"), "the line was not cut; {log}");
-    judge(&up, &platform, &sums)?;
+    platform.judge(&up, &sums)?;
 
     // The process is killed; another one goes on with its log.
     write_events(&events, &platform, EVENTS..2 * EVENTS, &mut sums)?;
     let killed_at = relay.passed().saturating_add(CUT_BYTES);
-    let mut producer = start(&args, &platform, &relay, &events, dir.path())?;
+    let mut producer = start(&args, id, &relay, &events, dir.path())?;
     let passed = tokio::time::timeout(PRODUCER_LIMIT, relay.wait_passed(killed_at)).await;
     passed.with_context(|| producer.log_tail())??;
     ensure!(producer.is_running()?, "it was done before it could be killed; {}", producer.log_tail());
     producer.kill()?;
-    let mut producer = start(&args, &platform, &relay, &events, dir.path())?;
+    let mut producer = start(&args, id, &relay, &events, dir.path())?;
     finish(&mut producer).await?;
-    judge(&up, &platform, &sums)?;
+    platform.judge(&up, &sums)?;
 
     // Once more, with nothing new: nothing is counted again.
-    let mut producer = start(&args, &platform, &relay, &events, dir.path())?;
+    let mut producer = start(&args, id, &relay, &events, dir.path())?;
     finish(&mut producer).await?;
-    judge(&up, &platform, &sums)?;
-    let verified = up.cli(&["ledger", "verify"])?;
-    ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
-    for (meter, (events, quantity)) in &sums {
-        println!("{meter}: {events} events, {quantity} in all, as sent");
-    }
+    platform.judge(&up, &sums)?;
+    verify(&up)?;
+    println!("{}", sums.report());
     up.stop().await
-}
-
-fn set_up(up: &Up, dir: &Path) -> Result<Platform> {
-    let since = ["--created-at", "2026-01-01T00:00:00Z"];
-    let account = ["account", "create", "--name", "A", "--contract", "flex", "--commercial"];
-    let account = up.json(&[&account[..], &since].concat())?;
-    let account = text(&account, "/account/account_id")?;
-    let team = up.json(&[&["team", "create", "--account", account, "--name", "T"][..], &since].concat())?;
-    let team = text(&team, "/team/team_id")?.to_owned();
-    let app = up.json(&["app", "create", "--account", account, "--name", "tiles"])?;
-    let app = text(&app, "/app/app_id")?.to_owned();
-    let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
-        let credential = up.json(&[&["credential", "create", &app][..], &since].concat())?;
-        clients.push(text(&credential, "/client_id")?.to_owned());
-    }
-    let mut card =
-        "name = \"wire\"\ncontract = \"flex\"\neffective_from = \"2020-01-01T00:00:00Z\"\n".to_owned();
-    for (meter, aggregation) in METERS {
-        up.json(&["meter", "create", meter, "--unit", "call", "--aggregation", aggregation])?;
-        write!(card, "[[prices]]\nmeter = \"{meter}\"\ntokens = \"0.001\"\nper_units = 1\n")?;
-    }
-    let file = dir.join("card.toml");
-    std::fs::write(&file, card)?;
-    up.json(&["rate-card", "publish", &file.to_string_lossy(), "--set-up"])?;
-    up.json(&["app", "assign", &app, "--team", &team, "--from", "2026-01-01T00:00:00Z"])?;
-    let producer = up.json(&["producer", "create", "--name", "python"])?;
-    Ok(Platform { team, producer: text(&producer, "/producer_id")?.to_owned(), clients })
 }
 
 /// Appends events, and adds up what they have to come to.
@@ -142,36 +104,20 @@ fn write_events(
             lines,
             "{{\"client_id\":\"{client}\",\"meter\":\"{meter}\",\"quantity\":{quantity},\"time_ms\":{time_ms}}}"
         )?;
-        let sum = sums.entry(meter.to_owned()).or_default();
-        *sum = (sum.0 + 1, sum.1 + quantity);
+        sums.add(meter, quantity);
     }
     Ok(std::fs::write(path, lines)?)
 }
 
-fn start(args: &Args, platform: &Platform, relay: &Relay, events: &Path, dir: &Path) -> Result<Program> {
+fn start(args: &Args, id: &str, relay: &Relay, events: &Path, dir: &Path) -> Result<Program> {
     let mut command = Command::new(&args.python);
     command.arg(&args.producer).arg(&args.stubs).arg(relay.address().to_string());
-    command.arg(&platform.producer).arg(dir.join("log.jsonl")).arg(events);
+    command.arg(id).arg(dir.join("log.jsonl")).arg(events);
     Program::start("producer", command, dir)
 }
 
 async fn finish(producer: &mut Program) -> Result<()> {
     let status = producer.wait(PRODUCER_LIMIT).await?;
     ensure!(status.success(), "the producer ended with {status}; {}", producer.log_tail());
-    Ok(())
-}
-
-/// What the ledger charged is what was sent.
-fn judge(up: &Up, platform: &Platform, sums: &Sums) -> Result<()> {
-    let charges = up.json(&["charges", &platform.team])?;
-    let mut found = Sums::new();
-    for charge in charges["charges"].as_array().context("no charges")? {
-        let number = |name: &str| charge[name].as_u64().with_context(|| format!("no {name} in {charge}"));
-        let sum = found.entry(text(charge, "/meter")?.to_owned()).or_default();
-        *sum = (sum.0 + number("events")?, sum.1 + number("quantity")?);
-    }
-    ensure!(found == *sums, "the ledger has {found:?}, sent were {sums:?}");
-    let open = up.json(&["unattributed", "list", "--state", "open"])?;
-    ensure!(open["usage"].as_array().is_none_or(Vec::is_empty), "{open}");
     Ok(())
 }
