@@ -1,12 +1,11 @@
 //! `CloudEvents` 1.0 as usage: `source` and `id` name the event, `type` is the meter, `subject` the client id, `time` when it
 //! happened, and `data` a JSON object with `quantity`, `outcome`, `dimensions` and `hold_id`, all of them optional.
 //!
-//! Doctrine: what decides about money is never guessed. A member of `data` that nobody knows, a quantity that is no whole
-//! number, data in another format: the event is refused with every flaw named. Other attributes are for others, and are
-//! not looked at. An event has one shape here ([`Attributes`] and [`Data`]), whatever mode it came in.
-//!
-//! The types are our own: the SDK for Rust (0.9) ends at the first flaw of an event and of a batch, keeps JSON numbers as
-//! floats could be, and brings a calendar and a URL crate beside those that are here.
+//! Doctrine: what decides about money is never guessed. A member of `data` that nobody knows or that comes twice, a quantity
+//! that is no whole number, data in another format: the event is refused with every flaw named. Other attributes are for
+//! others, and are not looked at. An event has one shape here ([`Attributes`] and [`Data`]), whatever mode it came in.
+
+mod json;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +20,7 @@ use drawdown_proto::{
 use drawdown_types::Timestamp;
 use serde_json::Value;
 
+pub(crate) use self::json::Json;
 use crate::record::{Checked, Fields, Flaws, Sent};
 
 /// The version of the specification.
@@ -68,14 +68,14 @@ pub(crate) enum Data<'a> {
 }
 
 /// An event in the mode of a JSON object.
-pub(crate) fn of_json(event: &Value) -> Result<Checked, Flaws> {
-    let Value::Object(members) = event else {
+pub(crate) fn of_json(event: &Json) -> Result<Checked, Flaws> {
+    let Value::Object(members) = &event.value else {
         return Err(Flaws::of_fields(vec![FieldFault::new(
             "",
-            format!("is {}, must be an object", kind_of(event)),
+            format!("is {}, must be an object", kind_of(&event.value)),
         )]));
     };
-    let mut flaws = Vec::new();
+    let mut flaws = twice(event);
     let mut text = |name: &'static str| match members.get(name) {
         None | Some(Value::Null) => "",
         Some(Value::String(text)) => text,
@@ -196,10 +196,17 @@ pub(crate) fn event_of(
     Sent { source, id, series, quantity: usage.quantity, time }.check(Fields::CLOUD, flaws)
 }
 
-/// JSON of bytes. Depth is bounded by the parser (128).
+/// Data as JSON of bytes. Depth is bounded by the parser (128).
 fn parse(bytes: &[u8], flaws: &mut Vec<FieldFault>) -> Option<Value> {
-    let read = serde_json::from_slice(bytes);
-    read.map_err(|error| flaws.push(FieldFault::new("data", format!("is no JSON: {error}")))).ok()
+    let read = Json::read(bytes, "data");
+    let read =
+        read.map_err(|error| flaws.push(FieldFault::new("data", format!("is no JSON: {error}")))).ok()?;
+    flaws.extend(twice(&read));
+    Some(read.value)
+}
+
+fn twice(read: &Json) -> Vec<FieldFault> {
+    read.twice.iter().map(|path| FieldFault::new(path, "is there twice")).collect()
 }
 
 /// What `data` says.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::answer::Problem;
 use crate::{
-    cloud::{self, Attributes, Data, Time},
+    cloud::{self, Attributes, Data, Json, Time},
     reason,
     record::{Checked, Flaws},
 };
@@ -42,9 +42,9 @@ pub(super) fn events(headers: &HeaderMap, body: &[u8], max: usize) -> Result<Vec
         _ => Ok(()),
     };
     match essence.as_str() {
-        STRUCTURED => Ok(vec![structured(&json::<Value>(body)?)]),
+        STRUCTURED => Ok(vec![structured(&json::<Json>(body)?)]),
         BATCH => {
-            let events = json::<Vec<Value>>(body)?;
+            let events = json::<Vec<Json>>(body)?;
             counted(events.len())?;
             Ok(events.iter().map(structured).collect())
         }
@@ -79,8 +79,8 @@ fn proto<T: prost::Message + Default>(body: &[u8]) -> Result<T, Box<Problem>> {
     })
 }
 
-fn structured(event: &Value) -> Named {
-    let text = |name| event.get(name).and_then(Value::as_str).unwrap_or_default();
+fn structured(event: &Json) -> Named {
+    let text = |name| event.value.get(name).and_then(Value::as_str).unwrap_or_default();
     (called(text("source"), text("id")), cloud::of_json(event))
 }
 
