@@ -14,6 +14,7 @@ pub mod dictionary;
 pub mod envelope;
 pub mod fault;
 pub mod frame;
+pub mod idle;
 pub mod look;
 pub mod meter;
 pub mod reason;

@@ -32,7 +32,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    fn settled(&self, lane: &Lane) -> Position {
+    pub(crate) fn settled(&self, lane: &Lane) -> Position {
         self.lanes.get(lane).map_or(Position::START, |lane| lane.settled)
     }
 
@@ -65,6 +65,8 @@ pub struct LaneApplied {
 pub struct Head {
     /// The generation.
     pub generation: u64,
+    /// The roll of lanes: another one whenever lanes were retired; 0 before the first time.
+    pub roll: u64,
     /// The open batch.
     pub open: u64,
     /// The last retired batch.

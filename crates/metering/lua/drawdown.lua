@@ -5,9 +5,11 @@
 -- batch, `<ns>:{S}:b:<generation>:<batch>`. Beside them the lease `<ns>:{S}:w`, and one key for all shards, `<ns>:{w}:w`,
 -- with the workers that are there. Fields of the head:
 --   g  generation            v  layout of the head      o  number of the open batch
+--   r  roll of lanes: a random number, another one whenever lanes were retired; absent before the first time
 --   b  last retired batch    n  blobs in the open batch f  fingerprint over them
 --   s:<batch>  count:fingerprint of a sealed batch that is not retired
 --   p:<lane>   epoch:applied:chain of a lane
+--   i:<lane>   ms:applied, since when a lane stands there by this server's clock; void where the lane has moved
 --   d:<dict>   how many names that dictionary has defined in the open batch
 --   x  the only lane that may be attached anew, while lanes are settled one by one
 --   y:<lane>   a lane that is set aside, because its usage can not be settled
@@ -26,13 +28,16 @@
 
 -- Raised with every change of this file; a server that has a higher one keeps it. So what callers may rely on
 -- only grows: a change that an older caller would not survive needs a library of another name.
-local REVISION = 6
+local REVISION = 7
 
 -- Fields written by one HSET or HDEL: Lua can spread only some thousand values over a call.
 local FIELDS_MAX = 1000
 
 -- Length of epoch:applied:chain.
 local LANE_LENGTH = 50
+
+-- The roll of a head of which no lane was retired.
+local FIRST_ROLL = '0000000000000000'
 
 -- A key that holds something else is damage, and no failure of the call. Any other error is one: such as that of a
 -- node of a cluster whose slot is on its way to another one. Then nobody knows what is there.
@@ -90,6 +95,18 @@ local function write_fields(key, pairs_to_write)
   for i = 1, #pairs_to_write, FIELDS_MAX do
     redis.call('HSET', key, unpack(pairs_to_write, i, math.min(i + FIELDS_MAX - 1, #pairs_to_write)))
   end
+end
+
+local function delete_fields(key, fields)
+  for i = 1, #fields, FIELDS_MAX do
+    redis.call('HDEL', key, unpack(fields, i, math.min(i + FIELDS_MAX - 1, #fields)))
+  end
+end
+
+-- Milliseconds by this server's clock.
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
 -- revision: which text of this library the server has.
@@ -170,14 +187,15 @@ local function apply(keys, args)
   return { 'OK', decimal(count + 1) }
 end
 
--- attach: makes lanes known, at their settled position; a known lane keeps its position.
+-- attach: makes lanes known, at their settled position; a known lane keeps its position, and is in use.
+-- The caller knew g and r before it asked where the lanes are settled: a lane that is absent was absent ever since.
 -- KEYS 1 head.
--- ARGV 1 g, then for each lane: lane, epoch, settled:chain.
--- Checks: 1 GENERATION g'  2 DAMAGED lane
+-- ARGV 1 g, 2 r, then for each lane: lane, epoch, settled:chain.
+-- Checks: 1 GENERATION g'  2 ROLL r'  3 DAMAGED lane
 -- OK (epoch:applied:chain, or WAIT, or ASIDE)… in the order asked
 local function attach(keys, args)
-  local fields = { 'g', 'x' }
-  for i = 2, #args, 3 do
+  local fields = { 'g', 'r', 'x' }
+  for i = 3, #args, 3 do
     fields[#fields + 1] = 'p:' .. args[i]
     fields[#fields + 1] = 'y:' .. args[i]
   end
@@ -185,14 +203,18 @@ local function attach(keys, args)
   if head[1] ~= args[1] then
     return { 'GENERATION', head[1] or '' }
   end
-  local answer, write = { 'OK' }, {}
-  for i = 2, #args, 3 do
-    local place = 3 + 2 * (i - 2) / 3
+  if (head[2] or FIRST_ROLL) ~= args[2] then
+    return { 'ROLL', head[2] or FIRST_ROLL }
+  end
+  local answer, write, marks = { 'OK' }, {}, {}
+  for i = 3, #args, 3 do
+    local place = 4 + 2 * (i - 3) / 3
     local stored, epoch = head[place], args[i + 1]
     local lane = stored
+    marks[#marks + 1] = 'i:' .. args[i]
     if not stored and head[place + 1] then
       lane, stored = 'ASIDE', 'ASIDE'
-    elseif not stored and head[2] and head[2] ~= args[i] then
+    elseif not stored and head[3] and head[3] ~= args[i] then
       lane, stored = 'WAIT', 'WAIT'
     elseif not stored then
       lane = epoch .. ':' .. args[i + 2]
@@ -208,7 +230,75 @@ local function attach(keys, args)
     end
   end
   write_fields(keys[1], write)
+  delete_fields(keys[1], marks)
   return answer
+end
+
+-- retire_lanes: drops lanes that have stood where they are settled for long; marks those that have begun to.
+-- KEYS 1 head.
+-- ARGV 1 g, 2 r, 3 the next r, 4 how long in ms, then for each lane: lane, epoch:applied:chain as seen and settled.
+-- Checks: 1 GENERATION g'  2 ROLL r'; a lane that is not what was seen is left alone
+-- OK retired
+local function retire_lanes(keys, args)
+  local head = read_head(keys[1], { 'g', 'r' })
+  if head[1] ~= args[1] then
+    return { 'GENERATION', head[1] or '' }
+  end
+  if (head[2] or FIRST_ROLL) ~= args[2] then
+    return { 'ROLL', head[2] or FIRST_ROLL }
+  end
+  local now, longest = now_ms(), tonumber(args[4])
+  local write, dropped = {}, {}
+  for first = 5, #args, FIELDS_MAX do
+    local last, fields = math.min(first + FIELDS_MAX - 1, #args), {}
+    for i = first, last, 2 do
+      fields[#fields + 1], fields[#fields + 2] = 'p:' .. args[i], 'i:' .. args[i]
+    end
+    local stored = read_head(keys[1], fields)
+    for i = first, last, 2 do
+      local lane, mark = stored[i - first + 1], stored[i - first + 2]
+      if lane == args[i + 1] then
+        local applied = string.sub(lane, 18, 33)
+        local since, there = string.match(mark or '', '^(%d+):(%x+)$')
+        since = tonumber(since or '')
+        if there ~= applied or since > now then
+          write[#write + 1], write[#write + 2] = 'i:' .. args[i], decimal(now) .. ':' .. applied
+        elseif now - since >= longest then
+          dropped[#dropped + 1], dropped[#dropped + 2] = 'p:' .. args[i], 'i:' .. args[i]
+        end
+      end
+    end
+  end
+  if #dropped > 0 then
+    write[#write + 1], write[#write + 2] = 'r', args[3]
+  end
+  write_fields(keys[1], write)
+  delete_fields(keys[1], dropped)
+  return { 'OK', decimal(#dropped / 2) }
+end
+
+-- keep_lanes: renews the marks of lanes that streams have.
+-- KEYS 1 head.
+-- ARGV 1 g, then lanes.
+-- Checks: 1 GENERATION g'
+-- OK
+local function keep_lanes(keys, args)
+  local fields = { 'g' }
+  for i = 2, #args do
+    fields[i] = 'p:' .. args[i]
+  end
+  local head = read_head(keys[1], fields)
+  if head[1] ~= args[1] then
+    return { 'GENERATION', head[1] or '' }
+  end
+  local now, write = decimal(now_ms()), {}
+  for i = 2, #args do
+    if head[i] then
+      write[#write + 1], write[#write + 2] = 'i:' .. args[i], now .. ':' .. string.sub(head[i], 18, 33)
+    end
+  end
+  write_fields(keys[1], write)
+  return { 'OK' }
 end
 
 -- seal: closes the open batch; nothing is appended to it any more.
@@ -243,9 +333,7 @@ local function seal(keys, args)
   end
   local sealed = head[4] .. ':' .. head[5]
   redis.call('HSET', keys[1], 's:' .. head[2], sealed, 'o', decimal(open + 1), 'n', '0', 'f', '0')
-  for i = 1, #dictionaries, FIELDS_MAX do
-    redis.call('HDEL', keys[1], unpack(dictionaries, i, math.min(i + FIELDS_MAX - 1, #dictionaries)))
-  end
+  delete_fields(keys[1], dictionaries)
   return { 'OK', sealed }
 end
 
@@ -272,11 +360,12 @@ local function retire(keys, args)
   return { 'OK' }
 end
 
--- install: replaces the head after a reset; what the old generation held is sent again by the producers.
+-- install: replaces the head after a reset; what the old generation held is sent again by the producers. The new one has
+-- no lanes: they are attached.
 -- KEYS 1 head, then lists of the generation seen, to be dropped.
 -- ARGV 1 generation seen ('' where the head was absent), 2 g, 3 layout, 4 last settled batch,
 --      5 the batch after it, 6 the only lane that may be attached anew ('' for any), 7 how many lanes are set
---      aside, those lanes, then for each other lane: lane, epoch:settled:chain.
+--      aside, those lanes.
 -- Checks: 1 GENERATION g'
 -- OK
 local function install(keys, args)
@@ -289,14 +378,8 @@ local function install(keys, args)
     write[#write + 1] = 'x'
     write[#write + 1] = args[6]
   end
-  local lanes = 8 + tonumber(args[7])
-  for i = 8, lanes - 1 do
-    write[#write + 1] = 'y:' .. args[i]
-    write[#write + 1] = '1'
-  end
-  for i = lanes, #args, 2 do
-    write[#write + 1] = 'p:' .. args[i]
-    write[#write + 1] = args[i + 1]
+  for i = 8, 7 + tonumber(args[7]) do
+    write[#write + 1], write[#write + 2] = 'y:' .. args[i], '1'
   end
   for _, key in ipairs(keys) do
     redis.call('UNLINK', key)
@@ -348,12 +431,6 @@ local function sweep(keys, args)
     end
   end
   return { 'OK', decimal(dropped) }
-end
-
--- Milliseconds by this server's clock.
-local function now_ms()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
 -- lease: who looks at a shard. It spares work; no other function asks for it.
@@ -411,6 +488,8 @@ end
 redis.register_function { function_name = 'drawdown_v1_revision', callback = revision, flags = { 'no-writes' } }
 redis.register_function('drawdown_v1_apply', apply)
 redis.register_function('drawdown_v1_attach', attach)
+makes_room('drawdown_v1_retire_lanes', retire_lanes)
+redis.register_function('drawdown_v1_keep_lanes', keep_lanes)
 makes_room('drawdown_v1_seal', seal)
 makes_room('drawdown_v1_retire', retire)
 makes_room('drawdown_v1_install', install)

@@ -174,6 +174,12 @@ pub struct SettleOptions {
     pub resolved_ttl_ms: Millis,
     /// How often unused lists are looked for, in ms.
     pub sweep_interval_ms: Millis,
+    /// A lane that was not used for so long leaves the head, in ms by the clock of Redis.
+    pub lanes_idle_ms: Millis,
+    /// How often such lanes are looked for, in ms.
+    pub lanes_interval_ms: Millis,
+    /// Lanes of one call of it.
+    pub lanes_per_call_max: Count,
 }
 
 /// The section `[metering.meters]`.
@@ -309,6 +315,9 @@ impl Default for SettleOptions {
             resolved_max: Count::of(1 << 18),
             resolved_ttl_ms: Millis::from_millis(300_000),
             sweep_interval_ms: Millis::from_millis(600_000),
+            lanes_idle_ms: Millis::from_millis(3 * 86_400_000),
+            lanes_interval_ms: Millis::from_millis(60_000),
+            lanes_per_call_max: Count::of(1000),
         }
     }
 }

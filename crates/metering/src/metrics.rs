@@ -69,6 +69,8 @@ pub(crate) struct Metrics {
     watchers: UpDownCounter<i64>,
     live_blobs: Counter<u64>,
     leases: Gauge<u64>,
+    lanes: Gauge<u64>,
+    lanes_retired: Counter<u64>,
     unsettled: Gauge<u64>,
     lag: Gauge<f64>,
 }
@@ -145,10 +147,7 @@ impl Metrics {
                 "metering.shards.reset.repeated",
                 "shards reset again though nothing had settled in between; must stay 0",
             ),
-            cell_refused: counter(
-                "metering.cells.refused",
-                "settled batches that another cell refused; must stay 0",
-            ),
+            cell_refused: counter("metering.cells.refused", "settled batches a cell refused; must stay 0"),
             aside: counter(
                 "metering.lanes.aside",
                 "lanes set aside because their usage can not be settled; must stay 0",
@@ -156,6 +155,11 @@ impl Metrics {
             watchers: present("metering.live.watchers", "watchers of live usage at this instance"),
             live_blobs: counter("metering.live.blobs", "blobs read for all watchers of live usage together"),
             leases: gauge("metering.leases", "shards that this instance looks at"),
+            lanes: gauge("metering.lanes", "lanes in the head of a shard, by shard"),
+            lanes_retired: counter(
+                "metering.lanes.retired",
+                "idle lanes that have left the head of their shard",
+            ),
             unsettled: gauge(
                 "metering.events.unsettled",
                 "events applied in redis and not settled in the ledger, by shard",
@@ -256,6 +260,16 @@ impl Metrics {
 
     pub(crate) fn leases(&self, held: usize) {
         self.leases.record(u64::try_from(held).unwrap_or(u64::MAX), &[]);
+    }
+
+    /// The head of a shard has so many lanes.
+    pub(crate) fn lanes(&self, shard: u32, lanes: usize) {
+        let shard = [KeyValue::new("shard", i64::from(shard))];
+        self.lanes.record(u64::try_from(lanes).unwrap_or(u64::MAX), &shard);
+    }
+
+    pub(crate) fn lanes_retired(&self, lanes: u64) {
+        self.lanes_retired.add(lanes, &[]);
     }
 
     pub(crate) fn drift(&self, shard: u32, events: u64, lag: Duration) {

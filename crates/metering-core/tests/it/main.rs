@@ -15,6 +15,8 @@ mod path;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]
+mod retirement;
+#[cfg(test)]
 mod rows;
 #[cfg(test)]
 mod setup;

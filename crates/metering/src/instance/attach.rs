@@ -2,6 +2,9 @@
 //!
 //! A lane that is not in its shard's cursor has never settled: it stands at 0, if its producer is registered;
 //! an unknown producer is refused, because "new, start at 0" would count a forgotten lane twice.
+//!
+//! What must not be reordered: the head's roll is known before the ledger is asked, and goes with its answer. Lanes that
+//! have been idle for long leave the head; an answer from before that would set such a lane back.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Instance, retry::Retry, seat::Found};
-use crate::peer;
+use crate::{peer, redis::Roll};
 
 /// Shards and producers of one question.
 const ASKED_MAX: usize = 1024;
@@ -53,28 +56,28 @@ impl Instance {
         }
     }
 
-    fn wanted_lanes(&self) -> Vec<Lane> {
-        let mut lanes: Vec<Lane> = Vec::new();
+    fn wanted_lanes(&self) -> Vec<(Lane, Roll)> {
+        let mut lanes = Vec::new();
         let mut producers = BTreeSet::new();
-        for lane in self.shards.iter().flat_map(super::Shard::wanted) {
+        for (lane, roll) in self.shards.iter().flat_map(super::Shard::wanted) {
             producers.insert(lane.producer);
             if producers.len() > ASKED_MAX {
                 break;
             }
-            lanes.push(lane);
+            lanes.push((lane, roll));
         }
         lanes
     }
 
-    async fn ask(&self, lanes: &[Lane]) -> Result<(), peer::Error> {
-        let shards: BTreeSet<u32> = lanes.iter().map(|lane| lane.shard).collect();
-        let producers: BTreeSet<ProducerId> = lanes.iter().map(|lane| lane.producer).collect();
+    async fn ask(&self, lanes: &[(Lane, Roll)]) -> Result<(), peer::Error> {
+        let shards: BTreeSet<u32> = lanes.iter().map(|(lane, _)| lane.shard).collect();
+        let producers: BTreeSet<ProducerId> = lanes.iter().map(|(lane, _)| lane.producer).collect();
         let shards: Vec<u32> = shards.into_iter().collect();
         let producers: Vec<ProducerId> = producers.into_iter().collect();
         let answer = self.cells.shards(&shards, &producers).await?;
         let told: HashMap<u32, Cursor> =
             answer.shards.iter().map(|(shard, standing)| (*shard, standing.told())).collect();
-        for lane in lanes {
+        for (lane, roll) in lanes {
             let Some(shard) = self.shard(lane.shard) else { continue };
             let settled = |cursor: Option<&Cursor>| {
                 cursor
@@ -85,7 +88,7 @@ impl Instance {
                 settled: settled(answer.shards.get(&lane.shard).map(|standing| &standing.leading)),
                 told: settled(told.get(&lane.shard)),
             };
-            shard.found(lane, found, answer.producers.get(&lane.producer).copied());
+            shard.found(lane, *roll, found, answer.producers.get(&lane.producer).copied());
         }
         self.wake_flusher();
         Ok(())

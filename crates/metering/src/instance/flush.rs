@@ -24,7 +24,7 @@ use crate::{
     reason,
     redis::{
         Applied, Apply, ApplyLane, Asked, Attach, AttachLane, Attached, Error, HeadFault, LaneRefusal,
-        Refused, Write, Written,
+        Refused, Roll, Write, Written,
     },
 };
 use drawdown_metering_core::reason as lane_reason;
@@ -154,13 +154,17 @@ impl Instance {
             }
         };
         state.suspect = false;
-        state.head = Some(Belief { generation: head.generation, open: head.open });
+        let roll = Roll { generation: head.generation, number: head.roll };
+        state.head = Some(Belief { roll, open: head.open });
         let moved = state.generation.replace(head.generation).is_some_and(|before| before != head.generation);
         let verdict = if moved { Reconciled::Lost } else { reconcile(state, &head) };
         match verdict {
             Reconciled::Same => {}
             Reconciled::Applied => self.settle_doubt(state, shard),
             Reconciled::Lost => self.lost(state, shard, if moved { "generation" } else { "position" }),
+        }
+        if state.ask_again(roll) {
+            self.wanted.notify_one();
         }
     }
 
@@ -250,7 +254,7 @@ impl Instance {
 
     fn attached(&self, state: &mut State, shard: &Shard, lane: &Lane, answer: Asked) {
         let Some(seat) = state.seats.get_mut(lane) else { return };
-        let Phase::Asking { found: Found { told, .. }, registered } = seat.phase else { return };
+        let Phase::Asking { found: Found { told, .. }, registered, .. } = seat.phase else { return };
         let stop = match answer {
             Asked::Known(found) if found.epoch > seat.sender.epoch => {
                 (reason::FENCED, "redis has seen a newer epoch of this producer")
@@ -312,6 +316,7 @@ impl Instance {
             // The routine of every seal: the flush goes into the next batch.
             Refused::Batch => "batch",
             Refused::Generation(_) => "generation",
+            Refused::Roll => "roll",
             Refused::Names => "names",
             Refused::Damaged => "damaged",
             Refused::Full => "full",
@@ -382,7 +387,8 @@ impl Shard {
             state.pending = Some(state.aggregator.take());
         }
         if let Some(flush) = &state.pending {
-            let blob = state.names.encode(flush, head.generation, head.open, rand::random());
+            let generation = head.roll.generation;
+            let blob = state.names.encode(flush, generation, head.open, rand::random());
             let lanes = flush.lanes.iter().map(|span| ApplyLane {
                 lane: span.lane,
                 epoch: span.epoch,
@@ -392,7 +398,7 @@ impl Shard {
             sent.push(Sent { shard: self.number, asked: Vec::new(), bytes: blob.bytes.len() });
             writes.push(Write::Apply(Apply {
                 shard: self.number,
-                generation: head.generation,
+                generation,
                 batch: head.open,
                 blobs_max: u64::try_from(blobs_max).unwrap_or(u64::MAX),
                 checksum: blob.checksum,
@@ -404,7 +410,7 @@ impl Shard {
             }));
         }
         let asking = state.seats.iter().filter_map(|(lane, seat)| match seat.phase {
-            Phase::Asking { found, .. } if !state.is_under_way(lane) => {
+            Phase::Asking { found, roll, .. } if roll == head.roll && !state.is_under_way(lane) => {
                 let settled = found.settled;
                 Some(AttachLane { lane: *lane, epoch: seat.sender.epoch, settled })
             }
@@ -414,7 +420,7 @@ impl Shard {
         if !lanes.is_empty() {
             let asked = lanes.iter().map(|ask| ask.lane).collect();
             sent.push(Sent { shard: self.number, asked, bytes: 0 });
-            writes.push(Write::Attach(Attach { shard: self.number, generation: head.generation, lanes }));
+            writes.push(Write::Attach(Attach { shard: self.number, roll: head.roll, lanes }));
         }
     }
 }

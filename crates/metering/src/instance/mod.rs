@@ -20,6 +20,7 @@ use std::sync::{
 use drawdown_metering_core::{
     aggregate::Aggregator,
     look::{Cursor, Head},
+    shard::Lane,
 };
 use drawdown_types::{Clock, MeterSlug, WindowSize};
 use tokio::sync::{Notify, Semaphore};
@@ -129,9 +130,15 @@ impl Instance {
         self.dirty.notify_one();
     }
 
-    /// A lane was asked for.
+    /// A lane was asked for: where the head is not known, the flusher reads it first.
     pub(crate) fn wake_attacher(&self) {
         self.wanted.notify_one();
+        self.dirty.notify_one();
+    }
+
+    /// Lanes that streams of this instance send, by shard, with the generation that they were attached in.
+    pub(crate) fn live_lanes(&self) -> Vec<(u32, u64, Vec<Lane>)> {
+        self.shards.iter().filter_map(Shard::live).collect()
     }
 
     /// Something is wrong with a shard, and only a look by a worker helps.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use drawdown_metering_core::shard::Position;
 
 use super::outbox::Outbox;
+use crate::redis::Roll;
 
 /// A stream, as its lanes know it.
 #[derive(Clone, Debug)]
@@ -21,8 +22,8 @@ pub(crate) struct Sender {
 pub(super) enum Phase {
     /// The ledger has to be asked where the lane stands.
     Wanted,
-    /// Redis has to be asked.
-    Asking { found: Found, registered: u64 },
+    /// Redis has to be asked; the ledger was when the head had this roll.
+    Asking { found: Found, registered: u64, roll: Roll },
     /// Lanes are settled one by one, and it is not its turn before the next generation.
     Parked,
     /// Frames are taken.

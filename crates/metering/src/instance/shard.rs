@@ -36,12 +36,12 @@ use super::{
     retry::Retry,
     seat::{Found, Phase, Seat, Sender},
 };
-use crate::reason;
+use crate::{reason, redis::Roll};
 
 /// What is believed of the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Belief {
-    pub(super) generation: u64,
+    pub(super) roll: Roll,
     pub(super) open: u64,
 }
 
@@ -245,16 +245,19 @@ impl Shard {
         self.lock().aggregator.set_meters(meters);
     }
 
-    /// Lanes that the ledger has to be asked about.
-    pub(super) fn wanted(&self) -> Vec<Lane> {
+    /// Lanes that the ledger has to be asked about, with the roll that is known before. None where no roll is: an
+    /// answer that is older than the roll could set a lane back that was retired in between.
+    pub(super) fn wanted(&self) -> Vec<(Lane, Roll)> {
         let state = self.lock();
+        let Some(head) = state.head else { return Vec::new() };
         let wanted = state.seats.iter().filter(|(_, seat)| seat.phase == Phase::Wanted);
-        wanted.map(|(lane, _)| *lane).collect()
+        wanted.map(|(lane, _)| (*lane, head.roll)).collect()
     }
 
-    /// The ledger's answer for a lane that was wanted.
-    pub(super) fn found(&self, lane: &Lane, found: Found, registered: Option<u64>) {
+    /// The ledger's answer for a lane that was wanted, asked under that roll.
+    pub(super) fn found(&self, lane: &Lane, roll: Roll, found: Found, registered: Option<u64>) {
         let mut state = self.lock();
+        let is_current = state.head.is_none_or(|head| head.roll == roll);
         let Some(seat) = state.seats.get_mut(lane).filter(|seat| seat.phase == Phase::Wanted) else { return };
         match registered {
             None => state.stop(lane, reason::PRODUCER_UNKNOWN, "the ledger does not know this producer"),
@@ -262,7 +265,9 @@ impl Shard {
                 seat.settled = found.told;
                 state.stop(lane, reason::FENCED, "a newer epoch of this producer is registered");
             }
-            Some(registered) => seat.phase = Phase::Asking { found, registered },
+            Some(registered) if is_current => seat.phase = Phase::Asking { found, registered, roll },
+            // Asked again.
+            Some(_) => {}
         }
         drop(state);
         self.moved.notify_waiters();
@@ -297,6 +302,15 @@ impl Shard {
         }
         state.suspect |= suspect && !state.seats.is_empty();
         state.suspect
+    }
+
+    /// The lanes that streams send, with the generation that they were attached in.
+    pub(crate) fn live(&self) -> Option<(u32, u64, Vec<Lane>)> {
+        let state = self.lock();
+        let live = state.seats.iter().filter(|(_, seat)| seat.is_live());
+        let lanes: Vec<Lane> = live.map(|(lane, _)| *lane).collect();
+        let generation = state.generation.filter(|_| !lanes.is_empty())?;
+        Some((self.number, generation, lanes))
     }
 
     /// Nothing waits to be flushed.
@@ -336,7 +350,23 @@ impl State {
         self.suspect
             || self.pending.is_some()
             || !self.aggregator.is_empty()
-            || self.seats.values().any(|seat| matches!(seat.phase, Phase::Asking { .. }))
+            || self.seats.values().any(|seat| match seat.phase {
+                Phase::Asking { .. } => true,
+                Phase::Wanted => self.head.is_none(),
+                Phase::Parked | Phase::Live => false,
+            })
+    }
+
+    /// The head was read: what the ledger was asked under another roll is asked again. Says whether any lane waits for it.
+    pub(super) fn ask_again(&mut self, current: Roll) -> bool {
+        let mut waits = false;
+        for seat in self.seats.values_mut() {
+            if matches!(seat.phase, Phase::Asking { roll, .. } if roll != current) {
+                seat.phase = Phase::Wanted;
+            }
+            waits |= seat.phase == Phase::Wanted;
+        }
+        waits
     }
 
     /// Forgets everything that is not applied; all lanes are asked anew. Says how many had been live.

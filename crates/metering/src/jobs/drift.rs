@@ -70,6 +70,7 @@ mod tests {
         let at = |sequence| Position { sequence, chain: sequence };
         let head = Head {
             generation: 1,
+            roll: 0,
             open: 1,
             retired: 0,
             blobs: 0,

@@ -37,11 +37,6 @@ impl Isolation {
         self.queue.front().copied()
     }
 
-    /// Whether a lane is set aside.
-    pub(super) fn is_aside(&self, lane: &Lane) -> bool {
-        self.aside.contains(lane)
-    }
-
     /// All lanes that are set aside.
     pub(super) fn aside(&self) -> Vec<Lane> {
         self.aside.iter().copied().collect()
@@ -104,7 +99,7 @@ mod tests {
         isolation.next(now);
         assert_eq!(isolation.blame(&[lane(2)]), Some(lane(2)));
         isolation.reset(2, now);
-        assert_eq!((isolation.turn(), isolation.is_aside(&lane(2))), (Some(lane(3)), true));
+        assert_eq!((isolation.turn(), isolation.aside()), (Some(lane(3)), vec![lane(2)]));
         isolation.next(now);
         assert_eq!((isolation.turn(), isolation.aside()), (None, vec![lane(2)]));
     }

@@ -121,6 +121,7 @@ impl Leases {
         for shard in lost {
             // Whoever has it now says how far it is.
             instance.metrics.drift(shard, 0, Duration::ZERO);
+            instance.metrics.lanes(shard, 0);
         }
         instance.metrics.leases(ours.len());
         if gained {

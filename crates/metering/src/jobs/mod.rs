@@ -3,6 +3,7 @@
 mod batch;
 mod drift;
 mod follow;
+mod idle;
 mod isolation;
 mod lease;
 mod settle;

@@ -77,7 +77,7 @@ impl Worker {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let settle = self.instance.config.settle.clone();
         let mut retry = Retry::new(settle.retry_pause_ms.duration(), settle.retry_pause_max_ms.duration());
-        let mut next = Instant::now();
+        let (mut next, mut kept_at) = (Instant::now(), None);
         let (keeper, keep_until) = (Arc::clone(&self), stop.clone());
         let keeping = tokio::spawn(async move { keeper.leases.keep(&keeper.instance, keep_until).await });
         loop {
@@ -87,6 +87,10 @@ impl Worker {
                 () = self.instance.worker_wanted.notified(), if retry.is_due(Instant::now()) => {
                     tokio::time::sleep(ROUND_PAUSE).await;
                 }
+            }
+            // First, so that after a standstill no lane of a stream goes for it.
+            if let Err(failed) = self.keep_lanes(&mut kept_at).await {
+                failed.log(&self.instance.metrics, None);
             }
             match self.round().await {
                 Ok(()) => retry.succeeded(),
@@ -102,6 +106,11 @@ impl Worker {
         self.tasks.wait().await;
         // Others take the leases that it gives back.
         let _ended = keeping.await;
+    }
+
+    /// Whether this instance is the one to look at a shard.
+    pub(super) fn has_lease(&self, shard: u32) -> bool {
+        self.leases.holds(shard, Instant::now())
     }
 
     async fn round(self: &Arc<Self>) -> Result<(), Failed> {
@@ -135,6 +144,7 @@ impl Worker {
             {
                 let (events, lag) = drift.seen(now, head, &told);
                 self.instance.metrics.drift(*number, events, lag);
+                self.instance.metrics.lanes(*number, head.lanes.len());
             }
             if !is_due {
                 continue;

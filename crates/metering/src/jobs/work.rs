@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use drawdown_metering_core::{
     cells::LEADING,
-    look::{Cursor, Head, LaneApplied, Remedy, ResetHistory, Trouble, Verdict, after_trouble, look},
+    look::{Cursor, Head, Remedy, ResetHistory, Trouble, Verdict, after_trouble, look},
     settle::SealedBatch,
     shard::Lane,
 };
@@ -33,6 +33,8 @@ pub(super) struct Work {
     resets: ResetHistory,
     isolation: Isolation,
     swept_at: Option<Instant>,
+    /// When idle lanes were looked for last.
+    pub(super) rested_at: Option<Instant>,
     /// The task under way has sealed a batch: it settles what is sealed and leaves the open batch to the next
     /// round. Under load there is always something in it, so a task that sealed again and again would post ever
     /// smaller batches and keep its place from the other shards.
@@ -68,6 +70,7 @@ impl Work {
             resets: ResetHistory::new(),
             isolation: Isolation::new(),
             swept_at: None,
+            rested_at: None,
             has_sealed: false,
         }
     }
@@ -107,8 +110,10 @@ impl Worker {
                 Err(failed) => return self.failed(work, shard, failed),
             }
         }
-        if let Err(failed) = self.sweep(work, shard).await {
-            failed.log(&self.instance.metrics, Some(shard));
+        for done in [self.sweep(work, shard).await, self.retire_lanes(work, shard, &seen).await] {
+            if let Err(failed) = done {
+                failed.log(&self.instance.metrics, Some(shard));
+            }
         }
     }
 
@@ -407,12 +412,6 @@ fn install(shard: u32, head: &Result<Head, HeadFault>, cursor: &Cursor, isolatio
         Err(HeadFault::Unreadable { generation, .. }) => (*generation, Vec::new()),
         Err(HeadFault::Absent) => (None, Vec::new()),
     };
-    let only = isolation.turn();
-    let admitted = |lane: &Lane| only.is_none_or(|only| only == *lane) && !isolation.is_aside(lane);
-    let lanes = cursor.lanes.iter().filter(|(lane, _)| admitted(lane)).map(|(lane, state)| {
-        let applied = LaneApplied { epoch: state.epoch, applied: state.settled };
-        (*lane, applied)
-    });
     Install {
         shard,
         seen,
@@ -420,8 +419,7 @@ fn install(shard: u32, head: &Result<Head, HeadFault>, cursor: &Cursor, isolatio
         seen_batches,
         generation: cursor.generation,
         last_batch: cursor.last_batch,
-        lanes: lanes.collect(),
-        only,
+        only: isolation.turn(),
         aside: isolation.aside(),
     }
 }

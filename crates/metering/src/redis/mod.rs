@@ -5,6 +5,7 @@
 //! time-out) may still take effect later: its caller reads the head again and takes a new dictionary id.
 
 mod keys;
+mod lanes;
 mod lease;
 mod line;
 mod reply;
@@ -14,13 +15,14 @@ mod settings;
 mod store;
 
 pub use keys::{Keys, Namespace, NamespaceError};
+pub use lanes::{LanesRetired, RetireLanes};
 pub use lease::{Lease, LeaseAsk, LeaseWish};
 pub use reply::{
     Applied, Asked, Attached, HeadFault, Installed, LaneRefusal, Malformed, Refused, Retired, Sealed,
 };
 pub use safety::StartError;
 pub use settings::{Servers, Settings};
-pub use store::{Apply, ApplyLane, Attach, AttachLane, Error, Install, Store, Write, Written};
+pub use store::{Apply, ApplyLane, Attach, AttachLane, Error, Install, Roll, Store, Write, Written};
 
 #[cfg(test)]
 mod tests;

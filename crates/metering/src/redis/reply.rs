@@ -23,6 +23,8 @@ pub struct Malformed {
 pub enum Refused {
     /// The shard has another generation, or none.
     Generation(Option<u64>),
+    /// Lanes were retired since the roll that was named.
+    Roll,
     /// Another batch is open.
     Batch,
     /// Counts or fields disagree.
@@ -139,7 +141,7 @@ pub(super) fn text(value: &Value) -> Option<&str> {
     }
 }
 
-fn count(value: &Value) -> Option<u64> {
+pub(super) fn count(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
         other => text(other)?.parse().ok(),
@@ -165,9 +167,10 @@ pub(super) fn words(value: &Value) -> Option<(&str, &[Value])> {
     }
 }
 
-fn refused(word: &str, rest: &[Value]) -> Option<Refused> {
+pub(super) fn refused(word: &str, rest: &[Value]) -> Option<Refused> {
     match word {
         "GENERATION" => Some(Refused::Generation(rest.first().and_then(text).and_then(parse_hex))),
+        "ROLL" => Some(Refused::Roll),
         "BATCH" => Some(Refused::Batch),
         "DAMAGED" => Some(Refused::Damaged),
         "FULL" => Some(Refused::Full),
@@ -293,6 +296,7 @@ fn head_from_fields(shard: u32, raw: &BTreeMap<&str, &str>, length: i64) -> Resu
         |field: &str| raw.get(field).and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| fault(field));
     let mut head = Head {
         generation: generation.ok_or_else(|| fault("g"))?,
+        roll: raw.get("r").map_or(Some(0), |text| parse_hex(text)).ok_or_else(|| fault("r"))?,
         open: number("o")?,
         retired: number("b")?,
         blobs: number("n")?,

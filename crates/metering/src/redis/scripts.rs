@@ -6,7 +6,7 @@
 /// The text that is loaded into the server.
 pub(super) const LIBRARY: &str = include_str!("../../lua/drawdown.lua");
 /// `REVISION` of that text: a server with a higher one keeps its own.
-pub(super) const REVISION: u64 = 6;
+pub(super) const REVISION: u64 = 7;
 
 /// The layout of the head that this text writes.
 pub(super) const LAYOUT: u64 = 1;
@@ -14,6 +14,8 @@ pub(super) const LAYOUT: u64 = 1;
 pub(super) const REVISION_OF: &str = "drawdown_v1_revision";
 pub(super) const APPLY: &str = "drawdown_v1_apply";
 pub(super) const ATTACH: &str = "drawdown_v1_attach";
+pub(super) const RETIRE_LANES: &str = "drawdown_v1_retire_lanes";
+pub(super) const KEEP_LANES: &str = "drawdown_v1_keep_lanes";
 pub(super) const SEAL: &str = "drawdown_v1_seal";
 pub(super) const RETIRE: &str = "drawdown_v1_retire";
 pub(super) const INSTALL: &str = "drawdown_v1_install";
@@ -29,7 +31,9 @@ mod tests {
     #[test]
     fn the_text_says_the_same_revision_and_names() {
         assert!(LIBRARY.contains(&format!("local REVISION = {REVISION}\n")));
-        for name in [REVISION_OF, APPLY, ATTACH, SEAL, RETIRE, INSTALL, LOOK, SWEEP, LEASE, WORKERS] {
+        let lanes = [ATTACH, RETIRE_LANES, KEEP_LANES];
+        let all = [REVISION_OF, APPLY, SEAL, RETIRE, INSTALL, LOOK, SWEEP, LEASE, WORKERS];
+        for name in all.into_iter().chain(lanes) {
             assert!(LIBRARY.contains(&format!("'{name}'")), "{name}");
         }
     }

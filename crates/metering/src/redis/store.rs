@@ -92,13 +92,22 @@ pub struct ApplyLane {
     pub after: Position,
 }
 
+/// Which lanes a head has: as long as both are the same, none has left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roll {
+    /// The generation.
+    pub generation: u64,
+    /// The roll, another one whenever lanes were retired.
+    pub number: u64,
+}
+
 /// Lanes to be made known to a shard.
 #[derive(Clone, Debug)]
 pub struct Attach {
     /// The shard.
     pub shard: u32,
-    /// The generation it is believed to have.
-    pub generation: u64,
+    /// The generation and the roll that were known before the ledger was asked where the lanes stand.
+    pub roll: Roll,
     /// The lanes.
     pub lanes: Vec<AttachLane>,
 }
@@ -145,8 +154,6 @@ pub struct Install {
     pub generation: u64,
     /// The last settled batch.
     pub last_batch: u64,
-    /// Lanes, as settled.
-    pub lanes: Vec<(Lane, LaneApplied)>,
     /// The only lane that may be attached anew.
     pub only: Option<Lane>,
     /// Lanes that are set aside.
@@ -236,9 +243,6 @@ impl Store {
         for lane in &install.aside {
             command.arg(encode_lane(*lane));
         }
-        for (lane, value) in &install.lanes {
-            command.arg(encode_lane(*lane)).arg(lane_text(value.epoch, value.applied));
-        }
         Ok(Installed::parse(&self.one(&self.line, "install", install.shard, command).await?)?)
     }
 
@@ -312,7 +316,13 @@ impl Store {
         }
     }
 
-    async fn one(&self, line: &Line, call: &'static str, shard: u32, command: Cmd) -> Result<Value, Error> {
+    pub(super) async fn one(
+        &self,
+        line: &Line,
+        call: &'static str,
+        shard: u32,
+        command: Cmd,
+    ) -> Result<Value, Error> {
         let calls = [Call { key: self.keys.head(shard), command }];
         let mut values = line.all(&calls).await.map_err(|source| call_failed(call, source))?;
         values.pop().ok_or_else(|| Malformed::new(call, &Value::Nil).into())
@@ -344,7 +354,7 @@ impl Store {
 
     fn attach_command(&self, attach: &Attach) -> Cmd {
         let mut command = function("FCALL", scripts::ATTACH, &[self.keys.head(attach.shard)]);
-        command.arg(hex(attach.generation));
+        command.arg(hex(attach.roll.generation)).arg(hex(attach.roll.number));
         for lane in &attach.lanes {
             command.arg(encode_lane(lane.lane)).arg(hex(lane.epoch)).arg(position_text(lane.settled));
         }
@@ -366,8 +376,8 @@ fn position_text(position: Position) -> String {
     text
 }
 
-fn lane_text(epoch: u64, applied: Position) -> String {
-    format!("{}:{}", keys::hex(epoch), position_text(applied))
+pub(super) fn lane_text(lane: LaneApplied) -> String {
+    format!("{}:{}", keys::hex(lane.epoch), position_text(lane.applied))
 }
 
 fn parse_written(write: &Write, answer: Result<Value, RedisError>) -> Result<Written, Error> {

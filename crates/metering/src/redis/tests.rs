@@ -5,6 +5,7 @@ mod apply;
 mod attach;
 mod batches;
 mod heads;
+mod lanes;
 mod leases;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -72,14 +73,12 @@ fn second() -> Apply {
 }
 
 fn install(seen: Option<u64>, generation: u64) -> Install {
-    let value = |epoch, applied| LaneApplied { epoch, applied };
     Install {
         shard: SHARD,
         seen,
         seen_batches: vec![1],
         generation,
         last_batch: 0,
-        lanes: vec![(lane(1), value(5, at(0, 0))), (lane(2), value(1 << 60, at((1 << 53) - 1, u64::MAX)))],
         only: None,
         aside: Vec::new(),
     }
@@ -94,9 +93,13 @@ impl Space {
         Self { store, keys: Keys::new(Namespace::new(&space.namespace).unwrap()), raw }
     }
 
+    /// With two lanes that were attached.
     async fn installed() -> Self {
         let space = Self::empty().await;
         assert_eq!(space.store.install(&install(None, GENERATION)).await.unwrap(), Installed::Ok);
+        let first = AttachLane { lane: lane(1), epoch: 5, settled: at(0, 0) };
+        let second = AttachLane { lane: lane(2), epoch: 1 << 60, settled: at((1 << 53) - 1, u64::MAX) };
+        assert!(matches!(space.attach(GENERATION, vec![first, second]).await, Attached::Ok(_)));
         space
     }
 
@@ -115,7 +118,11 @@ impl Space {
     }
 
     async fn attach(&self, generation: u64, lanes: Vec<AttachLane>) -> Attached {
-        let attach = Attach { shard: SHARD, generation, lanes };
+        self.attach_under(Roll { generation, number: 0 }, lanes).await
+    }
+
+    async fn attach_under(&self, roll: Roll, lanes: Vec<AttachLane>) -> Attached {
+        let attach = Attach { shard: SHARD, roll, lanes };
         match self.store.write(&[Write::Attach(attach)]).await.pop().unwrap().unwrap() {
             Written::Attached(answer) => answer,
             Written::Applied(answer) => panic!("{answer:?}"),

@@ -10,6 +10,7 @@ mod damage;
 mod disasters;
 mod doubt;
 mod gate;
+mod idle_lanes;
 mod leases;
 mod live;
 mod memory_only;

@@ -18,12 +18,14 @@ use super::{
 
 const MAP: ShardMap = ShardMap { version: 1, shard_count: NonZeroU32::MIN };
 
+const ROLL: Roll = Roll { generation: 1, number: 0 };
+
 fn shard() -> Shard {
     let meters = Arc::new(MeterTable::default());
     let aggregator = Aggregator::new(0, EventRules::default(), 100, meters);
     let retry = Retry::new(Duration::from_millis(1), Duration::from_millis(1));
     let shard = Shard::new(0, Limits { counters_max: 1_000, lanes_max: 10 }, aggregator, retry);
-    shard.lock().head = Some(Belief { generation: 1, open: 1 });
+    shard.lock().head = Some(Belief { roll: ROLL, open: 1 });
     shard
 }
 
@@ -32,7 +34,7 @@ fn seat(shard: &Shard, lane: Lane, epoch: u64) {
     let sender = Sender { stream: epoch, epoch, outbox: Arc::new(Outbox::default()) };
     shard.seat(lane, sender, 0).unwrap();
     let found = Found { settled: Position::START, told: Position::START };
-    shard.found(&lane, found, Some(epoch));
+    shard.found(&lane, ROLL, found, Some(epoch));
 }
 
 /// The stream sends one event after `at`; answers where the lane stands then.
@@ -102,5 +104,29 @@ fn what_was_lost_is_asked_anew_of_the_ledger_as_well() {
     seat(&shard, lane, 1);
     shard.lock().lose();
     assert_eq!(plan(&shard), (0, 0));
-    assert_eq!(shard.wanted(), [lane]);
+    assert_eq!(shard.wanted(), [(lane, ROLL)]);
+}
+
+#[test]
+fn what_the_ledger_said_under_another_roll_is_asked_again() {
+    let shard = shard();
+    let lane = Lane { producer: ProducerId::generate(), map_version: 1, shard: 0 };
+    let later = Roll { number: 7, ..ROLL };
+    seat(&shard, lane, 1);
+    assert_eq!(plan(&shard), (0, 1));
+    // Lanes were retired: the head that is read next says so.
+    shard.lock().head = Some(Belief { roll: later, open: 1 });
+    assert_eq!(plan(&shard), (0, 0), "not under the new roll, with the old answer");
+    assert!(shard.lock().ask_again(later));
+    assert_eq!(shard.wanted(), [(lane, later)]);
+    // An answer to the first question comes late.
+    let found = Found { settled: Position::START, told: Position::START };
+    shard.found(&lane, ROLL, found, Some(1));
+    assert_eq!(shard.wanted(), [(lane, later)]);
+    shard.found(&lane, later, found, Some(1));
+    assert_eq!((plan(&shard), shard.lock().ask_again(later)), ((0, 1), false));
+    // Where the head is not known, it is read before the ledger is asked.
+    shard.lock().lose();
+    shard.lock().head = None;
+    assert!(shard.wanted().is_empty() && matches!(shard.need(Instant::now()), Need::Look));
 }

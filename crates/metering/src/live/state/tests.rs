@@ -64,6 +64,7 @@ fn head(generation: u64, list: &[Bytes]) -> Head {
     let blobs = u64::try_from(list.len()).unwrap();
     Head {
         generation,
+        roll: 0,
         open: 1,
         retired: 0,
         blobs,
