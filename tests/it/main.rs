@@ -4,6 +4,7 @@ mod bad_input;
 mod cells;
 mod fixture;
 mod main_job;
+mod restored;
 mod set_up;
 mod telemetry;
 mod up;

@@ -237,6 +237,22 @@ impl Installation {
         self.command_of("cell-1.toml", subcommand)
     }
 
+    /// Runs a command of the operator that succeeds, and reads its answer.
+    ///
+    /// # Errors
+    /// Where it fails or answers no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--json");
+        command.args(["--metering-endpoint", &self.endpoints.metering]);
+        command.args(["--ledger-endpoint", &self.endpoints.ledger]);
+        command.args(["--entitlement-endpoint", &self.endpoints.entitlement]);
+        let output = command.output().with_context(|| format!("{arguments:?}"))?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?} ended with {}: {errors}", output.status);
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{arguments:?}"))
+    }
+
     /// The databases of the cells, the leading one first.
     #[must_use]
     pub fn databases(&self) -> Vec<&str> {

@@ -101,6 +101,13 @@ impl IngestService for Null {
         }))
     }
 
+    async fn name_lost(
+        &self,
+        _: Request<pb::NameLostRequest>,
+    ) -> Result<Response<pb::NameLostResponse>, Status> {
+        Err(Status::unimplemented("nothing is kept here, so nothing is lost"))
+    }
+
     async fn ingest(
         &self,
         request: Request<Streaming<pb::IngestRequest>>,

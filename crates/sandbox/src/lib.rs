@@ -208,6 +208,22 @@ impl PostgresHandle<'_> {
         self.start()
     }
 
+    /// Copies the data of a server that is stopped, in place of an earlier copy: a backup.
+    ///
+    /// # Errors
+    /// Where it is not ours, or runs, or can not be copied.
+    pub fn back_up(self) -> Result<(), Error> {
+        self.server.back_up()
+    }
+
+    /// Puts the copy of [`Self::back_up`] in the place of the data of a server that is stopped. The copy stays.
+    ///
+    /// # Errors
+    /// Where it is not ours, or runs, or there is no copy.
+    pub fn restore(self) -> Result<(), Error> {
+        self.server.restore()
+    }
+
     /// The folder of its programs; none where the server was given by its url.
     #[must_use]
     pub fn programs(&self) -> Option<&Path> {

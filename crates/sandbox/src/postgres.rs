@@ -129,6 +129,18 @@ impl Postgres {
         }
     }
 
+    pub(crate) fn back_up(&self) -> Result<(), Error> {
+        let own = self.own()?;
+        own.expect_stopped()?;
+        replace(&own.folder.join("data"), &own.folder.join("backup"))
+    }
+
+    pub(crate) fn restore(&self) -> Result<(), Error> {
+        let own = self.own()?;
+        own.expect_stopped()?;
+        replace(&own.folder.join("backup"), &own.folder.join("data"))
+    }
+
     fn own(&self) -> Result<&Own, Error> {
         self.own.as_ref().ok_or(Error::NotOurs { what: WHAT })
     }
@@ -188,6 +200,16 @@ impl Own {
         child.kill9()?;
         Err(Error::NotReady { what: WHAT, waited: READY_LIMIT, reason, log: tail(&log) })
     }
+}
+
+/// Copies a folder with owners and rights in the place of another one.
+fn replace(from: &Path, to: &Path) -> Result<(), Error> {
+    if to.exists() {
+        fs::remove_dir_all(to).map_err(Error::io(format!("remove {}", to.display())))?;
+    }
+    let mut copy = Command::new("cp");
+    plain_environment(copy.arg("-a").arg(from).arg(to));
+    run(&mut copy, "").map(drop)
 }
 
 /// Whether the server of this process has written that it takes calls. A file of a killed one names another process.

@@ -20,7 +20,8 @@ use rustc_hash::FxHashMap;
 use super::{
     adoption::Adoption,
     error::LaneStop,
-    log::{FrameRef, Marks, Positions, Recovered},
+    log::{FrameRef, FreedFrames, Marks, Positions, Recovered},
+    progress::LaneProgress,
     refusals::Refusals,
 };
 
@@ -32,6 +33,8 @@ pub(super) struct LaneLog {
     end: Position,
     settled: Position,
     applied: u64,
+    /// A freed position at which the ledger stands, as the log remembers it.
+    remembered: Option<Position>,
     /// Where counts of this producer begin: 0, or where a lane was adopted.
     base: u64,
     /// What is known of a lane that has to be adopted first.
@@ -82,7 +85,8 @@ impl LaneView for LaneLog {
             return ChainAt::Boundary(self.freed.chain);
         }
         if sequence < self.freed.sequence {
-            return ChainAt::Forgotten;
+            let remembered = self.remembered.filter(|at| at.sequence == sequence);
+            return remembered.map_or(ChainAt::Forgotten, |at| ChainAt::Boundary(at.chain));
         }
         match self.frames.binary_search_by_key(&sequence, |frame| frame.end.sequence) {
             Ok(at) => {
@@ -255,6 +259,35 @@ impl Index {
         freed
     }
 
+    /// Where the frames end that are about to be deleted.
+    pub(super) fn frames_through(&self, through: &Positions) -> Vec<FreedFrames> {
+        let frames = |(lane, last): (&Lane, &Position)| {
+            let log = self.lanes.get(lane)?;
+            let ends = log.frames.iter().map(|frame| frame.end);
+            let ends: Vec<_> = ends.take_while(|end| end.sequence <= last.sequence).collect();
+            (!ends.is_empty()).then_some(FreedFrames { lane: *lane, before: log.freed.sequence, ends })
+        };
+        through.iter().filter_map(frames).collect()
+    }
+
+    /// Takes what the log remembers of freed positions.
+    pub(super) fn remember(&mut self, found: &Positions) {
+        for (lane, at) in found {
+            if let Some(log) = self.lanes.get_mut(lane) {
+                log.remembered = Some(*at);
+            }
+        }
+    }
+
+    /// What was freed of these lanes and is not in the ledger was named as lost: they go on after it.
+    pub(super) fn give_up(&mut self, lanes: impl IntoIterator<Item = Lane>) {
+        for lane in lanes {
+            if let Some(log) = self.lanes.get_mut(&lane) {
+                (log.settled, log.remembered) = (log.freed, None);
+            }
+        }
+    }
+
     /// Forgets what was deleted from disk.
     pub(super) fn free(&mut self, through: &Positions) {
         for (lane, freed) in through {
@@ -318,6 +351,17 @@ impl Index {
     /// Where every lane is settled.
     pub(super) fn settled(&self) -> Positions {
         self.lanes.iter().map(|(lane, log)| (*lane, log.settled)).collect()
+    }
+
+    /// How far each lane is.
+    pub(super) fn progress(&self) -> Vec<LaneProgress> {
+        let progress = |(lane, log): (&Lane, &LaneLog)| LaneProgress {
+            lane: *lane,
+            end_sequence: log.end.sequence,
+            settled_sequence: log.settled.sequence,
+            freed_sequence: log.freed.sequence,
+        };
+        self.lanes.iter().map(progress).collect()
     }
 
     /// Where every lane ends now.

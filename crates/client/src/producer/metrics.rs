@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::error::LaneStop;
+use super::{error::LaneStop, progress::LostRange};
 
 /// A group that was made durable, or is kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,11 @@ pub trait ProducerMetrics: fmt::Debug + Send + Sync {
     /// Settled segments or frames were freed.
     fn freed(&self, kept_bytes: u64) {
         let _ = kept_bytes;
+    }
+
+    /// A restored ledger named a range of events as lost, which this log had freed before.
+    fn lost(&self, range: &LostRange) {
+        let _ = range;
     }
 
     /// A stream was opened.

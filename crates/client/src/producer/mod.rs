@@ -48,7 +48,7 @@ pub use self::{
     open::Producer,
     options::{Keep, ProducerOptions, WhenFull},
     otel::Instruments,
-    progress::Progress,
+    progress::{LaneProgress, LostRange, Progress},
     usage::{Appended, MARK_BYTES_MAX, Mark, Usage},
 };
 

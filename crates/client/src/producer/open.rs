@@ -16,7 +16,7 @@ use super::{
     opening::{self, Opened},
     options::{Keep, ProducerOptions},
     pending::Pending,
-    progress::Progress,
+    progress::{LaneProgress, Progress},
     sender::Sender,
     shared::{Shared, Status},
     usage::{Appended, Mark, Usage},
@@ -267,6 +267,12 @@ impl Producer {
         })
     }
 
+    /// How far each lane is, in their order.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<LaneProgress> {
+        self.inner.shared.with_index(|index| index.progress())
+    }
+
     /// How far events got.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -284,6 +290,7 @@ impl Producer {
             refused,
             kept_bytes,
             connected: status.connected,
+            lost: status.lost.clone(),
             stopped_lanes: status.stopped_lanes.clone(),
         }
     }

@@ -83,7 +83,7 @@ async fn register_new(
     let registration = register_in_time(options, channel, producer).await?;
     // A new log agrees with nothing but a producer that has settled nothing.
     let mut empty = Index::new(&Recovered::default(), 0);
-    registration.check(&mut empty).map_err(|fault| OpenError::Fault(Arc::new(fault)))?;
+    registration.check(&mut empty).map(drop).map_err(|fault| OpenError::Fault(Arc::new(fault)))?;
     let (meta, dir) = (registration.meta(producer), dir.to_owned());
     blocking(move || meta.write(&dir).map(|()| meta)).await
 }
@@ -143,6 +143,7 @@ fn open_log(
         segment_bytes: options.segment_bytes,
         crowded_bytes: options.log_bytes_max.saturating_sub(options.segment_bytes),
         retain: Duration::from_millis(options.retain_after_settled_ms),
+        freed_bytes: options.freed_bytes_max,
     };
     let log = Log::open(&dir, lock, meta.producer_id, limits, recovered)?;
     let keeper = Keeper::Log(Box::new(LogWriter::new(log, meta.producer_id)));

@@ -78,6 +78,9 @@ pub struct ProducerOptions {
     /// How long settled segments are kept for a restored ledger, in ms. They go earlier when the log
     /// would be full otherwise.
     pub retain_after_settled_ms: u64,
+    /// Most bytes on disk, beside the log, for where the frames of deleted segments ended (12 a frame): what a
+    /// ledger restored to before them can be told to have lost. Older ones are forgotten, and then in doubt.
+    pub freed_bytes_max: u64,
     /// What happens when the log, or the memory for events, is full.
     pub when_full: WhenFull,
     /// Most events of one frame; metering may allow fewer.
@@ -114,6 +117,7 @@ impl Default for ProducerOptions {
             log_bytes_max: 4 << 30,
             segment_bytes: 64 << 20,
             retain_after_settled_ms: 600_000,
+            freed_bytes_max: 1 << 30,
             when_full: WhenFull::Refuse,
             frame_events_max: 8_192,
             frame_bytes_max: 512 << 10,

@@ -8,6 +8,7 @@ use opentelemetry::{
 use super::{
     error::LaneStop,
     metrics::{GroupCommit, ProducerMetrics, Reached},
+    progress::LostRange,
 };
 
 /// Bounds of the histogram of commits, in seconds: memory to a stalled disk.
@@ -34,6 +35,7 @@ pub struct Instruments {
     settled: Gauge<u64>,
     streams: Counter<u64>,
     disconnects: Counter<u64>,
+    lost: Counter<u64>,
     stopped: Counter<u64>,
 }
 
@@ -80,6 +82,10 @@ impl Instruments {
             settled: gauge("producer.events.settled", "Events that are settled in the ledger"),
             streams: counter("producer.streams.opened", "Streams that were opened"),
             disconnects: counter("producer.streams.lost", "Streams, or attempts to open one, that ended"),
+            lost: counter(
+                "producer.events.lost",
+                "Events that a restored ledger lacks and this log had freed",
+            ),
             stopped: counter("producer.lanes.stopped", "Lanes that were stopped, by reason"),
         }
     }
@@ -131,6 +137,10 @@ impl ProducerMetrics for Instruments {
 
     fn disconnected(&self, _: &str) {
         self.disconnects.add(1, &[]);
+    }
+
+    fn lost(&self, range: &LostRange) {
+        self.lost.add(range.to_sequence.saturating_sub(range.from_sequence).saturating_add(1), &[]);
     }
 
     fn lane_stopped(&self, stop: &LaneStop) {

@@ -1,10 +1,10 @@
 //! OpenProducer: once in the life of a process, before its first frame.
 
-use std::num::NonZeroU32;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use drawdown_metering_core::{
     reason,
-    resume::{Answer, Source, resume},
+    resume::{Answer, LaneLog as _, Resume, Source, resume},
     shard::{Lane, Position, ShardMap},
 };
 use drawdown_proto::metering::v1 as wire;
@@ -13,11 +13,12 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use super::{
-    encode::position_of,
+    encode::{lane_of, position_of, position_to_wire},
     error::Fault,
     index::{Index, LaneLog},
     log::{Meta, Positions, StreamLimits},
     options::FRAME_BYTES_MIN,
+    progress::LostRange,
     session::judged,
 };
 use crate::{
@@ -39,6 +40,15 @@ pub(super) struct Registration {
     pub(super) map: ShardMap,
     pub(super) limits: StreamLimits,
     settled: Positions,
+}
+
+/// Events of a lane that the ledger lacks and the log has freed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) lane: Lane,
+    /// Where the ledger stands; the log has the same chain there.
+    settled: Position,
+    freed: Position,
 }
 
 /// A call that did not succeed.
@@ -113,9 +123,64 @@ pub(super) async fn register(
     })
 }
 
+/// Claims of one call.
+const CLAIMS_MAX: usize = 1_024;
+
+/// Has the ledger name what it lacks and the log has freed. Metering that does not know how is told by a fault: a
+/// person has to decide then.
+pub(super) async fn name_lost(
+    channel: &Channel,
+    producer: ProducerId,
+    epoch: u64,
+    claims: &[Claim],
+) -> Result<Vec<LostRange>, CallError> {
+    let mut lost = Vec::with_capacity(claims.len());
+    for claims in claims.chunks(CLAIMS_MAX) {
+        let asked = claims.iter().map(|Claim { lane, settled, freed }| wire::LostClaim {
+            settled: Some(position_to_wire(*lane, *settled)),
+            freed: Some(position_to_wire(*lane, *freed)),
+        });
+        let claimed = asked.collect();
+        let request = wire::NameLostRequest { producer_id: producer.to_string(), epoch, claims: claimed };
+        let answer = metering::producers(channel).name_lost(request).await;
+        let answer = answer.map_err(|status| match (status.code(), claims.first()) {
+            (tonic::Code::Unimplemented, Some(Claim { lane, settled, freed })) => {
+                CallError::Fault(Fault::Freed {
+                    lane: *lane,
+                    settled: settled.sequence,
+                    freed: freed.sequence,
+                })
+            }
+            _ => judge_status(status, producer, epoch),
+        })?;
+        for range in answer.into_inner().lost {
+            let lane = lane_of(producer, range.lane);
+            let lane = lane.ok_or(CallError::Fault(Fault::Contract("a lost range without a lane")))?;
+            let (from_sequence, to_sequence) = (range.from_sequence, range.to_sequence);
+            lost.push(LostRange { lane, from_sequence, to_sequence });
+        }
+    }
+    Ok(lost)
+}
+
 impl Registration {
-    /// Compares every lane with the ledger's own word, and takes that word over.
-    pub(super) fn check(&self, index: &mut Index) -> Result<(), Fault> {
+    /// Where the ledger stands before what the log has freed: only what the log remembers of it proves anything.
+    pub(super) fn behind(&self, index: &Index) -> BTreeMap<Lane, u64> {
+        let lanes = index.lanes().map(|(lane, log)| (lane, log.freed().sequence));
+        let told = lanes.map(|(lane, freed)| (lane, self.settled_of(lane).sequence, freed));
+        told.filter(|(_, told, freed)| (1..*freed).contains(told))
+            .map(|(lane, told, _)| (lane, told))
+            .collect()
+    }
+
+    fn settled_of(&self, lane: Lane) -> Position {
+        self.settled.get(&lane).copied().unwrap_or_default()
+    }
+
+    /// Compares every lane with the ledger's own word, and takes that word over. Answers what the ledger lacks and
+    /// the log has freed, with the proof that it was just that.
+    pub(super) fn check(&self, index: &mut Index) -> Result<Vec<Claim>, Fault> {
+        let mut claims = Vec::new();
         let unheard: Vec<Lane> =
             index.lanes().map(|(lane, _)| lane).filter(|lane| !self.settled.contains_key(lane)).collect();
         let unheard = unheard.into_iter().map(|lane| (lane, Position::START));
@@ -125,7 +190,12 @@ impl Registration {
                 Answer { registered_epoch: self.epoch, applied: None, settled, source: Source::Ledger };
             match index.lane_mut(lane) {
                 Some(log) => {
-                    judged(resume(log, self.epoch, &answer), lane, self.epoch)?;
+                    match resume(log, self.epoch, &answer) {
+                        Resume::NameLost { settled, freed } => claims.push(Claim { lane, settled, freed }),
+                        verdict => {
+                            judged(verdict, lane, self.epoch)?;
+                        }
+                    }
                     log.set_settled(settled);
                 }
                 // A lane that this log never had: only an empty one agrees.
@@ -135,7 +205,7 @@ impl Registration {
             }
             index.settle_refusals(lane, settled);
         }
-        Ok(())
+        Ok(claims)
     }
 
     /// What a log has to note: until it is written there, no frame of this epoch may be sent.

@@ -26,9 +26,10 @@ use tonic::{Status, codec::CompressionEncoding};
 use super::{
     adoption::NOT_ADOPTED,
     error::{Fault, LaneStop},
-    log::{FrameReader, FrameRef, LogError, Meta},
+    log::{FrameReader, FrameRef, LogError, Meta, find_freed},
     pending::Limits,
-    registration::{CallError, Registration, judge_status, register},
+    progress::LostRange,
+    registration::{CallError, Claim, Registration, judge_status, name_lost, register},
     session::{Halt, Outgoing, Session},
     shared::Shared,
 };
@@ -161,9 +162,16 @@ impl Sender {
         self.stream(progress).await
     }
 
-    /// Compares the log with the ledger's word and notes the epoch in it.
+    /// Compares the log with the ledger's word and notes the epoch in it. What a restored ledger lacks and the log has
+    /// freed is named as lost, after the epoch is noted and before anything is sent.
     async fn note(&mut self, registration: Registration) -> Result<(), End> {
-        self.shared.with_index(|index| registration.check(index)).map_err(End::Fault)?;
+        let behind = self.shared.with_index(|index| registration.behind(index));
+        if let Some(dir) = self.shared.options.keep.dir().map(Path::to_owned).filter(|_| !behind.is_empty()) {
+            let producer = self.producer;
+            let found = blocking(move || find_freed(&dir, producer, &behind)).await?;
+            self.shared.with_index(|index| index.remember(&found));
+        }
+        let claims = self.shared.with_index(|index| registration.check(index)).map_err(End::Fault)?;
         let (map, stream_limits) = (registration.map, registration.limits);
         let meta = registration.meta(self.producer);
         if let Some(dir) = self.shared.options.keep.dir().map(Path::to_owned) {
@@ -173,7 +181,21 @@ impl Sender {
         self.meta = meta;
         let limits = Limits::new(&self.shared.options, stream_limits);
         self.shared.with_pending(|pending| pending.set_map(map, limits));
+        if !claims.is_empty() {
+            self.give_up(&claims).await?;
+        }
         self.shared.settled_moved();
+        Ok(())
+    }
+
+    async fn give_up(&self, claims: &[Claim]) -> Result<(), End> {
+        let lost = name_lost(&self.channel, self.producer, self.meta.epoch, claims).await?;
+        for LostRange { lane, from_sequence, to_sequence } in &lost {
+            tracing::error!(%lane, from_sequence, to_sequence, "events are lost: the ledger was restored");
+        }
+        lost.iter().for_each(|range| self.shared.measure(|metrics| metrics.lost(range)));
+        self.shared.with_index(|index| index.give_up(claims.iter().map(|claim| claim.lane)));
+        self.shared.status.send_modify(|status| status.lost.extend(lost));
         Ok(())
     }
 
@@ -279,6 +301,10 @@ impl Sender {
     /// Takes an answer; says whether it shows that the stream is of use.
     fn take(&mut self, answer: wire::IngestResponse, session: &mut Session) -> Result<bool, End> {
         let news = self.shared.with_index(|index| session.take(answer, index))?;
+        if news.behind && self.shared.options.keep.is_durable() {
+            self.registered = false;
+            return Err(End::Lost("the ledger stands before what the log has freed".to_owned()));
+        }
         if news.settled_moved {
             self.shared.forget_adopted();
             self.shared.settled_moved();

@@ -44,6 +44,8 @@ impl From<Fault> for Halt {
 #[derive(Debug, Default)]
 pub(super) struct News {
     pub(super) settled_moved: bool,
+    /// The ledger stands before what the log has freed; only its own word, at an opening, says what follows.
+    pub(super) behind: bool,
     /// The service has counted or settled something, so the stream is of use.
     pub(super) watermark: bool,
     pub(super) stopped: Option<LaneStop>,
@@ -251,7 +253,8 @@ impl Session {
         let verdict = resume(log, self.epoch, &answer);
         session.next = judged(verdict, lane, self.epoch)?.and_then(|from| from.sequence.checked_add(1));
         if verdict == Resume::AskForLook {
-            return Ok(News::default());
+            let behind = settled.sequence < log.freed().sequence;
+            return Ok(News { behind, ..News::default() });
         }
         // Also downwards: a restored ledger has taken back what it had settled.
         log.set_settled(settled);

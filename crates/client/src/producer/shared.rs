@@ -20,6 +20,7 @@ use super::{
     metrics::{ProducerMetrics, Reached},
     options::ProducerOptions,
     pending::{Group, Pending},
+    progress::LostRange,
 };
 
 /// How often settled segments are looked at while nothing else happens.
@@ -37,6 +38,8 @@ pub(super) struct Status {
     pub(super) fault: Option<Arc<Fault>>,
     /// Lanes that metering stopped.
     pub(super) stopped_lanes: Vec<LaneStop>,
+    /// Ranges that were named as lost.
+    pub(super) lost: Vec<LostRange>,
     /// Whether a stream is open.
     pub(super) connected: bool,
     /// The writer has ended; nothing becomes durable any more.

@@ -169,7 +169,8 @@ impl LogWriter {
             return Ok(());
         }
         let settled: Positions = shared.settled();
-        let freed = self.log.free(&settled, shared.clock.now())?;
+        let frames = |through: &Positions| shared.with_index(|index| index.frames_through(through));
+        let freed = self.log.free(&settled, shared.clock.now(), frames)?;
         if freed.early > 0 {
             tracing::warn!(segments = freed.early, "settled segments were deleted early, the log is crowded");
         }

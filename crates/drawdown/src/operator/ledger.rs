@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use drawdown_client::ledger::{explain, settlement, token};
+use drawdown_client::ledger::{explain, review, settlement, token};
 use drawdown_proto::ledger::v1::{
-    ExplainChargeRequest, ResetAllShardsRequest, VerifyLedgerRequest, VerifyLedgerResponse,
+    ExplainChargeRequest, ListLostRangesRequest, ResetAllShardsRequest, VerifyLedgerRequest,
+    VerifyLedgerResponse,
 };
 
-use super::{Connection, Session, correction::Correction, explain::story};
+use super::{Connection, Pages, Session, correction::Correction, explain::story};
 use crate::{
     failure::Found,
     output::{json_of, number, text},
@@ -67,6 +68,19 @@ pub(crate) enum LedgerAction {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Lists the events, by range of their lane, that a restored Postgres lacks and their producers had freed
+    #[command(
+        after_help = "Example:\n  drawdown ledger lost-ranges\n  drawdown ledger lost-ranges --producer prod_01j2gv5gymfsfrn6rc3mq3yjjv --json"
+    )]
+    LostRanges {
+        /// Only those of this producer
+        #[arg(long, value_name = "PRODUCER", default_value = "")]
+        producer: String,
+        #[command(flatten)]
+        pages: Pages,
+        #[command(flatten)]
+        connection: Connection,
+    },
 }
 
 impl LedgerAction {
@@ -89,8 +103,30 @@ impl LedgerAction {
                 let answer = json_of("drawdown.ledger.v1.ResetAllShardsResponse", &answer)?;
                 session.output.record(&answer, "", &[number("shards reset", "shards")])
             }
+            Self::LostRanges { producer, pages, connection } => {
+                lost(&connection.open()?, producer, pages).await
+            }
         }
     }
+}
+
+async fn lost(session: &Session, producer_id: String, pages: Pages) -> Result<()> {
+    let client = review(&session.ledger);
+    let name = "drawdown.ledger.v1.ListLostRangesResponse";
+    let collected = pages.collect(name, "lost", |page_size, page_token| {
+        let mut client = client.clone();
+        let request = ListLostRangesRequest { producer_id: producer_id.clone(), page_size, page_token };
+        async move { client.list_lost_ranges(request).await }
+    });
+    let columns = [
+        text("producer", "producer_id"),
+        number("map", "map_version"),
+        number("shard", "shard"),
+        number("from", "from_sequence"),
+        number("to", "to_sequence"),
+        text("named at", "named_at"),
+    ];
+    session.output.table(&collected.await?, "lost", &columns)
 }
 
 async fn verify(session: &Session, incremental: bool) -> Result<()> {

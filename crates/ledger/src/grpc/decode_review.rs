@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use drawdown_ledger_core::Unattributable;
 use drawdown_proto::ledger::v1::{self, ReviewState};
 use drawdown_service::{Refusal, Violations};
-use drawdown_types::{ClientId, MeterSlug, Timestamp, WindowSize};
+use drawdown_types::{ClientId, MeterSlug, ProducerId, Timestamp, WindowSize};
 
 use super::{
     decode::{CLIENTS_MAX, NOTE_BYTES_MAX, instant, optional_instant, parsed, request_id, text},
@@ -33,6 +33,16 @@ fn bounds(
         v.push(&format!("{name}_to"), format!("is {to}, must lie after {from}, where the range begins"));
     }
     (from, to)
+}
+
+/// Whose lost ranges; `None` for those of all producers.
+pub(super) fn lost(request: &v1::ListLostRangesRequest) -> Result<Option<ProducerId>, Refusal> {
+    let mut v = Violations::new();
+    let producer = match request.producer_id.as_str() {
+        "" => Some(None),
+        text => parsed(&mut v, "producer_id", text).map(Some),
+    };
+    v.finish(reason::REQUEST_INVALID, producer)
 }
 
 pub(super) fn filter(request: &v1::ListUnattributedRequest) -> Result<UnattributedFilter, Refusal> {

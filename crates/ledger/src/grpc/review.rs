@@ -5,23 +5,31 @@ use std::sync::Arc;
 use drawdown_proto::{
     ledger::v1::{
         self, AdoptUsageRequest, AdoptUsageResponse, ChargeUnattributedRequest, ChargeUnattributedResponse,
-        DecisionKind, DismissUnattributedRequest, DismissUnattributedResponse, LeftEntry, ReviewDecision,
-        review_service_server::ReviewService,
+        DecisionKind, DismissUnattributedRequest, DismissUnattributedResponse, LeftEntry,
+        ListLostRangesRequest, ListLostRangesResponse, ReviewDecision, review_service_server::ReviewService,
     },
     scalar::timestamp_to_proto,
 };
+use drawdown_service::page;
 use drawdown_types::{AccountId, AppId, ChargeId, TeamId};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{decode_review, status};
+use super::{decode_review, encode, status};
 use crate::{
     error::Error,
     review::{ChargedEntry, Sorted},
     service::{Ledger, Once},
-    store::{idempotency::RequestKey, review::UnattributedRead, write::zero_rated},
+    store::{
+        idempotency::RequestKey,
+        review::UnattributedRead,
+        shards::{self, LostPlace, LostRead},
+        write::zero_rated,
+    },
 };
+
+const PAGE_ROWS_DEFAULT: u32 = 1000;
 
 /// `ReviewService` over a ledger.
 #[derive(Clone)]
@@ -116,6 +124,35 @@ impl Review {
         self.0.adopted.notify_one();
         Ok(response)
     }
+
+    async fn lost(&self, request: &ListLostRangesRequest) -> Result<ListLostRangesResponse, Error> {
+        let producer = decode_review::lost(request)?;
+        let list = format!("lost/{}", request.producer_id);
+        let after: Option<LostPlace> = page::decode(&list, &request.page_token)?;
+        let rows: i64 = page::size(request.page_size, PAGE_ROWS_DEFAULT, self.0.limits.page_rows_max).into();
+        let mut reader = self.0.pool.read().await?;
+        let read = shards::lost_ranges(&mut reader, producer, after, rows).await?;
+        let full = i64::try_from(read.len()).unwrap_or(i64::MAX) >= rows;
+        let next = read.last().filter(|_| full).map(|last| {
+            let place: LostPlace = (last.key.producer_id, last.key.map_version, last.shard, last.from);
+            page::encode(&list, &place)
+        });
+        Ok(ListLostRangesResponse {
+            lost: read.iter().map(lost_range).collect(),
+            next_page_token: next.unwrap_or_default(),
+        })
+    }
+}
+
+fn lost_range(read: &LostRead) -> v1::LostRange {
+    v1::LostRange {
+        producer_id: read.key.producer_id.to_string(),
+        map_version: encode::small(read.key.map_version),
+        shard: encode::small(read.shard),
+        from_sequence: encode::unsigned(read.from),
+        to_sequence: encode::unsigned(read.to),
+        named_at: Some(timestamp_to_proto(read.named_at.0)),
+    }
 }
 
 fn charged(entry: &ChargedEntry, mode: Mode) -> v1::ChargedEntry {
@@ -207,5 +244,12 @@ impl ReviewService for Review {
         request: Request<AdoptUsageRequest>,
     ) -> Result<Response<AdoptUsageResponse>, Status> {
         self.adopt(request.into_inner()).await.map(Response::new).map_err(self.failed())
+    }
+
+    async fn list_lost_ranges(
+        &self,
+        request: Request<ListLostRangesRequest>,
+    ) -> Result<Response<ListLostRangesResponse>, Status> {
+        self.lost(request.get_ref()).await.map(Response::new).map_err(self.failed())
     }
 }

@@ -6,6 +6,7 @@
 
 use drawdown_types::{ProducerId, Timestamp};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{Instant, Pool};
 use crate::error::Error;
@@ -334,4 +335,55 @@ pub async fn name_lost_in_tx(tx: &mut PgConnection, lost: &LostRange, now: Times
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// A lost range as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostRead {
+    /// The shard.
+    pub shard: i32,
+    /// The lane.
+    pub key: LaneKey,
+    /// First sequence lost.
+    pub from: i64,
+    /// Last sequence lost.
+    pub to: i64,
+    /// When it was named.
+    pub named_at: Instant,
+}
+
+/// A place in the list of lost ranges: producer, map version, shard, first sequence.
+pub type LostPlace = (ProducerId, i32, i32, i64);
+
+/// Lost ranges after a place, of one producer or of all, at most `limit`, in the order of their key.
+pub async fn lost_ranges(
+    at: &mut PgConnection,
+    producer: Option<ProducerId>,
+    after: Option<LostPlace>,
+    limit: i64,
+) -> Result<Vec<LostRead>, Error> {
+    let after = after.unwrap_or((ProducerId::from_uuid(Uuid::nil()), 0, 0, 0));
+    let rows = sqlx::query!(
+        r#"select producer_id, map_version, shard, from_sequence, to_sequence, named_at as "named_at: Instant"
+           from ledger.lost_range
+           where ($1::uuid is null or producer_id = $1)
+             and (producer_id, map_version, shard, from_sequence) > ($2, $3, $4, $5)
+           order by producer_id, map_version, shard, from_sequence limit $6"#,
+        producer.map(|id| id.as_uuid()),
+        after.0.as_uuid(),
+        after.1,
+        after.2,
+        after.3,
+        limit,
+    )
+    .fetch_all(at)
+    .await?;
+    let read = rows.into_iter().map(|row| LostRead {
+        shard: row.shard,
+        key: LaneKey { producer_id: ProducerId::from_uuid(row.producer_id), map_version: row.map_version },
+        from: row.from_sequence,
+        to: row.to_sequence,
+        named_at: row.named_at,
+    });
+    Ok(read.collect())
 }

@@ -1,11 +1,15 @@
 //! Producers, lanes, resets, lost ranges.
 
-use drawdown_proto::ledger::v1::{
-    BeginResetRequest, CreateProducerRequest, GetShardsRequest, LaneState, NameLostRequest, NameLostResponse,
-    OpenProducerRequest, OpenProducerResponse, ResetAllShardsRequest,
-    settlement_service_server::SettlementService,
+use drawdown_proto::{
+    ledger::v1::{
+        BeginResetRequest, CreateProducerRequest, GetShardsRequest, LaneState, ListLostRangesRequest,
+        LostRange, NameLostRequest, NameLostResponse, OpenProducerRequest, OpenProducerResponse,
+        ResetAllShardsRequest, review_service_server::ReviewService,
+        settlement_service_server::SettlementService,
+    },
+    scalar::timestamp_to_proto,
 };
-use drawdown_types::ProducerId;
+use drawdown_types::{Clock as _, ProducerId};
 use tonic::{Request, Status};
 
 use crate::world::{SHARD, World, calls, reason, refusal, request_id};
@@ -146,6 +150,24 @@ async fn a_lost_range_is_named_by_proof_only() {
     let after = world.shard(SHARD).await;
     assert_eq!((after.lanes[0].settled_sequence, after.lanes[0].settled_chain), (9, 0xfeed));
     assert_ne!(after.generation, before.generation);
+    // Operators are told, as a whole and page by page.
+    let list = async |producer_id: &str, page_size, page_token: &str| {
+        let (producer_id, page_token) = (producer_id.to_owned(), page_token.to_owned());
+        let request = ListLostRangesRequest { producer_id, page_size, page_token };
+        world.review.list_lost_ranges(Request::new(request)).await.map(tonic::Response::into_inner)
+    };
+    let range = |read: &LostRange| {
+        (read.producer_id.clone(), read.map_version, read.shard, read.from_sequence, read.to_sequence)
+    };
+    let id = producer.to_string();
+    let first = list("", 1, "").await.unwrap();
+    assert_eq!(first.lost.iter().map(range).collect::<Vec<_>>(), [(id.clone(), 1, SHARD, 6, 9)]);
+    assert_eq!(first.lost[0].named_at, Some(timestamp_to_proto(world.clock.now())));
+    assert!(list("", 1, &first.next_page_token).await.unwrap().lost.is_empty());
+    assert_eq!(list(&id, 0, "").await.unwrap().lost, first.lost);
+    assert!(list(&ProducerId::generate().to_string(), 0, "").await.unwrap().lost.is_empty());
+    assert_eq!(reason(list("prod_x", 0, "").await), "REQUEST_INVALID");
+    assert_eq!(reason(list("", 0, "nonsense").await), "PAGE_TOKEN_INVALID");
     // The lane goes on from there.
     world.settle(producer, vec![calls(buyer, 2)]).await;
     assert_eq!(world.shard(SHARD).await.lanes[0].settled_sequence, 11);

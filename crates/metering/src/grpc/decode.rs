@@ -1,6 +1,6 @@
 //! Messages to checked values. Everything that is wrong with a message is named at once.
 
-use drawdown_metering_core::shard::{Lane, ShardMap};
+use drawdown_metering_core::shard::{Lane, Position, ShardMap};
 use drawdown_proto::metering::v1 as wire;
 use drawdown_service::{Refusal, Violations};
 use drawdown_types::ProducerId;
@@ -20,6 +20,47 @@ pub(super) struct Hello {
 pub(super) struct AskedLane {
     pub(super) lane: Lane,
     pub(super) freed: u64,
+}
+
+/// Claims of one call.
+const CLAIMS_MAX: usize = 1_024;
+
+/// What a producer says of a lane of which the ledger lacks what the log has freed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) lane: Lane,
+    pub(super) epoch: u64,
+    pub(super) settled: Position,
+    pub(super) freed: Position,
+}
+
+pub(super) fn lost(request: &wire::NameLostRequest, config: &Config) -> Result<Vec<Claim>, Refusal> {
+    let producer = producer(&request.producer_id)?;
+    let mut violations = Violations::new();
+    let count = request.claims.len();
+    if count == 0 || count > CLAIMS_MAX {
+        violations.push("claims", format!("are {count}, must be 1 to {CLAIMS_MAX}"));
+    }
+    let mut claims: Vec<Claim> = Vec::with_capacity(count);
+    for (index, claim) in request.claims.iter().take(CLAIMS_MAX).enumerate() {
+        let parts = claim.settled.zip(claim.freed);
+        let Some((settled, freed, lane)) = parts.and_then(|(settled, freed)| {
+            let same = settled.lane == freed.lane;
+            settled.lane.filter(|_| same).map(|lane| (settled, freed, lane))
+        }) else {
+            violations.push(&format!("claims[{index}]"), "must have two positions of one lane");
+            continue;
+        };
+        map_of(lane.map_version, lane.shard, config)?;
+        let lane = Lane { producer, map_version: lane.map_version, shard: lane.shard };
+        if claims.iter().any(|other| other.lane == lane) {
+            violations.push(&format!("claims[{index}]"), "is of a lane that another claim is of");
+        }
+        let at =
+            |position: wire::LanePosition| Position { sequence: position.sequence, chain: position.chain };
+        claims.push(Claim { lane, epoch: request.epoch, settled: at(settled), freed: at(freed) });
+    }
+    violations.finish(reason::REQUEST_INVALID, Some(claims))
 }
 
 pub(super) fn producer(id: &str) -> Result<ProducerId, Refusal> {

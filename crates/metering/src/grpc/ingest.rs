@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use drawdown_metering_core::shard::{Lane, Position};
-use drawdown_proto::{ledger::v1::LaneState, metering::v1 as wire};
+use drawdown_proto::{
+    ledger::v1::{LaneState, NameLostRequest},
+    metering::v1 as wire,
+};
 use drawdown_service::{Code, Refusal, refusal};
 use drawdown_types::ProducerId;
 use tokio::sync::mpsc;
@@ -11,7 +14,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, Streaming};
 
-use super::{codec::Message, decode, encode, stream};
+use super::{
+    codec::Message,
+    decode::{self, Claim},
+    encode, stream,
+};
 use crate::{instance::Instance, reason};
 
 /// The service.
@@ -83,6 +90,42 @@ impl Ingest {
             settled: settled.iter().map(|(lane, at)| encode::position(lane, *at)).collect(),
             limits: Some(self.limits()),
         })
+    }
+
+    /// Hands the claims to the ledger, one after the other: each is a transaction of its own shard.
+    pub(super) async fn name_lost(
+        &self,
+        request: &wire::NameLostRequest,
+    ) -> Result<wire::NameLostResponse, Status> {
+        let claims = decode::lost(request, &self.instance.config)?;
+        let mut lost = Vec::with_capacity(claims.len());
+        for Claim { lane, epoch, settled, freed } in claims {
+            let claim = NameLostRequest {
+                at_settled: Some(LaneState {
+                    producer_id: lane.producer.to_string(),
+                    map_version: lane.map_version,
+                    shard: lane.shard,
+                    epoch,
+                    settled_sequence: settled.sequence,
+                    settled_chain: settled.chain,
+                }),
+                freed_sequence: freed.sequence,
+                freed_chain: freed.chain,
+            };
+            let named = self.instance.ledger().name_lost(claim).await.map_err(opening_failed)?;
+            tracing::error!(
+                %lane,
+                from = named.from_sequence,
+                to = named.to_sequence,
+                "a range of events is lost"
+            );
+            lost.push(wire::LostRange {
+                lane: Some(encode::lane(&lane)),
+                from_sequence: named.from_sequence,
+                to_sequence: named.to_sequence,
+            });
+        }
+        Ok(wire::NameLostResponse { lost })
     }
 
     pub(super) fn ingest(&self, requests: Streaming<Message>) -> Result<Answers, Status> {

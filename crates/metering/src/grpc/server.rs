@@ -60,6 +60,18 @@ impl UnaryService<wire::OpenProducerRequest> for OpenProducer {
     }
 }
 
+struct NameLost(Arc<Ingest>);
+
+impl UnaryService<wire::NameLostRequest> for NameLost {
+    type Response = wire::NameLostResponse;
+    type Future = BoxFuture<Response<Self::Response>, Status>;
+
+    fn call(&mut self, request: Request<wire::NameLostRequest>) -> Self::Future {
+        let ingest = Arc::clone(&self.0);
+        Box::pin(async move { ingest.name_lost(&request.into_inner()).await.map(Response::new) })
+    }
+}
+
 struct Stream(Arc<Ingest>);
 
 impl StreamingService<Message> for Stream {
@@ -87,6 +99,9 @@ impl Service<http::Request<Body>> for IngestServer {
         match request.uri().path() {
             "/drawdown.metering.v1.IngestService/OpenProducer" => Box::pin(async move {
                 Ok(server.grpc(ProstCodec::default()).unary(OpenProducer(ingest), request).await)
+            }),
+            "/drawdown.metering.v1.IngestService/NameLost" => Box::pin(async move {
+                Ok(server.grpc(ProstCodec::default()).unary(NameLost(ingest), request).await)
             }),
             "/drawdown.metering.v1.IngestService/Ingest" => {
                 Box::pin(async move { Ok(server.grpc(IngestCodec).streaming(Stream(ingest), request).await) })

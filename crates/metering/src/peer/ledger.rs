@@ -8,8 +8,9 @@ use drawdown_metering_core::{
     shard::{Lane, Position},
 };
 use drawdown_proto::ledger::v1::{
-    BeginResetRequest, GetCellPartRequest, GetShardsRequest, OpenProducerRequest, OpenProducerResponse,
-    PostBatchRequest, PostBatchResponse, ShardCursor, settlement_service_client::SettlementServiceClient,
+    BeginResetRequest, GetCellPartRequest, GetShardsRequest, NameLostRequest, NameLostResponse,
+    OpenProducerRequest, OpenProducerResponse, PostBatchRequest, PostBatchResponse, ShardCursor,
+    settlement_service_client::SettlementServiceClient,
 };
 use drawdown_types::{ProducerId, WindowSize};
 use tonic::{Code, Status};
@@ -140,6 +141,11 @@ impl Ledger {
     ) -> Result<OpenProducerResponse, Status> {
         let request = OpenProducerRequest { producer_id: producer.to_string(), log_epoch };
         Ok(self.settlement.clone().open_producer(request).await?.into_inner())
+    }
+
+    /// Has a range of a lane named as lost. What the ledger refuses goes back to the caller as it is.
+    pub(crate) async fn name_lost(&self, claim: NameLostRequest) -> Result<NameLostResponse, Status> {
+        Ok(self.settlement.clone().name_lost(claim).await?.into_inner())
     }
 }
 

@@ -13,6 +13,7 @@ mod gate;
 mod idle_lanes;
 mod leases;
 mod live;
+mod lost;
 mod memory_only;
 mod paths;
 mod producer;

@@ -8,6 +8,8 @@
 //! sources whose events they hold, the series they define. It has one checksum, so a source's mark
 //! and the events up to it become durable together or not at all.
 //!
+//! Deleted segments leave the ends of their frames behind, in files of their own (`freed`).
+//!
 //! Cost: one write and one `fdatasync` a group; recovery reads every retained byte once.
 //!
 //! Not to be reordered: `meta` with the new epoch before the first frame of that epoch is sent; a
@@ -22,12 +24,14 @@
 
 mod codec;
 mod error;
+mod freed;
 mod meta;
 mod record;
 mod recover;
 mod store;
 
 pub use error::LogError;
+pub(crate) use freed::{FreedFrames, find as find_freed};
 pub(crate) use meta::{DirectoryLock, Meta, StreamLimits};
 pub(crate) use record::GroupBuilder;
 pub(crate) use recover::{Body, FrameRef, Recovered, recover};

@@ -26,6 +26,8 @@ pub(super) const HEADER_LEN: usize = 20;
 const KIND_HEAD: u8 = 1;
 const KIND_GROUP: u8 = 2;
 const KIND_CLOSED: u8 = 3;
+/// Not in a segment: of the files that say what was freed.
+pub(super) const KIND_FREED: u8 = 4;
 const SEGMENT_FORMAT: u32 = 1;
 
 /// A source and a position in it.
@@ -115,7 +117,7 @@ fn checksum(payload_len: usize, number: u64, payload: &[u8]) -> Option<u32> {
 }
 
 /// Fills in the header of a record whose payload stands behind `HEADER_LEN` bytes.
-fn seal(record: &mut [u8], number: u64) -> Option<()> {
+pub(super) fn seal(record: &mut [u8], number: u64) -> Option<()> {
     let (header, payload) = record.split_at_mut_checked(HEADER_LEN)?;
     let sum = checksum(payload.len(), number, payload)?;
     let mut filled = Vec::with_capacity(HEADER_LEN);

@@ -19,6 +19,7 @@ use drawdown_types::{ProducerId, Timestamp};
 
 use super::{
     LogError, Marks, Positions,
+    freed::{self, FreedFrames},
     meta::{DirectoryLock, sync_directory},
     record::{GroupBuilder, Head, closed},
     recover::{Body, FrameRef, Recovered, Segment, Spot, segment_path},
@@ -33,6 +34,8 @@ pub(crate) struct LogLimits {
     pub(crate) crowded_bytes: u64,
     /// How long settled segments are kept for a restored ledger.
     pub(crate) retain: Duration,
+    /// Most bytes of what is remembered of deleted segments.
+    pub(crate) freed_bytes: u64,
 }
 
 /// The open log.
@@ -219,9 +222,14 @@ impl Log {
         Ok(())
     }
 
-    /// Deletes segments in which everything is settled: after `retain`, or at once when it is crowded.
-    pub(crate) fn free(&mut self, settled: &Positions, now: Timestamp) -> Result<Freed, LogError> {
-        let mut freed = Freed::default();
+    /// Deletes segments in which everything is settled: after `retain`, or at once when it is crowded. `frames` tells
+    /// where the frames up to some positions ended, which is written down first.
+    pub(crate) fn free(
+        &mut self,
+        settled: &Positions,
+        now: Timestamp,
+        frames: impl FnOnce(&Positions) -> Vec<FreedFrames>,
+    ) -> Result<Freed, LogError> {
         for segment in &mut self.segments {
             let all_settled = segment
                 .ends
@@ -241,21 +249,45 @@ impl Log {
         {
             self.start_segment(number.saturating_add(1))?;
         }
-        while self.segments.len() > 1 {
-            let crowded = self.bytes() >= self.limits.crowded_bytes;
-            let Some(oldest) = self.segments.front() else { break };
-            let Some(since) = oldest.settled_at else { break };
-            let due = now.saturating_since(since) >= self.limits.retain;
-            if !due && !crowded {
-                break;
-            }
+        let due = self.due(now);
+        let (Some(last), Some(through)) = (due.last, due.through) else { return Ok(Freed::default()) };
+        freed::write(&self.dir, last, &frames(&through))?;
+        while let Some(oldest) = self.segments.pop_front_if(|oldest| oldest.number <= last) {
             let path = segment_path(&self.dir, oldest.number);
             std::fs::remove_file(&path).map_err(LogError::io("remove", path))?;
-            freed.early = freed.early.saturating_add(u64::from(!due));
-            freed.through = self.segments.pop_front().map(|segment| segment.ends);
         }
-        Ok(freed)
+        freed::bound(&self.dir, self.limits.freed_bytes)?;
+        Ok(Freed { through: Some(through), early: due.early })
     }
+
+    /// Which segments may go now: the oldest, never the active one.
+    fn due(&self, now: Timestamp) -> Due {
+        let mut due = Due::default();
+        let mut bytes = self.bytes();
+        for segment in self.segments.iter().take(self.segments.len().saturating_sub(1)) {
+            let crowded = bytes >= self.limits.crowded_bytes;
+            let Some(since) = segment.settled_at else { break };
+            let retained = now.saturating_since(since) >= self.limits.retain;
+            if !retained && !crowded {
+                break;
+            }
+            bytes = bytes.saturating_sub(segment.bytes);
+            due.early = due.early.saturating_add(u64::from(!retained));
+            (due.last, due.through) = (Some(segment.number), Some(segment.ends.clone()));
+        }
+        due
+    }
+}
+
+/// Segments that may be deleted.
+#[derive(Debug, Default)]
+struct Due {
+    /// The number of the last one.
+    last: Option<u64>,
+    /// Where every lane stood at its end.
+    through: Option<Positions>,
+    /// How many of them had not been retained long enough.
+    early: u64,
 }
 
 fn open_directory(dir: &Path) -> Result<File, LogError> {

@@ -29,7 +29,12 @@ fn series(name: &str) -> Arc<SeriesKey> {
 }
 
 fn limits(segment_bytes: u64) -> LogLimits {
-    LogLimits { segment_bytes, crowded_bytes: u64::MAX, retain: Duration::from_secs(600) }
+    LogLimits {
+        segment_bytes,
+        crowded_bytes: u64::MAX,
+        retain: Duration::from_secs(600),
+        freed_bytes: 1 << 20,
+    }
 }
 
 fn open(dir: &Path, segment_bytes: u64) -> Result<(Log, Opened), LogError> {
@@ -55,6 +60,11 @@ fn open(dir: &Path, segment_bytes: u64) -> Result<(Log, Opened), LogError> {
         before.insert(frame.lane, frame.end);
     }
     Ok((log, Opened { bodies, ..seen }))
+}
+
+/// Frames that nobody asks for.
+fn none(_: &Positions) -> Vec<FreedFrames> {
+    Vec::new()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,12 +218,12 @@ fn segments_are_freed_when_settled_and_old_enough() {
     let count = segments(dir.path()).len();
     let at = |secs: i64| Timestamp::from_secs(secs).unwrap();
     let nothing = |freed: Freed| freed.through.is_none();
-    assert!(nothing(log.free(&Positions::new(), at(0)).unwrap()), "nothing is settled");
-    assert!(nothing(log.free(&before.lanes, at(0)).unwrap()), "retained");
+    assert!(nothing(log.free(&Positions::new(), at(0), none).unwrap()), "nothing is settled");
+    assert!(nothing(log.free(&before.lanes, at(0), none).unwrap()), "retained");
     // Taken back by a restored ledger: the time starts again.
-    assert!(nothing(log.free(&Positions::new(), at(700)).unwrap()));
-    assert!(nothing(log.free(&before.lanes, at(701)).unwrap()));
-    let freed = log.free(&before.lanes, at(1301)).unwrap();
+    assert!(nothing(log.free(&Positions::new(), at(700), none).unwrap()));
+    assert!(nothing(log.free(&before.lanes, at(701), none).unwrap()));
+    let freed = log.free(&before.lanes, at(1301), none).unwrap();
     assert_eq!(freed.early, 0);
     assert_eq!(segments(dir.path()).len(), 1, "of {count}");
     let through = freed.through.unwrap();
@@ -238,11 +248,46 @@ fn settled_segments_yield_when_the_log_is_crowded() {
     let lanes = recovered.lanes.clone();
     let limits = LogLimits { crowded_bytes: 1, ..limits(300) };
     let mut log = Log::open(dir.path(), lock, producer(), limits, recovered).unwrap();
-    let freed = log.free(&lanes, Timestamp::EPOCH).unwrap();
+    let freed = log.free(&lanes, Timestamp::EPOCH, none).unwrap();
     assert!(freed.early > 0);
     assert_eq!(segments(dir.path()).len(), 1, "also the active one, after another was begun");
     drop(log);
     assert_eq!(open(dir.path(), 300).unwrap().1.bodies, Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn ends_of_freed_frames_are_remembered_until_there_are_too_many() {
+    let dir = scratch();
+    let end = |sequence: u64| Position { sequence, chain: sequence ^ 0xabcd };
+    let frames = |first: u64| {
+        let ends = (first..first + 100).map(|n| end(n * 3)).collect();
+        vec![FreedFrames { lane: lane(0), before: first * 3 - 3, ends }]
+    };
+    freed::write(dir.path(), 7, &frames(1)).unwrap();
+    freed::write(dir.path(), 12, &frames(101)).unwrap();
+    let find = |sequence| find_freed(dir.path(), producer(), &[(lane(0), sequence)].into()).unwrap();
+    for known in [3, 150, 300, 303, 600] {
+        assert_eq!(find(known), [(lane(0), end(known))].into());
+    }
+    for unknown in [0, 1, 299, 603] {
+        assert!(find(unknown).is_empty(), "{unknown}");
+    }
+    assert!(find_freed(dir.path(), producer(), &[(lane(1), 3)].into()).unwrap().is_empty());
+    // A changed bit is found and said.
+    let path = dir.path().join("000000000012.freed");
+    let sound = fs::read(&path).unwrap();
+    for at in (0..sound.len()).step_by(37) {
+        let mut flipped = sound.clone();
+        flipped[at] ^= 4;
+        fs::write(&path, &flipped).unwrap();
+        let found = find_freed(dir.path(), producer(), &[(lane(0), 303)].into());
+        assert!(matches!(found, Err(LogError::Corrupt { .. })), "byte {at}: {found:?}");
+    }
+    fs::write(&path, &sound).unwrap();
+    freed::bound(dir.path(), u64::try_from(sound.len()).unwrap()).unwrap();
+    assert!(find(3).is_empty() && find(303).len() == 1, "the oldest goes first");
+    freed::bound(dir.path(), 0).unwrap();
+    assert!(find(303).is_empty());
 }
 
 #[test]

@@ -90,6 +90,12 @@ pub(super) struct State {
     pub(super) settle_by_itself: bool,
     pub(super) frames_received: u64,
     pub(super) lanes_seen: Vec<LaneKey>,
+    /// One stream breaks the next time that anything happens on it.
+    pub(super) breaks: bool,
+    /// Ranges named as lost, each with its lane.
+    pub(super) lost: Vec<(LaneKey, u64, u64)>,
+    /// Older services know nothing of lost ranges.
+    pub(super) names_lost: bool,
     /// How the messages of the last stream were compressed.
     pub(super) encoding: Option<String>,
     lanes: BTreeMap<LaneKey, Lane>,
@@ -126,6 +132,9 @@ impl Fake {
             settle_by_itself: true,
             frames_received: 0,
             lanes_seen: Vec::new(),
+            breaks: false,
+            lost: Vec::new(),
+            names_lost: true,
             encoding: None,
             lanes: BTreeMap::new(),
         };
@@ -174,6 +183,20 @@ impl State {
             lane.applied = lane.settled;
             lane.unsettled.clear();
         }
+    }
+
+    fn give_up(&mut self, claim: &wire::LostClaim) -> wire::LostRange {
+        let (settled, freed) = (claim.settled.unwrap(), claim.freed.unwrap());
+        let lane = settled.lane.unwrap();
+        let (key, freed) =
+            ((lane.map_version, lane.shard), At { sequence: freed.sequence, chain: freed.chain });
+        let at = self.lanes.get_mut(&key).unwrap();
+        assert_eq!(At { sequence: settled.sequence, chain: settled.chain }, at.settled, "no proof");
+        assert!(freed.sequence > settled.sequence, "nothing is lost");
+        (at.settled, at.applied) = (freed, freed);
+        at.unsettled.clear();
+        self.lost.push((key, settled.sequence + 1, freed.sequence));
+        wire::LostRange { lane: Some(lane), from_sequence: settled.sequence + 1, to_sequence: freed.sequence }
     }
 
     pub(super) fn settle_all(&mut self) {
@@ -250,6 +273,9 @@ impl Conversation {
     fn tick(&mut self) -> Told {
         let state = Arc::clone(&self.state);
         let mut state = state.lock().unwrap();
+        if std::mem::take(&mut state.breaks) {
+            return vec![Err(Status::unavailable("broken"))];
+        }
         let mut told = Told::new();
         let overtaken =
             self.attached.iter().copied().filter(|key| state.lanes.get(key).unwrap().epoch > self.epoch);
@@ -439,6 +465,20 @@ impl IngestService for Service {
                 series_max: 1_000,
             }),
         }))
+    }
+
+    async fn name_lost(
+        &self,
+        request: Request<wire::NameLostRequest>,
+    ) -> Result<Response<wire::NameLostResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.lock().unwrap();
+        if !state.names_lost {
+            return Err(Status::unimplemented("there is no such method"));
+        }
+        assert_eq!(request.epoch, state.epoch, "asked for under another epoch");
+        let lost = request.claims.into_iter().map(|claim| state.give_up(&claim)).collect();
+        Ok(Response::new(wire::NameLostResponse { lost }))
     }
 
     type IngestStream = Pin<Box<dyn Stream<Item = Result<wire::IngestResponse, Status>> + Send>>;

@@ -1,5 +1,6 @@
 mod blocking;
 mod fake;
+mod lost;
 mod memory;
 mod metrics;
 mod sending;

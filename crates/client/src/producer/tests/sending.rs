@@ -422,23 +422,6 @@ async fn a_restored_ledger_is_sent_what_the_log_retains() {
 }
 
 #[tokio::test]
-async fn a_ledger_behind_what_was_freed_stops_the_producer() {
-    let (id, dir) = (ProducerId::generate(), scratch());
-    let fake = Fake::start(id).await;
-    let options = ProducerOptions { retain_after_settled_ms: 0, ..small(dir.path(), id) };
-    let producer = open(options.clone(), &fake).await;
-    let before = producer.progress().kept_bytes;
-    append(&producer, 10_000, &mut Counts::new()).await;
-    producer.await_settled().await.unwrap();
-    assert!(producer.progress().kept_bytes < before + (16 << 10));
-    producer.close().await.unwrap();
-    fake.state().restore(0);
-    let producer = open(options, &fake).await;
-    let Err(WaitError::Stopped(stop)) = wait_for_stop(&producer).await else { panic!("goes on") };
-    assert!(matches!(*stop, Stop::Freed { settled: 0, .. }), "{stop}");
-}
-
-#[tokio::test]
 async fn many_are_taken_in_order_until_one_is_not() {
     let (id, dir) = (ProducerId::generate(), scratch());
     let fake = Fake::start(id).await;

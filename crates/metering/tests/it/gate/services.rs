@@ -101,9 +101,10 @@ impl SettlementService for Gate {
 
     async fn name_lost(
         &self,
-        _: Request<ledger::NameLostRequest>,
+        request: Request<ledger::NameLostRequest>,
     ) -> Result<Response<ledger::NameLostResponse>, Status> {
-        Err(Status::unimplemented("not needed"))
+        let (from_sequence, to_sequence) = self.0.state.lock().unwrap().name_lost(&request.into_inner())?;
+        Ok(Response::new(ledger::NameLostResponse { from_sequence, to_sequence }))
     }
 
     async fn has_settled_usage(

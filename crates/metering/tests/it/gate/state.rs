@@ -112,6 +112,23 @@ impl State {
         Ok(self.cursor(number))
     }
 
+    /// Gives up what a producer has freed and this ledger lacks.
+    pub(super) fn name_lost(&mut self, claim: &ledger::NameLostRequest) -> Result<(u64, u64), Status> {
+        let at = claim.at_settled.as_ref().unwrap();
+        if self.producers.get(&at.producer_id) != Some(&at.epoch) {
+            return Err(refuse("FENCED", "another epoch"));
+        }
+        let shard = self.shard(at.shard);
+        let lane = shard.lanes.entry((at.producer_id.clone(), at.map_version)).or_default();
+        if *lane != (at.settled_sequence, at.settled_chain) {
+            return Err(refuse("LANE_DIVERGED", "no proof"));
+        }
+        let from = lane.0 + 1;
+        *lane = (claim.freed_sequence, claim.freed_chain);
+        shard.generation = rand::random();
+        Ok((from, claim.freed_sequence))
+    }
+
     /// A producer's next epoch, and its lanes.
     pub(super) fn open(&mut self, producer: &str, log_epoch: u64) -> Result<(u64, Vec<LaneState>), Status> {
         let epoch = self.producers.get_mut(producer);
