@@ -1,6 +1,7 @@
 //! One integration binary: everything here runs against real servers and real processes.
 
 mod bad_input;
+mod callers;
 mod cells;
 mod fixture;
 mod main_job;
