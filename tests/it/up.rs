@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use drawdown_tests::{
-    process::wait_until,
+    process::{Program, wait_until},
     scrape,
     up::{UP_LIMIT, Up, text},
 };
@@ -141,6 +141,35 @@ fn counted(up: &Up, dir: &Path, Platform { team, client, .. }: &Platform) -> Res
     Ok(())
 }
 
+/// What was replayed was told while it was live, and is not live any more; every filter is understood.
+async fn live(
+    up: &Up,
+    mut watcher: Program,
+    Platform { app, client, .. }: &Platform,
+    dir: &Path,
+) -> Result<()> {
+    let ended = watcher.wait(UP_LIMIT).await?;
+    ensure!(ended.success(), "the watcher ended with {ended}; {}", watcher.log_tail());
+    let told = std::fs::read_to_string(dir.join("watch.log"))?;
+    let messages = told.lines().map(serde_json::from_str).collect::<serde_json::Result<Vec<Value>>>()?;
+    let lines: Vec<&Value> =
+        messages.iter().filter_map(|message| message["usage"].as_array()).flatten().collect();
+    ensure!(!lines.is_empty(), "{told}");
+    for line in lines {
+        ensure!(text(line, "/app_id")? == app && text(line, "/series/client_id")? == client, "{told}");
+        ensure!(line["part"]["batch"].as_u64().is_some_and(|batch| batch > 0), "{told}");
+    }
+    let by_all = [&["usage", "live", client, "--app", app, "--dimension", "region=eu"][..], &["--by-batch"]];
+    for asked in [&["usage", "live", client][..], &["usage", "live", "--app", app], &by_all.concat()] {
+        let live = up.json(asked)?;
+        ensure!(live["usage"].as_array().is_some_and(Vec::is_empty), "{asked:?}: {live}");
+        ensure!(text(&live, "/complete_up_to").is_ok(), "{live}");
+    }
+    let refused = up.cli(&["usage", "live"])?;
+    ensure!(refused.status.code() == Some(64), "{}", String::from_utf8_lossy(&refused.stderr));
+    Ok(())
+}
+
 /// Events of a list.
 fn events(answer: &Value, list: &str) -> i64 {
     answer[list].as_array().into_iter().flatten().filter_map(|line| line["events"].as_i64()).sum()
@@ -185,7 +214,12 @@ async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart()
     let Platform { team, app, replay, .. } = &platform;
     up.json(&["app", "assign", app, "--team", team, "--from", "2026-01-01T00:00:00Z"])?;
     let replay: Vec<&str> = replay.iter().map(String::as_str).collect();
+    let watch = ["usage", "watch", "--app", app, "--meter", "tile", "--json", "--limit", "1"];
+    let watcher = up.follow("watch", &watch, dir.path())?;
+    let told = || async { Ok(std::fs::metadata(dir.path().join("watch.log"))?.len() > 0) };
+    wait_until("the watcher to be told of what there is", UP_LIMIT, told).await?;
     let replayed = up.json(&replay)?;
+    live(&up, watcher, &platform, dir.path()).await?;
     let tally = |value: &Value| {
         ["lines", "events", "malformed", "ignored"].map(|name| value[name].as_u64().unwrap_or_default())
     };

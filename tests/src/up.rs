@@ -60,6 +60,16 @@ impl Up {
         command.output().with_context(|| format!("{arguments:?}"))
     }
 
+    /// Starts a command of the operator that goes on, its output under `dir`.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn follow(&self, name: &str, arguments: &[&str], dir: &Path) -> Result<Program> {
+        let mut command = Command::new(drawdown_binary()?);
+        command.args(arguments).env("DRAWDOWN_ADDRESSES_FILE", &self.addresses);
+        Program::start(name, command, dir)
+    }
+
     /// Runs a command of the operator that succeeds, and reads its answer.
     ///
     /// # Errors

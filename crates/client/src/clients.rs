@@ -205,4 +205,12 @@ pub mod metering {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
+
+    /// The stream of changes of usage that is not settled, without a deadline.
+    #[must_use]
+    pub fn usage_stream(channel: &Channel) -> UsageServiceClient<Transport> {
+        UsageServiceClient::new(channel.streaming())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
 }

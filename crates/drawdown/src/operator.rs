@@ -12,6 +12,7 @@ mod export;
 pub(crate) mod hierarchy;
 mod import;
 pub(crate) mod ledger;
+mod live;
 pub(crate) mod lots;
 pub(crate) mod notice;
 mod pages;

@@ -2,11 +2,16 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use drawdown_client::{ledger::settlement, metering};
-use drawdown_proto::{ledger::v1::CreateProducerRequest, metering::v1::GetLiveUsageRequest};
+use drawdown_client::ledger::settlement;
+use drawdown_proto::ledger::v1::CreateProducerRequest;
 
-use super::{Change, Connection, Session, export::ExportArguments, reports::ReportArguments};
-use crate::output::{json_of, name, number, text};
+use super::{
+    Change, Connection,
+    export::ExportArguments,
+    live::{LiveArguments, WatchArguments},
+    reports::ReportArguments,
+};
+use crate::output::{json_of, text};
 
 /// Producers: owners of a durable log of usage
 #[derive(Args, Debug)]
@@ -42,15 +47,15 @@ pub(crate) struct UsageCommand {
 #[derive(Subcommand, Debug)]
 enum UsageAction {
     /// Shows usage that is applied and not settled
-    #[command(after_help = "Example:\n  drawdown usage live client_7f3a client_91bc --meter web.call")]
-    Live {
-        /// Client ids
-        #[arg(required = true, value_name = "CLIENT_ID")]
-        client_ids: Vec<String>,
-        /// Only this meter
-        #[arg(long, default_value = "")]
-        meter: String,
-    },
+    #[command(
+        after_help = "Example:\n  drawdown usage live client_7f3a client_91bc --meter web.call\n  drawdown usage live --app app_01j2gv5gymfsfrn6rc3mq3yjjv --dimension region=eu --by-batch"
+    )]
+    Live(LiveArguments),
+    /// Follows usage that is applied and not settled: all there is at first, then what changes, one line of a batch a line
+    #[command(
+        after_help = "Example:\n  drawdown usage watch client_7f3a --meter web.call\n  drawdown usage watch --app app_01j2gv5gymfsfrn6rc3mq3yjjv --dimension region=eu --json --limit 100"
+    )]
+    Watch(WatchArguments),
     /// Adds settled usage up by any keys
     #[command(
         after_help = "Example:\n  drawdown usage report --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --from 2026-03-01 --to 2026-04-01 --by team,day"
@@ -78,26 +83,10 @@ impl UsageCommand {
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
         match self.action {
-            UsageAction::Live { client_ids, meter } => live(&session, client_ids, meter).await,
+            UsageAction::Live(live) => live.run(&session).await,
+            UsageAction::Watch(watch) => watch.run(&session).await,
             UsageAction::Report(report) => report.run(&session).await,
             UsageAction::Export(export) => export.run(&session).await,
         }
     }
-}
-
-async fn live(session: &Session, client_ids: Vec<String>, meter: String) -> Result<()> {
-    let request = GetLiveUsageRequest { client_ids, meter, ..GetLiveUsageRequest::default() };
-    let answer = metering::usage(&session.metering).get_live_usage(request).await?.into_inner();
-    let answer = json_of("drawdown.metering.v1.GetLiveUsageResponse", &answer)?;
-    let columns = [
-        text("window", "window_start"),
-        text("client id", "series.client_id"),
-        text("meter", "series.meter"),
-        name("outcome", "series.outcome", "OUTCOME_"),
-        number("events", "events"),
-        number("quantity", "quantity"),
-    ];
-    session.output.table(&answer, "usage", &columns)?;
-    let complete = answer.get("complete_up_to").and_then(serde_json::Value::as_str).unwrap_or("(not known)");
-    session.output.line(&format!("complete up to {complete}"))
 }
