@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 pub mod baseline;
+pub mod calls;
 pub mod decode;
 pub mod growth;
 pub mod paced;
@@ -45,6 +46,12 @@ const PACE: u32 = 1_000_000;
 const PACED_LINGER_MS: u64 = 1;
 /// The default of `metering.flush.pause_ms`.
 const FLUSH_INTERVAL_MS: f64 = 5.0;
+/// Callers without a log, at once.
+const CALLERS: usize = 64;
+/// Events of a call, in the run with many of them.
+const EVENTS_PER_CALL: usize = 100;
+/// The longest that callers without a log are measured, each time.
+const CALLS_LENGTH_MAX: Duration = Duration::from_secs(4);
 /// The sustained run is as many times as long as the others.
 const SUSTAINED: u32 = 6;
 
@@ -152,6 +159,7 @@ impl Bench {
         let rows = self.rows().await?;
         self.figures.add("row_applied_vs_prost_null_ratio", rows / prost_null);
         self.paced().await?;
+        self.calls().await?;
         self.check().await?;
         let (redis, postgres) = servers(&self.installation);
         println!("one increment in Redis for each event …");
@@ -260,6 +268,20 @@ impl Bench {
             ("redis_cores_at_1m", used / run.took.as_secs_f64()),
         ] {
             self.figures.add(name, value);
+        }
+        Ok(())
+    }
+
+    async fn calls(&mut self) -> Result<()> {
+        let endpoint = self.installation.endpoints().metering.clone();
+        let length = self.length.min(CALLS_LENGTH_MAX);
+        for (name, events) in [("one", 1), ("many", EVENTS_PER_CALL)] {
+            println!("{CALLERS} callers without a log, {events} a call …");
+            let calls = calls::Calls { endpoint: &endpoint, name, callers: CALLERS, events };
+            let run = calls::run(calls, &mut self.platform.series, length).await?;
+            self.events += run.events;
+            let name = if events == 1 { "record_calls_per_s_64" } else { "record_events_per_s_64" };
+            self.figures.add(name, per_second(run.calls * u64::try_from(events)?, run.took));
         }
         Ok(())
     }
