@@ -153,11 +153,9 @@ impl Producer {
     pub fn append_many(&self, usages: &[Usage<'_>]) -> (usize, Option<AppendError>) {
         let mut taken = 0;
         let outcome = self.change(|pending| {
-            for usage in usages {
-                pending.append(usage)?;
-                taken += 1;
-            }
-            Ok(())
+            let (count, refused) = pending.append_many(usages);
+            taken = count;
+            refused.map_or(Ok(()), Err)
         });
         (taken, outcome.err())
     }

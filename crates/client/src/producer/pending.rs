@@ -16,6 +16,9 @@ use super::{
     usage::{Appended, Mark, Usage},
 };
 
+/// Events whose series are looked up together: enough that their memory is fetched side by side, few enough that what is
+/// written of them stays near.
+const ASKED_MAX: usize = 32;
 /// Most builders kept for the next frames.
 const SPARE_MAX: usize = 512;
 
@@ -131,11 +134,32 @@ impl Pending {
 
     /// Takes an event, or says why not.
     pub(super) fn append(&mut self, usage: &Usage<'_>) -> Result<Appended, AppendError> {
+        self.table.ask(std::slice::from_ref(usage));
+        self.append_asked(0, usage)
+    }
+
+    /// Takes events in order until one is not taken; answers how many were, and why not the next.
+    pub(super) fn append_many(&mut self, usages: &[Usage<'_>]) -> (usize, Option<AppendError>) {
+        let mut taken = 0_usize;
+        for usages in usages.chunks(ASKED_MAX) {
+            self.table.ask(usages);
+            for (at, usage) in usages.iter().enumerate() {
+                if let Err(error) = self.append_asked(at, usage) {
+                    return (taken, Some(error));
+                }
+                taken = taken.saturating_add(1);
+            }
+        }
+        (taken, None)
+    }
+
+    /// Takes an event whose series was asked for.
+    fn append_asked(&mut self, at: usize, usage: &Usage<'_>) -> Result<Appended, AppendError> {
         usage.check_quantity()?;
         if let Err(full) = self.room() {
             // A wrong event is refused as such even where a right one would be shed.
             if matches!(full, AppendError::Full { .. }) && self.limits.when_full == WhenFull::Shed {
-                self.table.check(usage)?;
+                self.table.check(at, usage)?;
                 self.shed = self.shed.saturating_add(1);
                 // Not `operation`: it may wait for a group, but a flush has to find it.
                 self.operations = self.operations.saturating_add(1);
@@ -143,7 +167,7 @@ impl Pending {
             }
             return Err(full);
         }
-        let placed = self.table.place(usage)?;
+        let placed = self.table.place(at, usage)?;
         let Some(lane) = usize::try_from(placed.shard).ok().and_then(|at| self.lanes.get_mut(at)) else {
             let description = format!("belongs to shard {}, which the map has not", placed.shard);
             return Err(AppendError::Invalid(vec![FieldFault::new("usage.client_id", description)]));

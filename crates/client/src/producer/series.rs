@@ -1,14 +1,14 @@
 //! The table of series: from the parts of an event to the number that frames carry.
 //!
-//! Cost: an event of a known series is spelled into a buffer, hashed once, and compared once with the spelling
-//! that has its hash; nothing is allocated. All spellings lie in one piece of memory and what they lead to lies in the hash
-//! table itself, because with many series the time is spent waiting for memory: a known event touches three
-//! places. A series is checked once, when it gets its number; numbers are given in order and never
-//! reused. Dimensions in another order are another spelling of the same series.
+//! Cost: the parts of an event of a known series are hashed where they lie, and compared once with the spelling
+//! that has their hash; nothing is copied or allocated. With many series the time is spent waiting for memory, so there
+//! is little of it to touch: the hash table has eight bytes a spelling, and what a spelling leads to lies before its
+//! bytes, all of them in one piece of memory. Events that come together are looked up together, place by place, so
+//! that the memory of one is fetched while the others are looked at. A series is checked once, when it gets its number; numbers are given in
+//! order and never reused. Dimensions in another order are another spelling of the same series.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher as _, RandomState},
+    hash::{BuildHasher as _, Hasher as _},
     sync::Arc,
 };
 
@@ -16,8 +16,7 @@ use drawdown_metering_core::{
     series::{SeriesKey, SeriesNumber, SeriesParts},
     shard::ShardMap,
 };
-use hashbrown::{HashTable, hash_table::Entry};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::{error::AppendError, usage::Usage};
 
@@ -48,17 +47,22 @@ impl SeriesTable {
     pub(super) fn new(series: Vec<Arc<SeriesKey>>, map: ShardMap, max: u32) -> Self {
         let mut table = Self {
             keys: Vec::with_capacity(series.len()),
-            by_key: HashMap::new(),
-            spellings: Spellings::new(),
+            by_key: HashMap::default(),
+            spellings: Spellings::default(),
             map,
             max,
         };
         for key in series {
             let dimensions: Vec<(&str, &str)> =
                 key.dimensions().iter().map(|(name, value)| (name.as_str(), &**value)).collect();
-            let outcome = key.outcome().as_wire();
-            table.spellings.spell(key.client_id().as_str(), key.meter().as_str(), outcome, &dimensions);
-            table.insert(Arc::clone(&key));
+            let parts = Parts {
+                client_id: key.client_id().as_str(),
+                meter: key.meter().as_str(),
+                outcome: key.outcome().as_wire(),
+                dimensions: &dimensions,
+            };
+            let hash = table.spellings.hash(&parts);
+            table.insert(&parts, hash, Arc::clone(&key));
         }
         table
     }
@@ -82,121 +86,231 @@ impl SeriesTable {
         self.map = map;
         let keys = &self.keys;
         self.spellings.each(|number| {
-            let key = usize::try_from(number.get()).ok().and_then(|at| keys.get(at.checked_sub(1)?));
+            let key = usize::try_from(number).ok().and_then(|at| keys.get(at.checked_sub(1)?));
             key.map(|key| map.shard_of(key.client_id().as_str())).unwrap_or_default()
         });
     }
 
-    /// The number and shard of an event's series, which gets a number where it has none.
-    pub(super) fn place(&mut self, usage: &Usage<'_>) -> Result<Placed, AppendError> {
-        self.spellings.spell(usage.client_id, usage.meter, usage.outcome.as_wire(), usage.dimensions);
-        if let Some(known) = self.spellings.find() {
-            return Ok(Placed { number: known.number, shard: known.shard, new: false });
+    /// Looks events up; [`SeriesTable::place`] and [`SeriesTable::check`] speak of them by their places here.
+    pub(super) fn ask(&mut self, usages: &[Usage<'_>]) {
+        self.spellings.ask(usages.iter().map(Parts::of));
+    }
+
+    /// The number and shard of the series of an event that was looked up, which gets a number where it has none.
+    pub(super) fn place(&mut self, at: usize, usage: &Usage<'_>) -> Result<Placed, AppendError> {
+        let parts = Parts::of(usage);
+        if let Some(known) = self.spellings.find(at, &parts) {
+            return Ok(known);
         }
         let key = checked(usage)?;
+        let hash = self.spellings.hash(&parts);
         if let Some(number) = self.by_key.get(&key).copied() {
             let shard = self.map.shard_of(key.client_id().as_str());
-            self.spellings.keep(number, shard);
+            self.spellings.keep(&parts, hash, number, shard);
             return Ok(Placed { number, shard, new: false });
         }
         let exhausted = AppendError::SeriesExhausted(self.max);
         if self.keys.len() >= usize::try_from(self.max).unwrap_or(usize::MAX) {
             return Err(exhausted);
         }
-        self.insert(Arc::new(key)).ok_or(exhausted)
+        self.insert(&parts, hash, Arc::new(key)).ok_or(exhausted)
     }
 
     /// Whether `place` would take the event; gives no number.
-    pub(super) fn check(&mut self, usage: &Usage<'_>) -> Result<(), AppendError> {
-        self.spellings.spell(usage.client_id, usage.meter, usage.outcome.as_wire(), usage.dimensions);
-        if self.spellings.find().is_none() {
+    pub(super) fn check(&self, at: usize, usage: &Usage<'_>) -> Result<(), AppendError> {
+        if self.spellings.find(at, &Parts::of(usage)).is_none() {
             checked(usage)?;
         }
         Ok(())
     }
 
-    /// Gives a series that is spelled out already its number.
-    fn insert(&mut self, key: Arc<SeriesKey>) -> Option<Placed> {
+    /// Gives a series its number.
+    fn insert(&mut self, parts: &Parts<'_>, hash: u32, key: Arc<SeriesKey>) -> Option<Placed> {
         let number = SeriesNumber::new(u32::try_from(self.keys.len()).ok()?.checked_add(1)?)?;
         let shard = self.map.shard_of(key.client_id().as_str());
-        self.spellings.keep(number, shard);
+        self.spellings.keep(parts, hash, number, shard);
         self.by_key.insert(Arc::clone(&key), number);
         self.keys.push(key);
         Some(Placed { number, shard, new: true })
     }
 }
 
-/// What a spelling leads to.
+/// A series as a caller spells it.
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    hash: u64,
-    /// Where its bytes lie.
-    start: u32,
-    len: u32,
-    number: SeriesNumber,
-    shard: u32,
+struct Parts<'a> {
+    client_id: &'a str,
+    meter: &'a str,
+    outcome: u8,
+    dimensions: &'a [(&'a str, &'a str)],
 }
 
-impl Known {
-    fn is(&self, hash: u64, spelled: &[u8], bytes: &[u8]) -> bool {
-        let (start, len) = (self.start as usize, self.len as usize);
-        self.hash == hash && bytes.get(start..start.saturating_add(len)) == Some(spelled)
+impl<'a> Parts<'a> {
+    fn of(usage: &Usage<'a>) -> Self {
+        let Usage { client_id, meter, dimensions, .. } = *usage;
+        Self { client_id, meter, outcome: usage.outcome.as_wire(), dimensions }
+    }
+
+    /// The bytes of this spelling. Every text has its length before it, so different parts never have the same bytes.
+    fn spell(&self, out: &mut Vec<u8>) {
+        out.push(self.outcome);
+        let dimensions = self.dimensions.iter().flat_map(|(name, value)| [*name, *value]);
+        for text in [self.client_id, self.meter].into_iter().chain(dimensions) {
+            out.extend_from_slice(&length(text));
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// Whether `spell` would give these bytes.
+    fn spells(&self, bytes: &[u8]) -> bool {
+        let rest = bytes.strip_prefix(&[self.outcome]);
+        let mut rest =
+            rest.and_then(|rest| after(rest, self.client_id)).and_then(|rest| after(rest, self.meter));
+        for (name, value) in self.dimensions {
+            rest = rest.and_then(|rest| after(rest, name)).and_then(|rest| after(rest, value));
+        }
+        rest.is_some_and(<[u8]>::is_empty)
     }
 }
 
-/// Series by the bytes that callers spell them with.
-#[derive(Debug)]
+/// What is behind a text, where it is this one.
+fn after<'a>(bytes: &'a [u8], text: &str) -> Option<&'a [u8]> {
+    bytes.strip_prefix(&length(text))?.strip_prefix(text.as_bytes())
+}
+
+fn length(text: &str) -> [u8; 4] {
+    let [a, b, c, d, ..] = text.len().to_le_bytes();
+    [a, b, c, d]
+}
+
+/// A spelling in the table: its hash and where it lies.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    hash: u32,
+    start: u32,
+}
+
+impl Slot {
+    /// The table looks at the upper bits too.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash) << 32 | u64::from(hash)
+    }
+}
+
+/// What lies before the bytes of a spelling: what it leads to, and how long it is.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    number: u32,
+    shard: u32,
+    len: u32,
+}
+
+impl Head {
+    const BYTES: usize = 12;
+
+    /// What lies at a place, and the bytes behind it.
+    fn read(bytes: &[u8], start: u32) -> Option<(Self, &[u8])> {
+        let (head, rest) = bytes.get(start as usize..)?.split_first_chunk::<{ Self::BYTES }>()?;
+        let [number, shard, len] = head.as_chunks::<4>().0.first_chunk::<3>()?.map(u32::from_le_bytes);
+        Some((Self { number, shard, len }, rest))
+    }
+
+    fn bytes(self) -> [[u8; 4]; 3] {
+        [self.number, self.shard, self.len].map(u32::to_le_bytes)
+    }
+}
+
+/// A spelling that was looked up.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    hash: u32,
+    /// Where the first of its hash lies, if there is one.
+    start: u32,
+}
+
+/// Series by the texts that callers spell them with.
+#[derive(Debug, Default)]
 struct Spellings {
-    known: HashTable<Known>,
+    known: HashTable<Slot>,
+    /// A head and the bytes of each, one after another.
     bytes: Vec<u8>,
     /// Callers choose what is hashed, so they may not know how.
-    seed: u64,
-    /// The series that is asked for, and its hash.
-    spelled: Vec<u8>,
-    hash: u64,
+    by: DefaultHashBuilder,
+    asked: Vec<Asked>,
 }
 
 impl Spellings {
-    fn new() -> Self {
-        let seed = RandomState::new().hash_one(0_u8);
-        Self { known: HashTable::new(), bytes: Vec::new(), seed, spelled: Vec::new(), hash: 0 }
-    }
-
-    /// Spells a series out: what `find` and `keep` are about. Every text has its length before it, so
-    /// different parts never have the same bytes.
-    fn spell(&mut self, client_id: &str, meter: &str, outcome: u8, dimensions: &[(&str, &str)]) {
-        let out = &mut self.spelled;
-        out.clear();
-        out.push(outcome);
-        let names = dimensions.iter().flat_map(|(name, value)| [*name, *value]);
-        for text in [client_id, meter].into_iter().chain(names) {
-            out.extend_from_slice(&text.len().to_le_bytes()[..4]);
-            out.extend_from_slice(text.as_bytes());
+    fn hash(&self, parts: &Parts<'_>) -> u32 {
+        let mut hasher = self.by.build_hasher();
+        hasher.write(parts.client_id.as_bytes());
+        hasher.write(parts.meter.as_bytes());
+        for (name, value) in parts.dimensions {
+            hasher.write(name.as_bytes());
+            hasher.write(value.as_bytes());
         }
-        self.hash = xxh3_64_with_seed(out, self.seed);
+        hasher.write_u8(parts.outcome);
+        let [.., a, b, c, d] = hasher.finish().to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
     }
 
-    fn find(&self) -> Option<&Known> {
-        self.known.find(self.hash, |known| known.is(self.hash, &self.spelled, &self.bytes))
+    /// Looks spellings up, with a loop for each place in memory: what one turn waits for is asked for by the next ones
+    /// meanwhile.
+    fn ask<'a>(&mut self, all: impl Iterator<Item = Parts<'a>>) {
+        let mut asked = std::mem::take(&mut self.asked);
+        asked.clear();
+        asked.extend(all.map(|parts| Asked { hash: self.hash(&parts), start: u32::MAX }));
+        for one in &mut asked {
+            let found = self.known.find(Slot::spread(one.hash), |slot| slot.hash == one.hash);
+            one.start = found.map_or(u32::MAX, |slot| slot.start);
+        }
+        self.asked = asked;
     }
 
-    fn keep(&mut self, number: SeriesNumber, shard: u32) {
-        let Self { known, bytes, spelled, hash, .. } = self;
-        let (Ok(start), Ok(len)) = (u32::try_from(bytes.len()), u32::try_from(spelled.len())) else { return };
-        if bytes.len().saturating_add(spelled.len()) > SPELLED_BYTES_MAX {
+    /// What a spelling that was looked up leads to.
+    fn find(&self, at: usize, parts: &Parts<'_>) -> Option<Placed> {
+        let asked = self.asked.get(at)?;
+        let spelled = |start| {
+            let (head, rest) = Head::read(&self.bytes, start)?;
+            parts.spells(rest.get(..head.len as usize)?).then_some(head)
+        };
+        let Head { number, shard, .. } = spelled(asked.start).or_else(|| {
+            // Another one has its hash, or it is not known, or was not when it was looked up.
+            let is = |slot: &Slot| slot.hash == asked.hash && spelled(slot.start).is_some();
+            self.known.find(Slot::spread(asked.hash), is).and_then(|slot| spelled(slot.start))
+        })?;
+        Some(Placed { number: SeriesNumber::new(number)?, shard, new: false })
+    }
+
+    /// Keeps what a spelling that is not known leads to.
+    fn keep(&mut self, parts: &Parts<'_>, hash: u32, number: SeriesNumber, shard: u32) {
+        let before = self.bytes.len();
+        let Ok(start) = u32::try_from(before) else { return };
+        self.bytes.extend_from_slice(&[0; Head::BYTES]);
+        parts.spell(&mut self.bytes);
+        let len = self.bytes.len().saturating_sub(before).saturating_sub(Head::BYTES);
+        let head = Head { number: number.get(), shard, len: u32::try_from(len).unwrap_or(u32::MAX) };
+        if self.bytes.len() > SPELLED_BYTES_MAX || !self.set(start, head) {
+            self.bytes.truncate(before);
             return;
         }
-        let same = |known: &Known| known.is(*hash, spelled, bytes);
-        if let Entry::Vacant(place) = known.entry(*hash, same, |known| known.hash) {
-            place.insert(Known { hash: *hash, start, len, number, shard });
-            bytes.extend_from_slice(spelled);
-        }
+        self.known.insert_unique(Slot::spread(hash), Slot { hash, start }, |slot| Slot::spread(slot.hash));
     }
 
-    /// Gives each a new shard.
-    fn each(&mut self, mut shard_of: impl FnMut(SeriesNumber) -> u32) {
-        for known in self.known.iter_mut() {
-            known.shard = shard_of(known.number);
+    fn set(&mut self, start: u32, head: Head) -> bool {
+        let place = self.bytes.get_mut(start as usize..).and_then(|rest| rest.get_mut(..Head::BYTES));
+        if let Some(place) = place {
+            place.copy_from_slice(head.bytes().as_flattened());
+            return true;
+        }
+        false
+    }
+
+    /// Gives each a new shard, by its number.
+    fn each(&mut self, mut shard_of: impl FnMut(u32) -> u32) {
+        let starts: Vec<u32> = self.known.iter().map(|slot| slot.start).collect();
+        for start in starts {
+            if let Some((head, _)) = Head::read(&self.bytes, start) {
+                self.set(start, Head { shard: shard_of(head.number), ..head });
+            }
         }
     }
 }
@@ -231,8 +345,13 @@ mod tests {
         Usage { client_id, meter: "web.call", quantity: 1, at: Timestamp::EPOCH, outcome, dimensions }
     }
 
+    fn place(table: &mut SeriesTable, usage: &Usage<'_>) -> Result<Placed, AppendError> {
+        table.ask(&[*usage]);
+        table.place(0, usage)
+    }
+
     fn number(table: &mut SeriesTable, usage: &Usage<'_>) -> u32 {
-        table.place(usage).unwrap().number.get()
+        place(table, usage).unwrap().number.get()
     }
 
     #[test]
@@ -256,16 +375,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_new_among_those_looked_up_together_is_new_once() {
+        let mut table = SeriesTable::new(Vec::new(), MAP, 10);
+        let ab = [("a", "1"), ("b", "2")];
+        let ba = [("b", "2"), ("a", "1")];
+        let asked = [usage("x", &ab), usage("y", &[]), usage("x", &ab), usage("x", &ba), usage("y", &[])];
+        table.ask(&asked);
+        let placed: Vec<_> =
+            asked.iter().enumerate().map(|(at, usage)| table.place(at, usage).unwrap()).collect();
+        let found: Vec<_> = placed.iter().map(|placed| (placed.number.get(), placed.new)).collect();
+        assert_eq!(found, [(1, true), (2, true), (1, false), (1, false), (2, false)]);
+    }
+
+    #[test]
+    fn spellings_that_share_a_hash_are_told_apart() {
+        // Of so many, some eight pairs have the same 32 bits.
+        const SERIES: u32 = 1 << 18;
+        let mut table = SeriesTable::new(Vec::new(), MAP, SERIES);
+        for round in 0..2 {
+            for at in 1..=SERIES {
+                let client = format!("c{at}");
+                assert_eq!(number(&mut table, &usage(&client, &[])), at, "round {round}");
+            }
+        }
+    }
+
+    #[test]
     fn wrong_parts_are_named_and_leave_nothing_behind() {
         let mut table = SeriesTable::new(Vec::new(), MAP, 1);
         let twice = [("a", "1"), ("a", "1")];
         let wrong = Usage { meter: "Web Call", ..usage("", &twice) };
-        let Err(AppendError::Invalid(faults)) = table.place(&wrong) else { panic!("was taken") };
+        let Err(AppendError::Invalid(faults)) = place(&mut table, &wrong) else { panic!("was taken") };
         let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(fields, ["usage.client_id", "usage.meter", "usage.dimensions[1].name"]);
         assert_eq!(table.len(), 0);
         assert_eq!(number(&mut table, &usage("x", &[])), 1);
-        assert!(matches!(table.place(&usage("y", &[])), Err(AppendError::SeriesExhausted(1))));
+        assert!(matches!(place(&mut table, &usage("y", &[])), Err(AppendError::SeriesExhausted(1))));
         assert_eq!(number(&mut table, &usage("x", &[])), 1);
     }
 
@@ -286,11 +431,11 @@ mod tests {
         let mut table = SeriesTable::new(Vec::new(), MAP, 10);
         let (ab, ba) = ([("a", "1"), ("b", "2")], [("b", "2"), ("a", "1")]);
         for dimensions in [&ab, &ba] {
-            assert_eq!(table.place(&usage("client_b", dimensions)).unwrap().shard, 0);
+            assert_eq!(place(&mut table, &usage("client_b", dimensions)).unwrap().shard, 0);
         }
         table.set_map(ShardMap { version: 2, shard_count: NonZeroU32::new(16).unwrap() });
         for dimensions in [&ab, &ba] {
-            let placed = table.place(&usage("client_b", dimensions)).unwrap();
+            let placed = place(&mut table, &usage("client_b", dimensions)).unwrap();
             assert_eq!((placed.number.get(), placed.shard, placed.new), (1, 6, false));
         }
     }
