@@ -218,7 +218,9 @@ impl Sender {
             .into_inner();
         self.shared.status.send_modify(|status| status.connected = true);
         self.shared.measure(|metrics| metrics.connected());
-        let mut session = Session::new(self.producer, self.meta.epoch, self.meta.series_max);
+        let series = self.shared.with_index(|index| index.series_count());
+        let Meta { epoch, series_max, map_version, .. } = self.meta;
+        let mut session = Session::new(self.producer, epoch, series_max, map_version, series);
         for stop in &self.shared.status.borrow().stopped_lanes {
             if stop.reason != NOT_ADOPTED {
                 session.leave_out(stop.lane);
@@ -270,13 +272,13 @@ impl Sender {
             }
             Some(Outgoing::Frame { frame, chain_before, body }) => (frame, chain_before, body),
         };
-        let chain_after = Some(frame.end.chain);
+        let (lane, chain_after) = (frame.lane, Some(frame.end.chain));
         let events = frame.end.sequence.saturating_add(1).saturating_sub(frame.first_sequence);
         let body = match body {
             Some(body) => body,
             None => self.read_back(frame, chain_before).await?,
         };
-        let definitions = self.shared.with_index(|index| session.definitions_for(&body, index))?;
+        let definitions = self.shared.with_index(|index| session.definitions_for(lane, &body, index))?;
         for definitions in definitions.chunks(DEFINITIONS_MAX) {
             let define = wire::DefineSeries { definitions: definitions.to_vec() };
             outbox.push_back(request(Request::Define(define)));

@@ -80,7 +80,15 @@ pub(super) struct Session {
     lanes: BTreeMap<Lane, LaneSession>,
     /// The lane that sent last, so that every lane gets its turn.
     last: Option<Lane>,
+    /// The map that events are appended by while this stream lasts.
+    map_version: u32,
+    /// Series that were in the log when this stream began.
+    before: usize,
+    /// How many of these it has not defined.
+    undefined_before: usize,
     defined: Numbers,
+    /// Frames went out that were not looked at, so `defined` has not all of it.
+    unlooked: bool,
 }
 
 /// A set of series numbers.
@@ -107,14 +115,25 @@ impl Numbers {
 }
 
 impl Session {
-    pub(super) fn new(producer: ProducerId, epoch: u64, series_max: u32) -> Self {
+    /// `series` are in the log; events are appended by the map of `map_version`.
+    pub(super) fn new(
+        producer: ProducerId,
+        epoch: u64,
+        series_max: u32,
+        map_version: u32,
+        series: usize,
+    ) -> Self {
         Self {
             producer,
             epoch,
             series_max: usize::try_from(series_max).unwrap_or(usize::MAX),
             lanes: BTreeMap::new(),
             last: None,
+            map_version,
+            before: series,
+            undefined_before: series,
             defined: Numbers::default(),
+            unlooked: false,
         }
     }
 
@@ -173,28 +192,40 @@ impl Session {
     }
 
     /// Definitions that have to go before a frame because this stream has not had them.
+    ///
+    /// A frame defines the series that it is the first of its log to use, and under one map a series has one lane. So
+    /// of the map that events are appended by, only series that are older than this stream can lack their definition;
+    /// when it has all of them, frames are not looked at.
     pub(super) fn definitions_for(
         &mut self,
+        lane: Lane,
         body: &[u8],
         index: &Index,
     ) -> Result<Vec<wire::SeriesDefinition>, Halt> {
-        if self.defined.count == index.series_count() {
+        const TOO_MANY: Halt = Halt::Reconnect("the stream has defined as many series as it may");
+        let fits = index.series_count() <= self.series_max;
+        if self.undefined_before == 0 && lane.map_version == self.map_version && fits {
+            self.unlooked = true;
             return Ok(Vec::new());
+        }
+        if self.unlooked && !fits {
+            // How many it has is not known; the next stream counts from the beginning.
+            return Err(TOO_MANY);
         }
         let limits = FrameLimits { bytes_max: usize::MAX, events_max: u32::MAX };
         let view = FrameView::parse(body, &limits)
             .map_err(|_| Fault::Contract("a frame of the own log can not be read"))?;
         for own in view.definitions() {
-            self.defined.insert(own.number.get());
+            self.define(own.number.get());
         }
         let mut missing = Vec::new();
         view.for_each_series(|number| {
-            if self.defined.insert(number) {
+            if self.define(number) {
                 missing.push(number);
             }
         });
         if self.defined.count > self.series_max {
-            return Err(Halt::Reconnect("the stream has defined as many series as it may"));
+            return Err(TOO_MANY);
         }
         let defined = missing.into_iter().map(|number| {
             index.series(number).map(|key| definition(number, key)).ok_or(Halt::Fault(Fault::Contract(
@@ -202,6 +233,15 @@ impl Session {
             )))
         });
         defined.collect()
+    }
+
+    /// Notes that a series is defined; answers whether that is new.
+    fn define(&mut self, number: u32) -> bool {
+        let new = self.defined.insert(number);
+        if new && usize::try_from(number).is_ok_and(|number| number <= self.before) {
+            self.undefined_before = self.undefined_before.saturating_sub(1);
+        }
+        new
     }
 
     /// Takes an answer.
@@ -361,5 +401,100 @@ pub(super) fn judged(verdict: Resume, lane: Lane, epoch: u64) -> Result<Option<P
         Resume::NameLost { settled, freed } => {
             Err(Fault::Freed { lane, settled: settled.sequence, freed: freed.sequence })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use drawdown_metering_core::{
+        frame::FrameBuilder,
+        series::{Outcome, SeriesKey, SeriesNumber},
+    };
+    use drawdown_types::{ClientId, MeterSlug};
+
+    use super::{
+        super::log::{Marks, Recovered},
+        *,
+    };
+
+    const MAP: u32 = 2;
+
+    fn key(number: u32) -> SeriesKey {
+        let client = ClientId::new(&format!("client_{number}")).unwrap();
+        SeriesKey::new(client, MeterSlug::new("m").unwrap(), Outcome::Succeeded, vec![], None).unwrap()
+    }
+
+    fn index(series: u32) -> Index {
+        let mut index = Index::new(&Recovered::default(), 0);
+        grow(&mut index, series);
+        index
+    }
+
+    fn grow(index: &mut Index, series: u32) {
+        let known = u32::try_from(index.series_count()).unwrap();
+        let new: Vec<_> = (known + 1..=series).map(|number| Arc::new(key(number))).collect();
+        index.publish(Vec::new(), &new, Marks::new());
+    }
+
+    fn session(series_max: u32, index: &Index) -> Session {
+        Session::new(ProducerId::generate(), 1, series_max, MAP, index.series_count())
+    }
+
+    /// The definitions that go before a frame that uses series and defines some of them.
+    fn before(
+        session: &mut Session,
+        index: &Index,
+        map_version: u32,
+        [used, defined]: [&[u32]; 2],
+    ) -> Result<Vec<u32>, Halt> {
+        let lane = Lane { producer: session.producer, map_version, shard: 0 };
+        let mut builder = FrameBuilder::new();
+        for number in defined {
+            builder.define(SeriesNumber::new(*number).unwrap(), &key(*number));
+        }
+        for number in used {
+            builder.push(SeriesNumber::new(*number).unwrap(), 1, 0);
+        }
+        let definitions = session.definitions_for(lane, &builder.finish(lane, 1, 0), index)?;
+        Ok(definitions.iter().map(|definition| definition.number).collect())
+    }
+
+    #[test]
+    fn series_older_than_the_stream_are_defined_when_they_are_used_first() {
+        let mut index = index(3);
+        let mut session = session(10, &index);
+        assert_eq!(before(&mut session, &index, MAP, [&[1, 2, 1], &[]]).unwrap(), [1, 2]);
+        grow(&mut index, 4);
+        // Its own definition is enough, and what is defined stays so.
+        assert_eq!(before(&mut session, &index, MAP, [&[4, 1], &[4]]).unwrap(), [] as [u32; 0]);
+        assert_eq!(before(&mut session, &index, MAP, [&[3, 4], &[]]).unwrap(), [3]);
+        assert_eq!(before(&mut session, &index, MAP, [&[1, 2, 3, 4], &[]]).unwrap(), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn frames_of_another_map_are_always_looked_at() {
+        let mut index = index(0);
+        let mut session = session(10, &index);
+        grow(&mut index, 2);
+        // Of this map: defined by the frame that came first. Of another one: that frame may come later.
+        assert_eq!(before(&mut session, &index, MAP, [&[1], &[]]).unwrap(), [] as [u32; 0]);
+        assert_eq!(before(&mut session, &index, 1, [&[1, 2], &[]]).unwrap(), [1, 2]);
+        assert_eq!(before(&mut session, &index, 3, [&[1, 2], &[]]).unwrap(), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn a_stream_that_may_define_no_more_gives_way_to_another() {
+        let mut index = index(0);
+        let mut unlooked = session(2, &index);
+        grow(&mut index, 2);
+        assert_eq!(before(&mut unlooked, &index, MAP, [&[1, 2], &[1, 2]]).unwrap(), [] as [u32; 0]);
+        grow(&mut index, 3);
+        // How many it has is not known here.
+        assert!(matches!(before(&mut unlooked, &index, MAP, [&[1], &[]]), Err(Halt::Reconnect(_))));
+        let mut counted = session(2, &index);
+        assert_eq!(before(&mut counted, &index, MAP, [&[1, 3], &[]]).unwrap(), [1, 3]);
+        assert!(matches!(before(&mut counted, &index, MAP, [&[2], &[]]), Err(Halt::Reconnect(_))));
     }
 }
