@@ -132,8 +132,8 @@ impl SeriesKey {
     /// Every violation at once, at least one.
     pub fn from_parts(parts: &SeriesParts<'_>, path: &str) -> Result<Self, Vec<FieldFault>> {
         let mut faults = Vec::new();
-        let client_id = name(parts.client_id, format!("{path}.client_id"), ClientId::new, &mut faults);
-        let meter = name(parts.meter, format!("{path}.meter"), MeterSlug::new, &mut faults);
+        let client_id = name(parts.client_id, || format!("{path}.client_id"), ClientId::new, &mut faults);
+        let meter = name(parts.meter, || format!("{path}.meter"), MeterSlug::new, &mut faults);
         let outcome = Outcome::from_wire(parts.outcome);
         if outcome.is_none() {
             faults.push(FieldFault::new(
@@ -259,11 +259,12 @@ fn uuid_of(bytes: [u8; 16]) -> uuid::Uuid {
     uuid::Uuid::from_bytes(bytes)
 }
 
-fn text<'a>(bytes: &'a [u8], field: &str, faults: &mut Vec<FieldFault>) -> Option<&'a str> {
+/// Most parts hold, so where one stands is spelled out only for a fault.
+fn text<'a>(bytes: &'a [u8], field: &impl Fn() -> String, faults: &mut Vec<FieldFault>) -> Option<&'a str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
         Err(error) => {
-            faults.push(FieldFault::new(field, format!("is not UTF-8 at byte {}", error.valid_up_to())));
+            faults.push(FieldFault::new(field(), format!("is not UTF-8 at byte {}", error.valid_up_to())));
             None
         }
     }
@@ -271,7 +272,7 @@ fn text<'a>(bytes: &'a [u8], field: &str, faults: &mut Vec<FieldFault>) -> Optio
 
 fn name<T>(
     bytes: &[u8],
-    field: String,
+    field: impl Fn() -> String,
     check: impl Fn(&str) -> Result<T, NameError>,
     faults: &mut Vec<FieldFault>,
 ) -> Option<T> {
@@ -279,7 +280,7 @@ fn name<T>(
     match check(text) {
         Ok(name) => Some(name),
         Err(error) => {
-            faults.push(FieldFault::new(field, error.to_string()));
+            faults.push(FieldFault::new(field(), error.to_string()));
             None
         }
     }
@@ -299,13 +300,13 @@ fn dimensions(
         return checked;
     }
     for (at, (key, value)) in parts.iter().enumerate() {
-        let field = format!("{path}.dimensions[{at}]");
-        let key = name(key, format!("{field}.name"), DimensionName::new, faults);
-        let value = dimension_value(value, &format!("{field}.value"), faults);
+        let name_field = || format!("{path}.dimensions[{at}].name");
+        let key = name(key, name_field, DimensionName::new, faults);
+        let value = dimension_value(value, || format!("{path}.dimensions[{at}].value"), faults);
         let (Some(key), Some(value)) = (key, value) else { continue };
         if checked.last().is_some_and(|(before, _)| *before >= key) {
             faults.push(FieldFault::new(
-                format!("{field}.name"),
+                name_field(),
                 "is not after the one before it; names are sorted, each once",
             ));
         }
@@ -314,8 +315,12 @@ fn dimensions(
     checked
 }
 
-fn dimension_value<'a>(value: &'a [u8], field: &str, faults: &mut Vec<FieldFault>) -> Option<&'a str> {
-    let text = text(value, field, faults)?;
+fn dimension_value<'a>(
+    value: &'a [u8],
+    field: impl Fn() -> String,
+    faults: &mut Vec<FieldFault>,
+) -> Option<&'a str> {
+    let text = text(value, &field, faults)?;
     let description = if text.len() > DIMENSION_VALUE_BYTES_MAX {
         format!("has {} bytes, at most {DIMENSION_VALUE_BYTES_MAX} are allowed", text.len())
     } else if let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control()) {
@@ -323,7 +328,7 @@ fn dimension_value<'a>(value: &'a [u8], field: &str, faults: &mut Vec<FieldFault
     } else {
         return Some(text);
     };
-    faults.push(FieldFault::new(field, description));
+    faults.push(FieldFault::new(field(), description));
     None
 }
 
@@ -333,11 +338,11 @@ fn hold(bytes: &[u8], path: &str, faults: &mut Vec<FieldFault>) -> Option<Option
     if bytes.is_empty() {
         return Some(None);
     }
-    let field = format!("{path}.hold_id");
+    let field = || format!("{path}.hold_id");
     match text(bytes, &field, faults)?.parse() {
         Ok(id) => Some(Some(id)),
         Err(error) => {
-            faults.push(FieldFault::new(field, error.to_string()));
+            faults.push(FieldFault::new(field(), error.to_string()));
             None
         }
     }

@@ -137,7 +137,9 @@ impl LogWriter {
     fn commit(&mut self, group: Group, shared: &Shared) -> Result<(), LogError> {
         let Group { frames, first_series, series, marks, shed, through, events } = group;
         let received_at_ms = shared.clock.now().as_millis();
-        let mut record = GroupBuilder::begin(shed, &marks, first_series, &series)?;
+        let frame_bytes =
+            frames.iter().fold(0_usize, |sum, frame| sum.saturating_add(frame.builder.bytes_at_most()));
+        let mut record = GroupBuilder::begin(frame_bytes, shed, &marks, first_series, &series)?;
         let mut ends: BTreeMap<Lane, Position> = BTreeMap::new();
         let mut builders = Vec::with_capacity(frames.len());
         for CutFrame { map_version, shard, mut builder } in frames {

@@ -235,14 +235,17 @@ pub(crate) struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// Begins with what is not a frame. `series` are new ones, the first of them numbered `first_series`.
+    /// Begins with what is not a frame. `series` are new ones, the first of them numbered `first_series`; frames of about
+    /// `frame_bytes` follow.
     pub(crate) fn begin(
+        frame_bytes: usize,
         shed: u64,
         marks: &Marks,
         first_series: u32,
         series: &[Arc<SeriesKey>],
     ) -> Result<Self, LogError> {
-        let mut record = vec![0; HEADER_LEN];
+        let mut record = Vec::with_capacity(HEADER_LEN.saturating_add(frame_bytes));
+        record.resize(HEADER_LEN, 0);
         record.push(KIND_GROUP);
         put_u64(&mut record, shed);
         put_marks(&mut record, marks.iter().map(|(source, position)| (&**source, &**position)), marks.len())

@@ -83,7 +83,7 @@ fn append(log: &mut Log, n: u64) {
     let marks: Marks = [(Box::from(&b"file"[..]), Box::from(n.to_le_bytes()))].into();
     let new = vec![series(&format!("client_{n}"))];
     let first = u32::try_from(n).unwrap();
-    let mut group = GroupBuilder::begin(n, &marks, first, &new).unwrap();
+    let mut group = GroupBuilder::begin(0, n, &marks, first, &new).unwrap();
     for shard in 0..2 {
         let before = log.lanes().get(&lane(shard)).copied().unwrap_or_default();
         let body = format!("body {n} of lane {shard}");
