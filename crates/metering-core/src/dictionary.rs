@@ -88,12 +88,12 @@ impl Dictionary {
     /// `SERIES_CONFLICT` or `SERIES_TOO_MANY`, with the place of every offending definition.
     pub fn define(&mut self, definitions: &[Definition]) -> Result<(), FrameFault> {
         let mut faults = Vec::new();
-        let mut new: FxHashMap<u32, &SeriesKey> = FxHashMap::default();
+        let mut new: FxHashMap<u32, &Arc<SeriesKey>> = FxHashMap::default();
         for (at, definition) in definitions.iter().enumerate() {
             let number = definition.number.get();
-            let known = self.get(number).map(AsRef::as_ref).or_else(|| new.get(&number).copied());
+            let known = self.get(number).or_else(|| new.get(&number).copied());
             match known {
-                Some(key) if *key == definition.key => {}
+                Some(key) if **key == *definition.key => {}
                 Some(_) => faults.push(FieldFault::new(
                     format!("definitions[{at}].series"),
                     format!(
@@ -117,7 +117,7 @@ impl Dictionary {
             ));
         };
         let new: Vec<(u32, Arc<SeriesKey>)> =
-            new.into_iter().map(|(number, key)| (number, Arc::new(key.clone()))).collect();
+            new.into_iter().map(|(number, key)| (number, Arc::clone(key))).collect();
         for (number, key) in new {
             *self.entry_mut(number) = Entry { key: Some(key), ..Entry::EMPTY };
         }
@@ -130,7 +130,7 @@ impl Dictionary {
     /// # Errors
     /// As [`Dictionary::define`].
     pub fn define_one(&mut self, number: SeriesNumber, key: SeriesKey) -> Result<(), FrameFault> {
-        self.define(&[Definition { number, key }])
+        self.define(&[Definition { number, key: Arc::new(key) }])
     }
 
     /// The slot, where the hint was made for `tag`.
@@ -176,7 +176,7 @@ mod tests {
         let client = ClientId::new(client).unwrap();
         let meter = MeterSlug::new("m").unwrap();
         let key = SeriesKey::new(client, meter, Outcome::Succeeded, vec![], None).unwrap();
-        Definition { number: SeriesNumber::new(number).unwrap(), key }
+        Definition { number: SeriesNumber::new(number).unwrap(), key: Arc::new(key) }
     }
 
     #[test]

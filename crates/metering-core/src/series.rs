@@ -5,7 +5,7 @@
 //! stop Postgres, and with it the shard), so control characters are refused here.
 //! The canonical bytes name a series in blobs and digests: they are never changed.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use drawdown_types::{ClientId, DimensionName, HoldId, MeterSlug, NameError};
 
@@ -126,11 +126,14 @@ impl SeriesKey {
         Self::from_parts(&parts, "series")
     }
 
-    /// Checks all parts; `path` is where the series stands in its message.
+    /// Checks all parts; `path` is where the series stands in its message, spelled out for a fault only.
     ///
     /// # Errors
     /// Every violation at once, at least one.
-    pub fn from_parts(parts: &SeriesParts<'_>, path: &str) -> Result<Self, Vec<FieldFault>> {
+    pub fn from_parts(
+        parts: &SeriesParts<'_>,
+        path: impl fmt::Display + Copy,
+    ) -> Result<Self, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let client_id = name(parts.client_id, || format!("{path}.client_id"), ClientId::new, &mut faults);
         let meter = name(parts.meter, || format!("{path}.meter"), MeterSlug::new, &mut faults);
@@ -288,7 +291,7 @@ fn name<T>(
 
 fn dimensions(
     parts: &[(&[u8], &[u8])],
-    path: &str,
+    path: impl fmt::Display,
     faults: &mut Vec<FieldFault>,
 ) -> Vec<(DimensionName, Arc<str>)> {
     let mut checked: Vec<(DimensionName, Arc<str>)> = Vec::with_capacity(parts.len().min(DIMENSIONS_MAX));
@@ -334,7 +337,7 @@ fn dimension_value<'a>(
 
 /// The outer `None` is a violation.
 #[expect(clippy::option_option, reason = "absent and violated are different things")]
-fn hold(bytes: &[u8], path: &str, faults: &mut Vec<FieldFault>) -> Option<Option<HoldId>> {
+fn hold(bytes: &[u8], path: impl fmt::Display, faults: &mut Vec<FieldFault>) -> Option<Option<HoldId>> {
     if bytes.is_empty() {
         return Some(None);
     }

@@ -1,5 +1,7 @@
 //! Series as frames of both forms spell them.
 
+use std::{fmt, sync::Arc};
+
 use crate::{
     fault::{FieldFault, FrameFault},
     frame::number,
@@ -14,7 +16,7 @@ pub struct Definition {
     /// Its number in the producer's log.
     pub number: SeriesNumber,
     /// The series.
-    pub key: SeriesKey,
+    pub key: Arc<SeriesKey>,
 }
 
 /// Faults of one message that are described: what is refused must not cost more than what is taken.
@@ -61,7 +63,7 @@ struct List {
 
 impl List {
     fn add(&mut self, bytes: &[u8]) {
-        match definition(bytes, &format!("definitions[{}]", self.place)) {
+        match definition(bytes, format_args!("definitions[{}]", self.place)) {
             Ok(definition) => self.definitions.push(definition),
             Err(found) => self.faults.extend(found),
         }
@@ -81,8 +83,8 @@ impl List {
     }
 }
 
-fn definition(bytes: &[u8], path: &str) -> Result<Definition, Vec<FieldFault>> {
-    let malformed = || vec![FieldFault::new(path, "is no definition of a series")];
+fn definition(bytes: &[u8], path: fmt::Arguments<'_>) -> Result<Definition, Vec<FieldFault>> {
+    let malformed = || vec![FieldFault::new(path.to_string(), "is no definition of a series")];
     let mut series = SeriesParts::default();
     let mut number: u64 = 0;
     let mut reader = Reader::new(bytes);
@@ -101,8 +103,8 @@ fn definition(bytes: &[u8], path: &str) -> Result<Definition, Vec<FieldFault>> {
     if number.is_none() {
         faults.push(FieldFault::new(format!("{path}.number"), format!("is not between 1 and {}", u32::MAX)));
     }
-    match SeriesKey::from_parts(&series, &format!("{path}.series")) {
-        Ok(key) => number.map(|number| Definition { number, key }).ok_or(faults),
+    match SeriesKey::from_parts(&series, format_args!("{path}.series")) {
+        Ok(key) => number.map(|number| Definition { number, key: Arc::new(key) }).ok_or(faults),
         Err(found) => {
             faults.extend(found);
             Err(faults)

@@ -7,7 +7,7 @@
 //!
 //! Memory: series of the stream × [`SERIES_BYTES_MAX`], and events of one frame × 24 bytes.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
@@ -234,7 +234,7 @@ impl RowBook {
             return Ok(None);
         }
         let key = match series_key(spelling, &path) {
-            Ok(key) => key,
+            Ok(key) => Arc::new(key),
             Err(found) => {
                 faults.extend(found);
                 return Ok(None);
@@ -242,9 +242,10 @@ impl RowBook {
         };
         let number = self.series.len().checked_add(1).and_then(SeriesNumber::new).ok_or(Full)?;
         // The number is new, so that only the limit can refuse it.
-        self.series.define_one(number, key.clone()).map_err(|_| Full)?;
+        let definition = Definition { number, key };
+        self.series.define(std::slice::from_ref(&definition)).map_err(|_| Full)?;
         self.numbers.insert(spelling.into(), number.get());
-        self.fresh.push(Definition { number, key });
+        self.fresh.push(definition);
         Ok(Some(number.get()))
     }
 }

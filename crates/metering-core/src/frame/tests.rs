@@ -98,7 +98,7 @@ fn definitions_survive_both_codecs() {
     for bytes in [body, generated.encode_to_vec()] {
         let view = FrameView::parse(&bytes, &FrameLimits::default()).unwrap();
         let read: Vec<(u32, SeriesKey)> =
-            view.definitions().iter().map(|found| (found.number.get(), found.key.clone())).collect();
+            view.definitions().iter().map(|found| (found.number.get(), (*found.key).clone())).collect();
         assert_eq!(read, definitions);
     }
     assert_eq!(generated.definitions[1].series.as_ref().unwrap().outcome(), proto::Outcome::Failed);
