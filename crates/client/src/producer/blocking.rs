@@ -20,8 +20,8 @@ use drawdown_types::{Clock, ProducerId};
 use tokio::runtime::Runtime;
 
 use super::{
-    AppendError, Appended, Keep, Mark, OpenError, ProducerMetrics, ProducerOptions, Progress, Usage,
-    WaitError,
+    AppendError, Appended, Keep, Mark, OpenError, ProducerMetrics, ProducerOptions, Progress, SeriesHandle,
+    SeriesUsage, Usage, WaitError,
 };
 use crate::channel::{ChannelOptions, connect};
 
@@ -189,6 +189,19 @@ impl Producer {
     /// Takes events in order until one is not taken; never waits. See [`super::Producer::append_many`].
     pub fn append_many(&self, usages: &[Usage<'_>]) -> (usize, Option<AppendError>) {
         self.inner.producer.append_many(usages)
+    }
+
+    /// Looks a series up. See [`super::Producer::series`].
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub fn series(&self, usage: &Usage<'_>) -> Result<SeriesHandle, AppendError> {
+        self.inner.producer.series(usage)
+    }
+
+    /// Takes events of series that were looked up; never waits. See [`super::Producer::append_series`].
+    pub fn append_series(&self, usages: &[SeriesUsage]) -> (usize, Option<AppendError>) {
+        self.inner.producer.append_series(usages)
     }
 
     /// Takes an event, waiting for room for at most `timeout`.

@@ -49,7 +49,7 @@ pub use self::{
     options::{Keep, ProducerOptions, WhenFull},
     otel::Instruments,
     progress::{LaneProgress, LostRange, Progress},
-    usage::{Appended, MARK_BYTES_MAX, Mark, Usage},
+    usage::{Appended, MARK_BYTES_MAX, Mark, SeriesHandle, SeriesUsage, Usage},
 };
 
 #[cfg(test)]

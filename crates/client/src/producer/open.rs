@@ -19,7 +19,7 @@ use super::{
     progress::{LaneProgress, Progress},
     sender::Sender,
     shared::{Shared, Status},
-    usage::{Appended, Mark, Usage},
+    usage::{Appended, Mark, SeriesHandle, SeriesUsage, Usage},
     writer::Writer,
 };
 use crate::channel::Channel;
@@ -151,13 +151,23 @@ impl Producer {
 
     /// Takes events in order until one is not taken; answers how many were, and why not the next.
     pub fn append_many(&self, usages: &[Usage<'_>]) -> (usize, Option<AppendError>) {
-        let mut taken = 0;
-        let outcome = self.change(|pending| {
-            let (count, refused) = pending.append_many(usages);
-            taken = count;
-            refused.map_or(Ok(()), Err)
-        });
-        (taken, outcome.err())
+        self.change_counted(|pending| pending.append_many(usages))
+    }
+
+    /// Looks the series of an event up, for [`Producer::append_series`]; takes no event. Who has one event after another of
+    /// the same series spares looking its texts up each time: with many series that is most of what an event costs here.
+    /// The same series has the same handle, and there are as many handles at most as series.
+    ///
+    /// # Errors
+    /// [`AppendError`]; the quantity and the time are not looked at.
+    pub fn series(&self, usage: &Usage<'_>) -> Result<SeriesHandle, AppendError> {
+        self.change(|pending| pending.series(usage))
+    }
+
+    /// Takes events of series that were looked up, in order, until one is not taken; answers how many were, and why not the
+    /// next. They are counted as those of [`Producer::append_many`] are.
+    pub fn append_series(&self, usages: &[SeriesUsage]) -> (usize, Option<AppendError>) {
+        self.change_counted(|pending| pending.append_series(usages))
     }
 
     /// Notes where a source stands after everything appended so far, also without an event.
@@ -180,6 +190,19 @@ impl Producer {
                 None => AppendError::Closed,
             }),
         }
+    }
+
+    fn change_counted(
+        &self,
+        change: impl FnOnce(&mut Pending) -> (usize, Option<AppendError>),
+    ) -> (usize, Option<AppendError>) {
+        let mut taken = 0;
+        let outcome = self.change(|pending| {
+            let (count, refused) = change(pending);
+            taken = count;
+            refused.map_or(Ok(()), Err)
+        });
+        (taken, outcome.err())
     }
 
     /// Waits until there is room for an event after a transient [`AppendError`].
@@ -277,7 +300,7 @@ impl Producer {
         let shared = &self.inner.shared;
         let (totals, refused) = shared.with_index(|index| (index.totals(), index.refused().clone()));
         let (pending, shed, kept_bytes) =
-            shared.with_pending(|pending| (pending.events(), pending.shed(), pending.kept_bytes()));
+            shared.with_pending(|pending| (pending.events(), pending.shed_events(), pending.kept_bytes()));
         let status = shared.status.borrow();
         Progress {
             appended: totals.kept.saturating_add(pending),

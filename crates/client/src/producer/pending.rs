@@ -12,8 +12,8 @@ use super::{
     error::AppendError,
     log::{Marks, StreamLimits},
     options::{EVENT_BYTES_MAX, ProducerOptions, WhenFull},
-    series::SeriesTable,
-    usage::{Appended, Mark, Usage},
+    series::{Placed, SeriesTable},
+    usage::{Appended, Mark, SeriesHandle, SeriesUsage, Usage, check_quantity},
 };
 
 /// Events whose series are looked up together: enough that their memory is fetched side by side, few enough that what is
@@ -155,19 +155,62 @@ impl Pending {
 
     /// Takes an event whose series was asked for.
     fn append_asked(&mut self, at: usize, usage: &Usage<'_>) -> Result<Appended, AppendError> {
-        usage.check_quantity()?;
-        if let Err(full) = self.room() {
+        check_quantity(usage.quantity)?;
+        if self.sheds()? {
             // A wrong event is refused as such even where a right one would be shed.
-            if matches!(full, AppendError::Full { .. }) && self.limits.when_full == WhenFull::Shed {
-                self.table.check(at, usage)?;
-                self.shed = self.shed.saturating_add(1);
-                // Not `operation`: it may wait for a group, but a flush has to find it.
-                self.operations = self.operations.saturating_add(1);
-                return Ok(Appended::Shed);
-            }
-            return Err(full);
+            self.table.check(at, usage)?;
+            return Ok(self.shed());
         }
         let placed = self.table.place(at, usage)?;
+        self.take_event(placed, usage.quantity, usage.at.as_millis())
+    }
+
+    /// Looks a series up, for [`Pending::append_series`].
+    pub(super) fn series(&mut self, usage: &Usage<'_>) -> Result<SeriesHandle, AppendError> {
+        self.table.prepare(usage)
+    }
+
+    /// Takes events of series that were looked up, in order, until one is not taken; answers how many were, and why not
+    /// the next.
+    pub(super) fn append_series(&mut self, usages: &[SeriesUsage]) -> (usize, Option<AppendError>) {
+        let mut taken = 0_usize;
+        for usage in usages {
+            if let Err(error) = self.append_of(usage) {
+                return (taken, Some(error));
+            }
+            taken = taken.saturating_add(1);
+        }
+        (taken, None)
+    }
+
+    fn append_of(&mut self, usage: &SeriesUsage) -> Result<Appended, AppendError> {
+        check_quantity(usage.quantity)?;
+        if self.sheds()? {
+            // A series gets its number with an event that defines it, so none is given here.
+            self.table.check_prepared(usage.series)?;
+            return Ok(self.shed());
+        }
+        let placed = self.table.place_prepared(usage.series)?;
+        self.take_event(placed, usage.quantity, usage.at.as_millis())
+    }
+
+    /// Whether an event that is right is shed; the error says why it has to wait instead.
+    fn sheds(&self) -> Result<bool, AppendError> {
+        match self.room() {
+            Ok(()) => Ok(false),
+            Err(AppendError::Full { .. }) if self.limits.when_full == WhenFull::Shed => Ok(true),
+            Err(full) => Err(full),
+        }
+    }
+
+    fn shed(&mut self) -> Appended {
+        self.shed = self.shed.saturating_add(1);
+        // Not `operation`: it may wait for a group, but a flush has to find it.
+        self.operations = self.operations.saturating_add(1);
+        Appended::Shed
+    }
+
+    fn take_event(&mut self, placed: Placed, quantity: u64, time_ms: i64) -> Result<Appended, AppendError> {
         let Some(lane) = usize::try_from(placed.shard).ok().and_then(|at| self.lanes.get_mut(at)) else {
             let description = format!("belongs to shard {}, which the map has not", placed.shard);
             return Err(AppendError::Invalid(vec![FieldFault::new("usage.client_id", description)]));
@@ -181,7 +224,7 @@ impl Pending {
         {
             lane.define(placed.number, key);
         }
-        lane.push(placed.number, usage.quantity, usage.at.as_millis());
+        lane.push(placed.number, quantity, time_ms);
         let bytes = lane.bytes_at_most();
         let full = lane.events() >= self.limits.frame_events_max
             || bytes.saturating_add(EVENT_BYTES_MAX) > self.limits.frame_bytes_max;
@@ -355,7 +398,7 @@ impl Pending {
         self.operations
     }
 
-    pub(super) const fn shed(&self) -> u64 {
+    pub(super) const fn shed_events(&self) -> u64 {
         self.shed
     }
 

@@ -5,20 +5,27 @@
 //! is little of it to touch: the hash table has eight bytes a spelling, and what a spelling leads to lies before its
 //! bytes, all of them in one piece of memory. Events that come together are looked up together, place by place, so
 //! that the memory of one is fetched while the others are looked at. A series is checked once, when it gets its number; numbers are given in
-//! order and never reused. Dimensions in another order are another spelling of the same series.
+//! order and never reused. A caller who looks a series up once ([`SeriesHandle`]) touches eight bytes of it an event. Dimensions in another order are another spelling of the same series.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use drawdown_metering_core::{
+    fault::FieldFault,
     series::{SeriesKey, SeriesNumber, SeriesParts},
     shard::ShardMap,
 };
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use super::{error::AppendError, usage::Usage};
+use super::{
+    error::AppendError,
+    usage::{SeriesHandle, Usage},
+};
 
 /// Most bytes of all spellings; beyond them a new one is checked and looked up each time. The least that a million series need
 /// is far below.
@@ -30,8 +37,37 @@ pub(super) struct SeriesTable {
     keys: Vec<Arc<SeriesKey>>,
     by_key: HashMap<Arc<SeriesKey>, SeriesNumber>,
     spellings: Spellings,
+    prepared: Prepared,
     map: ShardMap,
     max: u32,
+}
+
+/// Series that callers hold handles of. They get their numbers with their first events, as others do.
+#[derive(Debug)]
+struct Prepared {
+    /// Unlike that of any other table of this process.
+    table: u32,
+    keys: Vec<Arc<SeriesKey>>,
+    by_key: HashMap<Arc<SeriesKey>, u32>,
+    /// Number (0 where it has none) and shard, by the place in the handle.
+    places: Vec<(u32, u32)>,
+}
+
+impl Prepared {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let table = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { table, keys: Vec::new(), by_key: HashMap::default(), places: Vec::new() }
+    }
+
+    /// Number and shard.
+    fn place(&self, handle: SeriesHandle) -> Result<(u32, u32), AppendError> {
+        let place = self.places.get(handle.place as usize).filter(|_| handle.table == self.table);
+        place.copied().ok_or_else(|| {
+            let description = "was looked up by another producer";
+            AppendError::Invalid(vec![FieldFault::new("usage.series", description)])
+        })
+    }
 }
 
 /// A series' number and where its events go.
@@ -49,6 +85,7 @@ impl SeriesTable {
             keys: Vec::with_capacity(series.len()),
             by_key: HashMap::default(),
             spellings: Spellings::default(),
+            prepared: Prepared::new(),
             map,
             max,
         };
@@ -62,7 +99,9 @@ impl SeriesTable {
                 dimensions: &dimensions,
             };
             let hash = table.spellings.hash(&parts);
-            table.insert(&parts, hash, Arc::clone(&key));
+            if let Some(placed) = table.insert(Arc::clone(&key)) {
+                table.spellings.keep(&parts, hash, placed);
+            }
         }
         table
     }
@@ -89,6 +128,9 @@ impl SeriesTable {
             let key = usize::try_from(number).ok().and_then(|at| keys.get(at.checked_sub(1)?));
             key.map(|key| map.shard_of(key.client_id().as_str())).unwrap_or_default()
         });
+        for ((_, shard), key) in self.prepared.places.iter_mut().zip(&self.prepared.keys) {
+            *shard = map.shard_of(key.client_id().as_str());
+        }
     }
 
     /// Looks events up; [`SeriesTable::place`] and [`SeriesTable::check`] speak of them by their places here.
@@ -102,18 +144,58 @@ impl SeriesTable {
         if let Some(known) = self.spellings.find(at, &parts) {
             return Ok(known);
         }
-        let key = checked(usage)?;
+        let placed = self.place_key(Arc::new(checked(usage)?))?;
         let hash = self.spellings.hash(&parts);
+        self.spellings.keep(&parts, hash, placed);
+        Ok(placed)
+    }
+
+    /// The number and shard of a series, which gets a number where it has none.
+    fn place_key(&mut self, key: Arc<SeriesKey>) -> Result<Placed, AppendError> {
         if let Some(number) = self.by_key.get(&key).copied() {
             let shard = self.map.shard_of(key.client_id().as_str());
-            self.spellings.keep(&parts, hash, number, shard);
             return Ok(Placed { number, shard, new: false });
         }
         let exhausted = AppendError::SeriesExhausted(self.max);
         if self.keys.len() >= usize::try_from(self.max).unwrap_or(usize::MAX) {
             return Err(exhausted);
         }
-        self.insert(&parts, hash, Arc::new(key)).ok_or(exhausted)
+        self.insert(key).ok_or(exhausted)
+    }
+
+    /// A handle of the series of an event; the same series has the same handle.
+    pub(super) fn prepare(&mut self, usage: &Usage<'_>) -> Result<SeriesHandle, AppendError> {
+        let Prepared { table, keys, by_key, places } = &mut self.prepared;
+        let key = Arc::new(checked(usage)?);
+        if let Some(place) = by_key.get(&key).copied() {
+            return Ok(SeriesHandle { table: *table, place });
+        }
+        let place = u32::try_from(keys.len()).ok().filter(|place| *place < self.max);
+        let place = place.ok_or(AppendError::SeriesExhausted(self.max))?;
+        by_key.insert(Arc::clone(&key), place);
+        places.push((0, self.map.shard_of(key.client_id().as_str())));
+        keys.push(key);
+        Ok(SeriesHandle { table: *table, place })
+    }
+
+    /// Whether `place_prepared` would take the handle; gives no number.
+    pub(super) fn check_prepared(&self, handle: SeriesHandle) -> Result<(), AppendError> {
+        self.prepared.place(handle).map(drop)
+    }
+
+    /// The number and shard of the series of a handle, which gets a number where it has none.
+    pub(super) fn place_prepared(&mut self, handle: SeriesHandle) -> Result<Placed, AppendError> {
+        let (number, shard) = self.prepared.place(handle)?;
+        if let Some(number) = SeriesNumber::new(number) {
+            return Ok(Placed { number, shard, new: false });
+        }
+        let at = handle.place as usize;
+        let key = self.prepared.keys.get(at).map(Arc::clone);
+        let placed = self.place_key(key.ok_or(AppendError::SeriesExhausted(self.max))?)?;
+        if let Some(place) = self.prepared.places.get_mut(at) {
+            *place = (placed.number.get(), placed.shard);
+        }
+        Ok(placed)
     }
 
     /// Whether `place` would take the event; gives no number.
@@ -125,10 +207,9 @@ impl SeriesTable {
     }
 
     /// Gives a series its number.
-    fn insert(&mut self, parts: &Parts<'_>, hash: u32, key: Arc<SeriesKey>) -> Option<Placed> {
+    fn insert(&mut self, key: Arc<SeriesKey>) -> Option<Placed> {
         let number = SeriesNumber::new(u32::try_from(self.keys.len()).ok()?.checked_add(1)?)?;
         let shard = self.map.shard_of(key.client_id().as_str());
-        self.spellings.keep(parts, hash, number, shard);
         self.by_key.insert(Arc::clone(&key), number);
         self.keys.push(key);
         Some(Placed { number, shard, new: true })
@@ -281,7 +362,8 @@ impl Spellings {
     }
 
     /// Keeps what a spelling that is not known leads to.
-    fn keep(&mut self, parts: &Parts<'_>, hash: u32, number: SeriesNumber, shard: u32) {
+    fn keep(&mut self, parts: &Parts<'_>, hash: u32, placed: Placed) {
+        let Placed { number, shard, .. } = placed;
         let before = self.bytes.len();
         let Ok(start) = u32::try_from(before) else { return };
         self.bytes.extend_from_slice(&[0; Head::BYTES]);
@@ -401,6 +483,42 @@ mod tests {
     }
 
     #[test]
+    fn a_handle_has_its_number_from_its_first_event() {
+        let mut table = SeriesTable::new(Vec::new(), MAP, 3);
+        let (ab, ba) = ([("a", "1"), ("b", "2")], [("b", "2"), ("a", "1")]);
+        let later = table.prepare(&usage("later", &[])).unwrap();
+        let first = table.prepare(&usage("x", &ab)).unwrap();
+        assert_eq!(table.prepare(&usage("x", &ba)).unwrap(), first);
+        assert_eq!(table.len(), 0, "a handle is no series yet");
+        table.check_prepared(first).unwrap();
+        assert_eq!(table.len(), 0);
+        let mut place = |handle| {
+            let placed = table.place_prepared(handle).unwrap();
+            (placed.number.get(), placed.new)
+        };
+        assert_eq!([first, first, later].map(&mut place), [(1, true), (1, false), (2, true)]);
+        // By its texts it is the same series, whichever way came first.
+        assert_eq!(number(&mut table, &usage("x", &ba)), 1);
+        assert_eq!(number(&mut table, &usage("y", &[])), 3);
+        let known = table.prepare(&usage("y", &[])).unwrap();
+        let placed = table.place_prepared(known).unwrap();
+        assert_eq!((placed.number.get(), placed.new), (3, false));
+        assert!(matches!(table.prepare(&usage("z", &[])), Err(AppendError::SeriesExhausted(3))));
+        assert!(matches!(table.prepare(&usage("", &[])), Err(AppendError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_handle_of_another_producer_is_refused() {
+        let [mut one, mut other] = [0; 2].map(|_| SeriesTable::new(Vec::new(), MAP, 10));
+        let handle = one.prepare(&usage("x", &[])).unwrap();
+        other.prepare(&usage("y", &[])).unwrap();
+        let Err(AppendError::Invalid(faults)) = other.place_prepared(handle) else { panic!("was taken") };
+        assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), ["usage.series"]);
+        assert!(other.check_prepared(handle).is_err());
+        assert_eq!(other.len(), 0);
+    }
+
+    #[test]
     fn wrong_parts_are_named_and_leave_nothing_behind() {
         let mut table = SeriesTable::new(Vec::new(), MAP, 1);
         let twice = [("a", "1"), ("a", "1")];
@@ -433,10 +551,16 @@ mod tests {
         for dimensions in [&ab, &ba] {
             assert_eq!(place(&mut table, &usage("client_b", dimensions)).unwrap().shard, 0);
         }
+        let (used, unused) = (usage("client_b", &ab), usage("client_b", &[]));
+        let handles = [used, unused].map(|usage| table.prepare(&usage).unwrap());
+        assert_eq!(table.place_prepared(handles[0]).unwrap().shard, 0);
         table.set_map(ShardMap { version: 2, shard_count: NonZeroU32::new(16).unwrap() });
         for dimensions in [&ab, &ba] {
             let placed = place(&mut table, &usage("client_b", dimensions)).unwrap();
             assert_eq!((placed.number.get(), placed.shard, placed.new), (1, 6, false));
+        }
+        for handle in handles {
+            assert_eq!(table.place_prepared(handle).unwrap().shard, 6);
         }
     }
 }

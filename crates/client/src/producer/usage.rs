@@ -25,6 +25,27 @@ pub struct Usage<'a> {
     pub dimensions: &'a [(&'a str, &'a str)],
 }
 
+/// A series that was looked up once, for [`super::Producer::append_series`]. It holds for the producer that gave it and its
+/// clones while they are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SeriesHandle {
+    /// Whose it is.
+    pub(super) table: u32,
+    /// Its place there.
+    pub(super) place: u32,
+}
+
+/// One metered fact of a series that was looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct SeriesUsage {
+    /// The series.
+    pub series: SeriesHandle,
+    /// Base units of the meter, at most 2^48.
+    pub quantity: u64,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
 /// Where a caller stands in a source of events, in the caller's own words. It becomes durable together
 /// with the events that were appended before it, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +65,10 @@ pub enum Appended {
     Shed,
 }
 
-impl Usage<'_> {
-    pub(super) fn check_quantity(&self) -> Result<(), AppendError> {
-        Quantity::of_event(self.quantity)
-            .map(drop)
-            .map_err(|error| AppendError::Invalid(vec![FieldFault::new("usage.quantity", error.to_string())]))
-    }
+pub(super) fn check_quantity(quantity: u64) -> Result<(), AppendError> {
+    Quantity::of_event(quantity)
+        .map(drop)
+        .map_err(|error| AppendError::Invalid(vec![FieldFault::new("usage.quantity", error.to_string())]))
 }
 
 impl Mark<'_> {

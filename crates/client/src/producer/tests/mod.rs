@@ -1,5 +1,6 @@
 mod blocking;
 mod fake;
+mod handles;
 mod lost;
 mod memory;
 mod metrics;
@@ -9,7 +10,7 @@ use std::{path::Path, sync::Arc};
 
 use drawdown_types::{ManualClock, ProducerId, Timestamp};
 
-use super::{AppendError, Fault, Outcome, Producer, ProducerOptions, Usage, WaitError};
+use super::{AppendError, Fault, Outcome, Producer, ProducerOptions, SeriesHandle, Usage, WaitError};
 
 /// A directory without a disk below it where there is one; the tests are about order, not about fsync.
 pub(super) fn scratch() -> tempfile::TempDir {
