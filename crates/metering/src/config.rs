@@ -134,6 +134,10 @@ pub struct EventOptions {
 pub struct FlushOptions {
     /// From the end of one flush to the start of the next, in ms.
     pub pause_ms: Millis,
+    /// The pause grows to this where flushes carry many counters, in ms.
+    pub pause_max_ms: Millis,
+    /// Counters for which a flush is followed by a pause of a millisecond.
+    pub counters_per_pause_ms: Count,
     /// First pause after trouble, in ms.
     pub retry_pause_ms: Millis,
     /// Longest pause after trouble, in ms.
@@ -287,10 +291,22 @@ impl Default for EventOptions {
     }
 }
 
+impl FlushOptions {
+    /// The pause after a flush with so many counters. Each of them costs this instance, Redis and the settlement about a
+    /// microsecond however many events it holds, so with many series it pays to wait for more events.
+    pub(crate) fn pause(&self, counters: usize) -> Duration {
+        let millis = counters.checked_div(self.counters_per_pause_ms.get()).unwrap_or(0);
+        let pause = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+        pause.min(self.pause_max_ms.duration()).max(self.pause_ms.duration())
+    }
+}
+
 impl Default for FlushOptions {
     fn default() -> Self {
         Self {
             pause_ms: Millis::from_millis(5),
+            pause_max_ms: Millis::from_millis(50),
+            counters_per_pause_ms: Count::of(1000),
             retry_pause_ms: Millis::from_millis(20),
             retry_pause_max_ms: Millis::from_millis(1000),
             batch_blobs_max: Count::of(8192),
@@ -405,6 +421,8 @@ impl Options {
         let ordered = self.settle.retry_pause_ms <= self.settle.retry_pause_max_ms;
         problems.ensure(ordered, "settle.retry_pause_max_ms", "is below retry_pause_ms");
         self.record.check(problems);
+        let ordered = self.flush.pause_ms <= self.flush.pause_max_ms;
+        problems.ensure(ordered, "flush.pause_max_ms", "is below pause_ms");
         let ordered = self.flush.retry_pause_ms <= self.flush.retry_pause_max_ms;
         problems.ensure(ordered, "flush.retry_pause_max_ms", "is below retry_pause_ms");
         let asked = self.settle.resolve_queries_max.get() <= 10_000;

@@ -77,3 +77,10 @@ fn each_way_to_redis_needs_its_own_settings() {
         assert_eq!(check(mode, given, master), expected, "{mode:?} {given:?}");
     }
 }
+
+#[test]
+fn a_flush_is_followed_by_a_pause_as_long_as_its_counters_are_many() {
+    let flush = FlushOptions::default();
+    let millis = |counters| flush.pause(counters).as_millis();
+    assert_eq!([0, 5_999, 6_000, 49_999, 50_000, usize::MAX].map(millis), [5, 5, 6, 49, 50, 50]);
+}

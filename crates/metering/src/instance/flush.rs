@@ -2,7 +2,7 @@
 //!
 //! Shape: one task. A round looks at the shards whose head is not known (one call), then appends one blob for
 //! each dirty shard and attaches lanes that ask (one call, all shards). One round is under way at a time; the
-//! next begins a pause after it. So a flush carries whatever came while the one before it was under way.
+//! next begins a pause after it, which is longer where a round carries many counters. So a flush carries whatever came while the one before it was under way.
 //!
 //! Every answer but OK, and every call without an answer, leads to a look. The look decides: exactly our
 //! positions in Redis means applied; exactly the positions before means not applied, and the same flush is
@@ -34,6 +34,7 @@ struct Sent {
     shard: u32,
     /// Lanes that ask, in the order of the call; empty for a blob.
     asked: Vec<Lane>,
+    counters: usize,
     bytes: usize,
 }
 
@@ -50,7 +51,6 @@ enum Need {
 impl Instance {
     /// Flushes until the signal to stop, then until nothing waits or `drain` is over.
     pub(crate) async fn flush(&self, stop: CancellationToken, drain: Duration) {
-        let pause = self.config.flush.pause_ms.duration();
         let mut next = Instant::now();
         let mut deadline = None;
         loop {
@@ -65,8 +65,8 @@ impl Instance {
             match self.next_work() {
                 Some(at) => {
                     tokio::time::sleep_until(at.max(next)).await;
-                    self.round().await;
-                    next = Instant::now() + pause;
+                    let counters = self.round().await;
+                    next = Instant::now() + self.config.flush.pause(counters);
                 }
                 None => tokio::select! {
                     () = self.dirty.notified() => {}
@@ -89,7 +89,8 @@ impl Instance {
             .min()
     }
 
-    async fn round(&self) {
+    /// Gives the number of counters that it wrote.
+    async fn round(&self) -> usize {
         let looks = self.shards_that(|need| matches!(need, Need::Look));
         if !looks.is_empty() {
             self.look(&looks).await;
@@ -102,8 +103,9 @@ impl Instance {
             }
         }
         if writes.is_empty() {
-            return;
+            return 0;
         }
+        let counters = sent.iter().fold(0_usize, |sum, sent| sum.saturating_add(sent.counters));
         let began = Instant::now();
         let answers = self.store.write(&writes).await;
         self.metrics.flushed(began.elapsed());
@@ -112,6 +114,7 @@ impl Instance {
                 self.answered(shard, sent, answer);
             }
         }
+        counters
     }
 
     fn shards_that(&self, wanted: impl Fn(&Need) -> bool) -> Vec<u32> {
@@ -395,7 +398,8 @@ impl Shard {
                 before: span.before(),
                 after: span.after(),
             });
-            sent.push(Sent { shard: self.number, asked: Vec::new(), bytes: blob.bytes.len() });
+            let (counters, bytes) = (flush.counters.len(), blob.bytes.len());
+            sent.push(Sent { shard: self.number, asked: Vec::new(), counters, bytes });
             writes.push(Write::Apply(Apply {
                 shard: self.number,
                 generation,
@@ -419,7 +423,7 @@ impl Shard {
         let lanes: Vec<AttachLane> = asking.collect();
         if !lanes.is_empty() {
             let asked = lanes.iter().map(|ask| ask.lane).collect();
-            sent.push(Sent { shard: self.number, asked, bytes: 0 });
+            sent.push(Sent { shard: self.number, asked, counters: 0, bytes: 0 });
             writes.push(Write::Attach(Attach { shard: self.number, roll: head.roll, lanes }));
         }
     }

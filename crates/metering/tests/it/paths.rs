@@ -131,6 +131,7 @@ async fn a_drain_flushes_and_acknowledges_what_was_taken() {
     let rig = Rig::new().await;
     let mut options = rig.options();
     options.flush.pause_ms = drawdown_service::config::Millis::from_millis(300);
+    options.flush.pause_max_ms = options.flush.pause_ms;
     let running = rig.start_with(options).await;
     let mut log = Log::new(rig.gate.producer());
     log.fill(8, 10);
