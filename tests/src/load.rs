@@ -10,8 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use drawdown_client::producer::{Outcome, Producer, Usage};
-use drawdown_types::{Clock as _, SystemClock};
+use drawdown_client::producer::{AppendError, Outcome, Producer, SeriesHandle, SeriesUsage, Usage};
+use drawdown_types::{Clock as _, SystemClock, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 /// Events drawn and appended in one go.
@@ -127,18 +127,44 @@ pub struct LoadRun {
 /// How often progress is sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(10);
 
+/// How the load names the series of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// By its texts, each time.
+    Names,
+    /// By a handle, looked up once before the load begins.
+    Handles,
+}
+
 /// Appends for `length`, then waits until everything is settled; progress is sampled beside it.
 ///
 /// # Errors
 /// Where the producer stops or a lane is stopped.
 pub async fn run(producer: &Producer, series: &mut Vec<LoadSeries>, length: Duration) -> Result<LoadRun> {
+    run_by(By::Names, producer, series, length).await
+}
+
+/// The same, by names or by handles.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_by(
+    by: By,
+    producer: &Producer,
+    series: &mut Vec<LoadSeries>,
+    length: Duration,
+) -> Result<LoadRun> {
+    let drawn = match by {
+        By::Names => Draws::of(series),
+        By::Handles => Draws::by_handles(producer, series)?,
+    };
     let start = Instant::now();
     let stop = CancellationToken::new();
     let sampling = tokio::spawn(sample(producer.clone(), start, stop.clone()));
     let appending = {
         let (producer, mut own) = (producer.clone(), std::mem::take(series));
         tokio::spawn(async move {
-            let events = append_for(&producer, &mut own, length).await?;
+            let events = append_for(drawn, &producer, &mut own, length).await?;
             Ok::<_, anyhow::Error>((events, own))
         })
     };
@@ -170,8 +196,13 @@ async fn sample(producer: Producer, start: Instant, stop: CancellationToken) -> 
     samples
 }
 
-async fn append_for(producer: &Producer, series: &mut [LoadSeries], length: Duration) -> Result<u64> {
-    let (mut drawn, mut events, start) = (Draws::of(series), 0_u64, Instant::now());
+async fn append_for(
+    mut drawn: Draws,
+    producer: &Producer,
+    series: &mut [LoadSeries],
+    length: Duration,
+) -> Result<u64> {
+    let (mut events, start) = (0_u64, Instant::now());
     while start.elapsed() < length {
         drawn.append(producer, series, CHUNK).await?;
         events += CHUNK as u64;
@@ -186,13 +217,28 @@ pub struct Draws {
     zipf: Zipf,
     bits: Bits,
     chosen: Vec<(usize, u64)>,
+    /// Of each series; empty where they are named by their texts.
+    handles: Vec<SeriesHandle>,
 }
 
 impl Draws {
     /// Draws for these series.
     #[must_use]
     pub fn of(series: &[LoadSeries]) -> Self {
-        Self { zipf: Zipf::new(series.len()), bits: Bits(42), chosen: Vec::new() }
+        Self { zipf: Zipf::new(series.len()), bits: Bits(42), chosen: Vec::new(), handles: Vec::new() }
+    }
+
+    /// Draws for these series, each looked up here.
+    ///
+    /// # Errors
+    /// Where the producer does not take one.
+    pub fn by_handles(producer: &Producer, series: &[LoadSeries]) -> Result<Self> {
+        let handle = |series: &LoadSeries| {
+            let dimension = series.dimension();
+            producer.series(&series.usage(&dimension, 0, Timestamp::EPOCH))
+        };
+        let handles: Result<Vec<SeriesHandle>, AppendError> = series.iter().map(handle).collect();
+        Ok(Self { handles: handles?, ..Self::of(series) })
     }
 
     /// Appends `count` events of the present instant, and counts them beside their series.
@@ -205,29 +251,18 @@ impl Draws {
         series: &mut [LoadSeries],
         count: usize,
     ) -> Result<()> {
-        let Self { zipf, bits, chosen } = self;
+        let Self { zipf, bits, chosen, handles } = self;
         chosen.clear();
         chosen.extend((0..count).map(|_| (zipf.draw(bits.draw()), bits.draw() & (QUANTITY_END - 1))));
         let at = SystemClock.now();
         let mut done = 0;
         while done < count {
-            let dimensions: Vec<Option<[(&str, &str); 1]>> = chosen[done..]
-                .iter()
-                .map(|(index, _)| series[*index].dimension.as_deref().map(|value| [(DIMENSION, value)]))
-                .collect();
-            let usages: Vec<Usage<'_>> = chosen[done..]
-                .iter()
-                .zip(&dimensions)
-                .map(|((index, quantity), dimensions)| Usage {
-                    client_id: &series[*index].client_id,
-                    meter: &series[*index].meter,
-                    quantity: *quantity,
-                    at,
-                    outcome: Outcome::Succeeded,
-                    dimensions: dimensions.as_ref().map_or(&[], |one| &one[..]),
-                })
-                .collect();
-            let (taken, refused) = producer.append_many(&usages);
+            let left = &chosen[done..];
+            let (taken, refused) = if handles.is_empty() {
+                by_names(producer, series, left, at)
+            } else {
+                by_handles(producer, handles, left, at)
+            };
             done += taken;
             match refused {
                 None => {}
@@ -240,6 +275,53 @@ impl Draws {
             series[*index].quantity += *quantity;
         }
         Ok(())
+    }
+}
+
+type Taken = (usize, Option<AppendError>);
+
+fn by_names(producer: &Producer, series: &[LoadSeries], chosen: &[(usize, u64)], at: Timestamp) -> Taken {
+    let dimensions: Vec<_> = chosen.iter().map(|(index, _)| series[*index].dimension()).collect();
+    let usages: Vec<Usage<'_>> = chosen
+        .iter()
+        .zip(&dimensions)
+        .map(|((index, quantity), dimension)| series[*index].usage(dimension, *quantity, at))
+        .collect();
+    producer.append_many(&usages)
+}
+
+fn by_handles(
+    producer: &Producer,
+    handles: &[SeriesHandle],
+    chosen: &[(usize, u64)],
+    at: Timestamp,
+) -> Taken {
+    let usages: Vec<SeriesUsage> = chosen
+        .iter()
+        .map(|(index, quantity)| SeriesUsage { series: handles[*index], quantity: *quantity, at })
+        .collect();
+    producer.append_series(&usages)
+}
+
+impl LoadSeries {
+    fn dimension(&self) -> Option<[(&str, &str); 1]> {
+        self.dimension.as_deref().map(|value| [(DIMENSION, value)])
+    }
+
+    fn usage<'a>(
+        &'a self,
+        dimension: &'a Option<[(&'a str, &'a str); 1]>,
+        quantity: u64,
+        at: Timestamp,
+    ) -> Usage<'a> {
+        Usage {
+            client_id: &self.client_id,
+            meter: &self.meter,
+            quantity,
+            at,
+            outcome: Outcome::Succeeded,
+            dimensions: dimension.as_ref().map_or(&[], |one| &one[..]),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! `cargo xtask bench ingest-growth`: more series, more producers, more instances.
 //!
 //! Each step is a run of its own on one installation with two instances of metering, with new producers; the ledger's sums
-//! are compared once, at the end. A million series are a thousand apps on ten meters with a hundred values of a
+//! are compared once, at the end. Producers look the series of each event up by its texts; the steps that are compared run
+//! by handles too. A million series are a thousand apps on ten meters with a hundred values of a
 //! dimension.
 
 use std::{sync::Arc, time::Duration};
@@ -13,7 +14,7 @@ use super::{close, new_producer, open, per_second};
 use crate::{
     figures::Figures,
     installation::{Installation, Service, Settings},
-    load::{self, LoadSeries},
+    load::{self, By, LoadSeries},
     load_platform::{LoadSize, set_up},
 };
 
@@ -52,7 +53,17 @@ pub async fn run(length: Duration, largest: usize, most: usize) -> Result<Figure
     for (name, over, under) in [
         ("growth_1e5_vs_1e4_series_ratio", "applied_100000_series", "applied_10000_series"),
         ("growth_1e6_vs_1e4_series_ratio", "applied_1000000_series", "applied_10000_series"),
+        (
+            "growth_1e5_vs_1e4_series_by_handle_ratio",
+            "applied_100000_series_by_handle",
+            "applied_10000_series_by_handle",
+        ),
         ("growth_64_vs_4_producers_ratio", "applied_64_producers", "applied_4_producers"),
+        (
+            "growth_64_vs_4_producers_by_handle_ratio",
+            "applied_64_producers_by_handle",
+            "applied_4_producers_by_handle",
+        ),
         ("growth_two_vs_one_instance_ratio", "applied_two_instances", "applied_4_producers"),
     ] {
         let found = |name: &str| figures.figures.get(&format!("{name}_events_per_s")).copied();
@@ -66,17 +77,27 @@ pub async fn run(length: Duration, largest: usize, most: usize) -> Result<Figure
 impl Growth {
     async fn steps(&mut self, figures: &mut Figures, largest: usize, most: usize) -> Result<()> {
         for count in SERIES.into_iter().filter(|count| *count <= largest) {
-            let (applied, settled_after) = self.step(count, 1, 1).await?;
+            let (applied, settled_after) = self.step(By::Names, count, 1, 1).await?;
             println!("{count} series: {applied} events/s, all settled after {settled_after:?}");
             figures.add(&format!("applied_{count}_series_events_per_s"), applied);
             figures.add(&format!("settled_after_{count}_series_s"), settled_after.as_secs_f64());
+            if [10_000, 100_000].contains(&count) {
+                let (applied, _) = self.step(By::Handles, count, 1, 1).await?;
+                println!("{count} series by handles: {applied} events/s");
+                figures.add(&format!("applied_{count}_series_by_handle_events_per_s"), applied);
+            }
         }
         for count in PRODUCERS.into_iter().filter(|count| *count <= most) {
-            let (applied, settled_after) = self.step(10_000, count, 1).await?;
+            let (applied, settled_after) = self.step(By::Names, 10_000, count, 1).await?;
             println!("{count} producers: {applied} events/s, all settled after {settled_after:?}");
             figures.add(&format!("applied_{count}_producers_events_per_s"), applied);
+            if [4, 64].contains(&count) {
+                let (applied, _) = self.step(By::Handles, 10_000, count, 1).await?;
+                println!("{count} producers by handles: {applied} events/s");
+                figures.add(&format!("applied_{count}_producers_by_handle_events_per_s"), applied);
+            }
         }
-        let (applied, settled_after) = self.step(10_000, 4.min(most), 2).await?;
+        let (applied, settled_after) = self.step(By::Names, 10_000, 4.min(most), 2).await?;
         println!("two instances: {applied} events/s, all settled after {settled_after:?}");
         figures.add("applied_two_instances_events_per_s", applied);
         Ok(())
@@ -100,7 +121,13 @@ impl Growth {
     }
 
     /// Load of `producers` at once, spread over `instances`; gives events a second and when all was settled.
-    async fn step(&mut self, series: usize, producers: usize, instances: usize) -> Result<(f64, Duration)> {
+    async fn step(
+        &mut self,
+        by: By,
+        series: usize,
+        producers: usize,
+        instances: usize,
+    ) -> Result<(f64, Duration)> {
         let endpoints = self.installation.endpoints();
         let other = endpoints.other_metering.clone().context("there is one metering")?;
         let endpoints = [endpoints.metering.clone(), other];
@@ -116,7 +143,7 @@ impl Growth {
         let runs = open_producers.into_iter().map(|producer| {
             let mut series = self.series(series);
             async move {
-                let run = load::run(&producer, &mut series, length).await?;
+                let run = load::run_by(by, &producer, &mut series, length).await?;
                 close(producer).await?;
                 let quantity: u64 = series.iter().map(|series| series.quantity).sum();
                 Ok::<_, anyhow::Error>((run.events, quantity, run.applied_after, run.settled_after))

@@ -30,7 +30,7 @@ use drawdown_types::{ProducerId, SystemClock};
 use crate::{
     figures::Figures,
     installation::{Installation, Settings},
-    load::{self, LoadRun, LoadSeries, settled_lag_p99_ms},
+    load::{self, By, LoadRun, LoadSeries, settled_lag_p99_ms},
     load_platform::{LoadPlatform, LoadSize, ledger_totals, set_up},
     null_server::NullServer,
     platform::Channels,
@@ -155,6 +155,7 @@ impl Bench {
         let applied = self.columns().await?;
         self.figures.add("applied_vs_null_ratio", applied / null);
         self.figures.add("applied_vs_prost_null_ratio", applied / prost_null);
+        self.columns_by_handles().await?;
         self.columns_without_log().await?;
         let rows = self.rows().await?;
         self.figures.add("row_applied_vs_prost_null_ratio", rows / prost_null);
@@ -219,6 +220,20 @@ impl Bench {
         self.figures.add("settled_vs_applied_ratio", settled / applied);
         self.figures.add("settled_lag_p99_ms", settled_lag_p99_ms(&run.samples));
         Ok(applied)
+    }
+
+    /// The same load by a caller who keeps handles of its series.
+    async fn columns_by_handles(&mut self) -> Result<()> {
+        println!("columns to the services, series looked up once …");
+        let id = new_producer(self.installation.channels(), "handles").await?;
+        let endpoint = &self.installation.endpoints().metering;
+        let producer = open(&self.dir("handles-log"), endpoint, &id, None).await?;
+        let run = load::run_by(By::Handles, &producer, &mut self.platform.series, self.length * 2).await?;
+        close(producer).await?;
+        self.events += run.events;
+        self.figures.add("applied_by_handle_events_per_s", per_second(run.events, run.applied_after));
+        self.figures.add("settled_by_handle_events_per_s", per_second(run.events, run.settled_after));
+        Ok(())
     }
 
     async fn columns_without_log(&mut self) -> Result<()> {
