@@ -36,6 +36,7 @@ mod sender;
 mod series;
 mod session;
 mod shared;
+mod spelling;
 mod usage;
 mod writer;
 
