@@ -13,7 +13,7 @@ use crate::{
     service::{Ledger, connection},
     store::{
         audit, outbox,
-        shards::{self, Cursor, Lane, LaneKey, LostRange},
+        shards::{self, Cursor, Lane, LaneKey, LanesOf, LostRange},
     },
 };
 
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct ShardState {
     /// Its cursor.
     pub(crate) cursor: Cursor,
-    /// Its lanes, of every map version.
+    /// Its lanes of every map version, of whom was asked for.
     pub(crate) lanes: Vec<Lane>,
 }
 
@@ -53,19 +53,20 @@ fn precondition(reason: &'static str, why: impl Into<String>) -> Error {
 
 impl Ledger {
     /// The shards asked for, in the order asked (a new one gets a cursor), and those of `producers` that
-    /// are registered with their epochs: all of one instant.
+    /// are registered with their epochs: all of one instant. `lanes` says whose lanes come with the cursors.
     pub(crate) async fn shards(
         &self,
         wanted: &[i32],
         producers: &[ProducerId],
+        lanes: LanesOf,
     ) -> Result<(Vec<ShardState>, Vec<(ProducerId, i64)>), Error> {
-        let mut snapshot = shards::snapshot(&self.pool, wanted, producers).await?;
+        let mut snapshot = shards::snapshot(&self.pool, wanted, producers, lanes).await?;
         let known: HashSet<i32> = snapshot.cursors.iter().map(|cursor| cursor.shard).collect();
         let missing: Vec<i32> = wanted.iter().filter(|shard| !known.contains(shard)).copied().collect();
         if !missing.is_empty() {
             let generations: Vec<u64> = missing.iter().map(|_| rand::random()).collect();
             shards::ensure_cursors(&self.pool, &missing, &generations, self.clock.now()).await?;
-            snapshot = shards::snapshot(&self.pool, wanted, producers).await?;
+            snapshot = shards::snapshot(&self.pool, wanted, producers, lanes).await?;
         }
         let mut states: HashMap<i32, ShardState> = snapshot
             .cursors
@@ -105,7 +106,7 @@ impl Ledger {
         tx.commit().await?;
         self.metrics.reset(1);
         tracing::warn!(shard, cause, "shard was reset");
-        let (mut states, _) = self.shards(&[shard], &[]).await?;
+        let (mut states, _) = self.shards(&[shard], &[], LanesOf::Everybody).await?;
         states.pop().ok_or_else(|| Error::Broken("a reset shard is not there".to_owned()))
     }
 

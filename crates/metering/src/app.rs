@@ -24,7 +24,7 @@ use crate::{
     jobs::{self, Worker},
     live::{self, Live},
     metrics::Metrics,
-    peer::{Cell, Cells, Events, Ledger, Meters, Resolver},
+    peer::{Cell, Cells, Events, LanesOf, Ledger, Meters, Resolver},
     record::{RecordMetrics, Recorder},
     redis::Store,
 };
@@ -132,7 +132,7 @@ async fn assemble(
     let window = loop {
         let known = async {
             meters.refresh().await?;
-            cells.shards(&shards, &[]).await
+            cells.shards(&shards, &LanesOf::NOBODY).await
         };
         match known.await {
             Ok(shards) => break shards.window,

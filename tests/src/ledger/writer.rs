@@ -33,7 +33,8 @@ impl ShardWriter {
         };
         let producer =
             handlers.settlement.create_producer(Request::new(request)).await.context("producer")?;
-        let request = v1::GetShardsRequest { shards: vec![shard], producer_ids: Vec::new() };
+        let request =
+            v1::GetShardsRequest { shards: vec![shard], producer_ids: Vec::new(), only_their_lanes: false };
         let shards = handlers.settlement.get_shards(Request::new(request)).await.context("shard")?;
         let cursor = shards.into_inner().shards.pop().context("no cursor")?;
         Ok(Self {

@@ -36,7 +36,7 @@ const PRICES_MAX: usize = 10_000;
 /// Most shards of one question.
 const SHARDS_MAX: usize = 1024;
 /// Most producers of one question.
-const PRODUCERS_MAX: usize = 1024;
+const PRODUCERS_MAX: usize = 16_384;
 /// The highest shard there may be.
 const SHARD_MAX: u32 = 65_535;
 /// Most client ids of one question.

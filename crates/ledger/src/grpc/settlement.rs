@@ -23,7 +23,7 @@ use crate::{
     posting::Posted,
     reason,
     service::{Ledger, Once},
-    store::{idempotency::RequestKey, parts, settlement},
+    store::{idempotency::RequestKey, parts, settlement, shards::LanesOf},
 };
 
 /// `SettlementService` over a ledger.
@@ -43,7 +43,8 @@ impl Settlement {
 
     async fn shards(&self, request: &GetShardsRequest) -> Result<GetShardsResponse, Error> {
         let (wanted, producers) = decode::shards(request)?;
-        let (states, producers) = self.0.shards(&wanted, &producers).await?;
+        let lanes = if request.only_their_lanes { LanesOf::ThoseProducers } else { LanesOf::Everybody };
+        let (states, producers) = self.0.shards(&wanted, &producers, lanes).await?;
         let producer = |(id, epoch): (ProducerId, i64)| ProducerState {
             producer_id: id.to_string(),
             epoch: encode::unsigned(epoch),

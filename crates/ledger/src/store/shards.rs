@@ -70,22 +70,76 @@ pub async fn ensure_cursors(
     Ok(())
 }
 
+/// Whose lanes are told with the cursors of shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanesOf {
+    /// All that the shards have: as many as there ever were.
+    Everybody,
+    /// Those of the producers that are asked for.
+    ThoseProducers,
+}
+
+/// A cursor with one of its lanes, or with none.
+struct CursorRow {
+    shard: i32,
+    generation: i64,
+    last_batch: i64,
+    producer_id: Option<Uuid>,
+    map_version: Option<i32>,
+    epoch: Option<i64>,
+    settled: Option<i64>,
+    chain: Option<i64>,
+}
+
 /// Cursors and lanes of some shards, all of one instant: two statements could tell of a batch whose
 /// lanes have moved but whose number has not.
-pub async fn cursors_in_tx(tx: &mut PgConnection, shards: &[i32]) -> Result<(Vec<Cursor>, Vec<Lane>), Error> {
-    let rows = sqlx::query!(
-        r#"select c.shard, c.generation, c.last_batch,
-                  l.producer_id as "producer_id?", l.map_version as "map_version?",
-                  p.epoch as "epoch?", l.settled as "settled?", l.chain as "chain?"
-           from ledger.shard_cursor c
-           left join (ledger.lane_settled l join ledger.producer p using (producer_id)) on l.shard = c.shard
-           where c.shard = any($1)
-           order by c.shard, l.producer_id, l.map_version"#,
-        shards,
-    )
-    .fetch_all(tx)
-    .await?;
-    let mut cursors: Vec<Cursor> = Vec::with_capacity(shards.len());
+async fn cursors_in_tx(
+    tx: &mut PgConnection,
+    shards: &[i32],
+    producers: &[ProducerId],
+    lanes: LanesOf,
+) -> Result<(Vec<Cursor>, Vec<Lane>), Error> {
+    // Two statements, so that the one for some producers finds their lanes by the key whatever plan is kept.
+    let rows = match lanes {
+        LanesOf::Everybody => {
+            sqlx::query_as!(
+                CursorRow,
+                r#"select c.shard, c.generation, c.last_batch,
+                          l.producer_id as "producer_id?", l.map_version as "map_version?",
+                          p.epoch as "epoch?", l.settled as "settled?", l.chain as "chain?"
+                   from ledger.shard_cursor c
+                   left join (ledger.lane_settled l join ledger.producer p using (producer_id)) on l.shard = c.shard
+                   where c.shard = any($1)
+                   order by c.shard, l.producer_id, l.map_version"#,
+                shards,
+            )
+            .fetch_all(tx)
+            .await?
+        }
+        LanesOf::ThoseProducers => {
+            let producers: Vec<Uuid> = producers.iter().map(|id| id.as_uuid()).collect();
+            sqlx::query_as!(
+                CursorRow,
+                r#"select c.shard, c.generation, c.last_batch,
+                          l.producer_id as "producer_id?", l.map_version as "map_version?",
+                          p.epoch as "epoch?", l.settled as "settled?", l.chain as "chain?"
+                   from ledger.shard_cursor c
+                   left join (ledger.lane_settled l join ledger.producer p using (producer_id))
+                     on l.shard = c.shard and l.producer_id = any($2)
+                   where c.shard = any($1)
+                   order by c.shard, l.producer_id, l.map_version"#,
+                shards,
+                &producers,
+            )
+            .fetch_all(tx)
+            .await?
+        }
+    };
+    Ok(cursors_and_lanes(rows, shards.len()))
+}
+
+fn cursors_and_lanes(rows: Vec<CursorRow>, shards: usize) -> (Vec<Cursor>, Vec<Lane>) {
+    let mut cursors: Vec<Cursor> = Vec::with_capacity(shards);
     let mut lanes = Vec::with_capacity(rows.len());
     for row in rows {
         if cursors.last().is_none_or(|last| last.shard != row.shard) {
@@ -102,7 +156,7 @@ pub async fn cursors_in_tx(tx: &mut PgConnection, shards: &[i32]) -> Result<(Vec
             lanes.push(Lane { shard: row.shard, key, epoch, settled, chain: chain.cast_unsigned() });
         }
     }
-    Ok((cursors, lanes))
+    (cursors, lanes)
 }
 
 /// Locks the cursor of a shard: the first lock of every posting and reset. Nothing else may be read in
@@ -195,21 +249,26 @@ pub async fn know_producers_in_tx(
 pub struct Snapshot {
     /// Cursors, by shard.
     pub cursors: Vec<Cursor>,
-    /// Their lanes.
+    /// Their lanes, of whom was asked for.
     pub lanes: Vec<Lane>,
     /// Epochs of those producers that are registered.
     pub producers: Vec<(ProducerId, i64)>,
 }
 
 /// Reads some shards and producers at one instant. Without producers one statement is one instant.
-pub async fn snapshot(pool: &Pool, shards: &[i32], producers: &[ProducerId]) -> Result<Snapshot, Error> {
+pub async fn snapshot(
+    pool: &Pool,
+    shards: &[i32],
+    producers: &[ProducerId],
+    lanes: LanesOf,
+) -> Result<Snapshot, Error> {
     if producers.is_empty() {
         let mut connection = pool.read().await?;
-        let (cursors, lanes) = cursors_in_tx(&mut connection, shards).await?;
+        let (cursors, lanes) = cursors_in_tx(&mut connection, shards, producers, lanes).await?;
         return Ok(Snapshot { cursors, lanes, producers: Vec::new() });
     }
     let mut tx = pool.snapshot().await?;
-    let (cursors, lanes) = cursors_in_tx(&mut tx, shards).await?;
+    let (cursors, lanes) = cursors_in_tx(&mut tx, shards, producers, lanes).await?;
     let producers = producers_in_tx(&mut tx, producers).await?;
     tx.commit().await?;
     Ok(Snapshot { cursors, lanes, producers })

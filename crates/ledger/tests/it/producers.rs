@@ -77,6 +77,7 @@ async fn shards_are_answered_in_the_order_asked_with_the_producers_that_are_know
     let request = GetShardsRequest {
         shards: vec![9, 2, 9],
         producer_ids: vec![stranger.to_string(), producer.to_string()],
+        only_their_lanes: false,
     };
     let answer = world.settlement.get_shards(Request::new(request)).await.unwrap().into_inner();
     assert_eq!(answer.shards.iter().map(|cursor| cursor.shard).collect::<Vec<_>>(), [9, 2, 9]);
@@ -89,8 +90,35 @@ async fn shards_are_answered_in_the_order_asked_with_the_producers_that_are_know
         (&*producer.to_string(), 0)
     );
     for shards in [Vec::new(), vec![0; 1025], vec![65_536]] {
-        let request = GetShardsRequest { shards, producer_ids: Vec::new() };
+        let request = GetShardsRequest { shards, producer_ids: Vec::new(), only_their_lanes: false };
         assert_eq!(reason(world.settlement.get_shards(Request::new(request)).await), "REQUEST_INVALID");
+    }
+}
+
+#[tokio::test]
+async fn lanes_are_told_of_everybody_or_of_the_producers_asked_for() {
+    let world = World::new().await;
+    world.priced().await;
+    let buyer = world.buyer();
+    let producers = [world.producer().await, world.producer().await, world.producer().await];
+    for (events, producer) in (1..).zip(producers) {
+        world.settle(producer, vec![calls(buyer, events)]).await;
+    }
+    let all = world.shard(SHARD).await;
+    assert_eq!(all.lanes.len(), 3);
+    let ask = async |of: &[ProducerId]| {
+        let producer_ids = of.iter().map(ToString::to_string).collect();
+        let shards = vec![SHARD, SHARD + 1];
+        let request = GetShardsRequest { shards, producer_ids, only_their_lanes: true };
+        world.settlement.get_shards(Request::new(request)).await.unwrap().into_inner()
+    };
+    for of in [&[][..], &producers[..1], &[producers[2], ProducerId::generate()]] {
+        let told = ask(of).await;
+        let is_asked = |lane: &&LaneState| of.iter().any(|id| id.to_string() == lane.producer_id);
+        let lanes: Vec<LaneState> = all.lanes.iter().filter(is_asked).cloned().collect();
+        assert_eq!(told.shards[0].lanes, lanes);
+        assert_eq!((told.shards[0].generation, told.shards[0].last_batch), (all.generation, 3));
+        assert_eq!((told.shards[1].lanes.len(), told.producers.len()), (0, lanes.len()));
     }
 }
 

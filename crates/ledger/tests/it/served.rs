@@ -42,7 +42,7 @@ async fn it_is_served_and_measured_and_stops() {
     let running = start(options(&database)).await;
     let address = format!("http://{}", running.addresses.unwrap().grpc);
     let channel = connect(&ChannelOptions::to(address)).unwrap();
-    let shards = GetShardsRequest { shards: vec![0], producer_ids: Vec::new() };
+    let shards = GetShardsRequest { shards: vec![0], producer_ids: Vec::new(), only_their_lanes: false };
     let answer = drawdown_client::ledger::settlement(&channel).get_shards(shards).await.unwrap().into_inner();
     assert_eq!(answer.shards[0].last_batch, 0);
     // Whether the team exists is known to entitlement only, which does not answer.

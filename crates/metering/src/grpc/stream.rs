@@ -39,7 +39,8 @@ use crate::{
         outbox::{News, Outbox, Stop},
     },
     metrics::FrameOutcome,
-    peer, reason,
+    peer::{self, LanesOf},
+    reason,
 };
 
 type Answers = mpsc::Sender<Result<wire::IngestResponse, Status>>;
@@ -177,7 +178,8 @@ async fn read(
 
 /// Only a producer that the ledger knows, in its newest epoch, may send.
 async fn admit(instance: &Instance, hello: Hello) -> Result<(), Status> {
-    let answer = instance.ledger().shards(&[0], &[hello.producer], LEADING).await.map_err(unavailable)?;
+    let answer = instance.ledger().shards(&[0], &LanesOf::producers([hello.producer]), LEADING).await;
+    let answer = answer.map_err(unavailable)?;
     match answer.producers.get(&hello.producer) {
         None => {
             let message = "the ledger does not know this producer";

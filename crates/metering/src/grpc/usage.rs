@@ -18,6 +18,7 @@ use super::{encode, watch};
 use crate::{
     instance::Instance,
     live::{Error, Filter, Live, Watcher, query},
+    peer::LanesOf,
     reason,
 };
 
@@ -164,8 +165,9 @@ impl UsageService for Usage {
     ) -> Result<Response<wire::GetMeteringStatusResponse>, Status> {
         let numbers = self.instance.shard_numbers();
         let heads = self.instance.store.look(&numbers).await.map_err(Error::from)?;
+        let lanes = LanesOf::heads(heads.iter().flatten());
         let cursors =
-            self.instance.ledger().shards(&numbers, &[], LEADING).await.map_err(Error::from)?.cursors;
+            self.instance.ledger().shards(&numbers, &lanes, LEADING).await.map_err(Error::from)?.cursors;
         let shards = numbers.iter().zip(heads).map(|(shard, head)| {
             let empty = wire::ShardStatus { shard: *shard, ..wire::ShardStatus::default() };
             match (head, cursors.get(shard)) {

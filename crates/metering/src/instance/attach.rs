@@ -12,12 +12,14 @@ use drawdown_metering_core::{
     look::Cursor,
     shard::{Lane, Position},
 };
-use drawdown_types::ProducerId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Instance, retry::Retry, seat::Found};
-use crate::{peer, redis::Roll};
+use crate::{
+    peer::{self, LanesOf},
+    redis::Roll,
+};
 
 /// Shards and producers of one question.
 const ASKED_MAX: usize = 1024;
@@ -71,10 +73,9 @@ impl Instance {
 
     async fn ask(&self, lanes: &[(Lane, Roll)]) -> Result<(), peer::Error> {
         let shards: BTreeSet<u32> = lanes.iter().map(|(lane, _)| lane.shard).collect();
-        let producers: BTreeSet<ProducerId> = lanes.iter().map(|(lane, _)| lane.producer).collect();
+        let theirs = LanesOf::producers(lanes.iter().map(|(lane, _)| lane.producer));
         let shards: Vec<u32> = shards.into_iter().collect();
-        let producers: Vec<ProducerId> = producers.into_iter().collect();
-        let answer = self.cells.shards(&shards, &producers).await?;
+        let answer = self.cells.shards(&shards, &theirs).await?;
         let told: HashMap<u32, Cursor> =
             answer.shards.iter().map(|(shard, standing)| (*shard, standing.told())).collect();
         for (lane, roll) in lanes {

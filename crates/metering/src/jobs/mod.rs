@@ -6,6 +6,7 @@ mod follow;
 mod idle;
 mod isolation;
 mod lease;
+mod look;
 mod settle;
 mod work;
 

@@ -1,6 +1,6 @@
 //! The worker: looks, seals, reads, merges, resolves, posts, retires; resets what is damaged.
 //!
-//! Shape: one round asks the ledger, of every cell, for the cursors (A), then Redis for the heads, in this order, of the
+//! Shape: one round asks the ledger, of every cell, for the cursors (A), then Redis for the heads (`look`), in this order, of the
 //! shards whose lease this instance has or whose lanes its streams send; each leased shard that needs work gets a task,
 //! a few at once, one at a time for each shard. Where a stream has met something that only a look can mend, the lease
 //! does not matter. Any number of workers may run, in any number of processes, and safety needs no lease: every step
@@ -25,6 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     drift::Drift,
     lease::Leases,
+    look::Named,
     work::{Failed, Work},
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(crate) struct Worker {
     pub(super) instance: Arc<Instance>,
     pub(super) resolver: Arc<Resolver>,
     leases: Leases,
+    pub(super) named: Named,
     works: Vec<Arc<Mutex<Work>>>,
     drifts: Mutex<Vec<Drift>>,
     at_once: Arc<Semaphore>,
@@ -63,6 +65,7 @@ impl Worker {
         let numbers = instance.shard_numbers();
         Arc::new(Self {
             leases: Leases::new(settle.lease_ms.duration()),
+            named: Named::default(),
             works: numbers.iter().map(|_| Arc::new(Mutex::new(Work::new(retry)))).collect(),
             drifts: Mutex::new(numbers.iter().map(|_| Drift::default()).collect()),
             at_once: Arc::new(Semaphore::new(settle.shards_at_once.get().min(Semaphore::MAX_PERMITS))),
@@ -129,17 +132,16 @@ impl Worker {
         if numbers.is_empty() {
             return Ok(());
         }
-        let mut standings = self.instance.cells.shards(&numbers, &[]).await?.shards;
-        let heads = self.instance.store.look(&numbers).await?;
+        let looks = self.look(&numbers).await?;
         let now = Instant::now();
         let mut drifts = self.drifts.lock().await;
-        for ((number, head), (is_ours, is_due)) in numbers.iter().zip(heads).zip(due) {
+        for ((number, seen), (is_ours, is_due)) in numbers.iter().zip(looks).zip(due) {
             let at = usize::try_from(*number).unwrap_or(usize::MAX);
             let (Some(work), Some(drift)) = (self.works.get(at), drifts.get_mut(at)) else { continue };
-            let Some(standing) = standings.remove(number) else { continue };
+            let Seen { standing, head } = &seen;
             let told = standing.told();
             self.instance.observe(*number, &told, head.as_ref().ok());
-            if let Ok(head) = &head
+            if let Ok(head) = head
                 && is_ours
             {
                 let (events, lag) = drift.seen(now, head, &told);
@@ -154,7 +156,7 @@ impl Worker {
             if !work.retry.is_due(now) {
                 continue;
             }
-            let (worker, number, seen) = (Arc::clone(self), *number, Seen { standing, head });
+            let (worker, number) = (Arc::clone(self), *number);
             self.tasks.spawn(async move {
                 let Ok(_permit) = Arc::clone(&worker.at_once).acquire_owned().await else { return };
                 worker.settle(&mut work, number, seen).await;

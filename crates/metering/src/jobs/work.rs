@@ -18,7 +18,7 @@ use super::{
 use crate::{
     instance::retry::Retry,
     metrics::{BatchOutcome, Metrics},
-    peer::{self, Posted},
+    peer::{self, LanesOf, Posted},
     redis::{self, HeadFault, Install, Installed, Retired, Sealed},
 };
 
@@ -122,18 +122,16 @@ impl Worker {
         work.retry.failed(Instant::now());
     }
 
-    /// The cursors, then the head.
     async fn see(&self, shard: u32) -> Result<Seen, Failed> {
-        let mut shards = self.instance.cells.shards(&[shard], &[]).await?.shards;
-        let standing = shards.remove(&shard).ok_or_else(|| no_shard(shard))?;
-        let mut heads = self.instance.store.look(&[shard]).await?;
-        let head = heads.pop().unwrap_or(Err(HeadFault::Absent));
-        self.instance.observe(shard, &standing.told(), head.as_ref().ok());
-        Ok(Seen { standing, head })
+        let seen = self.look(&[shard]).await?.pop().ok_or_else(|| no_shard(shard))?;
+        self.instance.observe(shard, &seen.standing.told(), seen.head.as_ref().ok());
+        Ok(seen)
     }
 
-    async fn cursor(&self, shard: u32) -> Result<Cursor, Failed> {
-        let mut shards = self.instance.ledger().shards(&[shard], &[], LEADING).await?;
+    /// The cursor again (B), with the lanes of a head that was read before.
+    async fn cursor(&self, shard: u32, head: Option<&Head>) -> Result<Cursor, Failed> {
+        let lanes = LanesOf::heads(head);
+        let mut shards = self.instance.ledger().shards(&[shard], &lanes, LEADING).await?;
         Ok(shards.cursors.remove(&shard).ok_or_else(|| no_shard(shard))?)
     }
 
@@ -144,7 +142,7 @@ impl Worker {
         let (head, cursor) = (seen.head.as_ref().ok(), &seen.standing.leading);
         let verdict = match look(cursor, head, None) {
             Verdict::Confirm(_) => {
-                let later = self.cursor(shard).await?;
+                let later = self.cursor(shard, head).await?;
                 look(cursor, head, Some(&later))
             }
             verdict => verdict,
@@ -402,7 +400,7 @@ struct Unsettleable {
     lanes: Vec<Lane>,
 }
 
-fn no_shard(shard: u32) -> peer::Error {
+pub(super) fn no_shard(shard: u32) -> peer::Error {
     peer::Error::answer("ledger", "GetShards", format!("shard {shard} is missing"))
 }
 

@@ -14,6 +14,7 @@ use drawdown_metering_core::{
 use drawdown_types::Timestamp;
 
 use super::{Error, Filter, Live, Standing, Usage};
+use crate::peer::LanesOf;
 
 /// How often a shard is read again because it moved on while it was read.
 const READS_MAX: usize = 5;
@@ -84,7 +85,7 @@ impl Query<'_> {
             let head = head.map_err(|_| Error::Resetting(*shard))?;
             read.push((*shard, self.batches(*shard, &head).await?, head));
         }
-        let cursors = instance.ledger().shards(shards, &[], LEADING).await?.cursors;
+        let cursors = instance.ledger().shards(shards, &LanesOf::NOBODY, LEADING).await?.cursors;
         let mut moving = Vec::new();
         for (shard, batches, head) in read {
             match (batches, cursors.get(&shard)) {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Live, state::Absorbed};
+use crate::peer::LanesOf;
 
 /// Between two rounds, also where a new watcher waits.
 const ROUND_PAUSE: Duration = Duration::from_millis(20);
@@ -71,7 +72,7 @@ impl Live {
                 None => tracing::debug!(shard, "live usage is read anew"),
             }
         }
-        let cursors = self.instance.ledger().shards(shards, &[], LEADING).await?.cursors;
+        let cursors = self.instance.ledger().shards(shards, &LanesOf::NOBODY, LEADING).await?.cursors;
         for (shard, head, short) in read {
             if let Some(cursor) = cursors.get(&shard) {
                 self.end_round(shard, &head, cursor, short, began);

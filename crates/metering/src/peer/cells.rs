@@ -13,7 +13,7 @@ use drawdown_metering_core::{
 };
 use drawdown_types::{ProducerId, WindowSize};
 
-use super::{Error, Ledger};
+use super::{Error, LanesOf, Ledger};
 
 /// Another cell than the leading one.
 #[derive(Clone, Debug)]
@@ -57,12 +57,12 @@ pub(crate) struct Standings {
 
 impl Cells {
     /// Where some shards stand; every cell has to answer.
-    pub(crate) async fn shards(&self, shards: &[u32], producers: &[ProducerId]) -> Result<Standings, Error> {
-        let leading = self.leading.shards(shards, producers, LEADING).await?;
+    pub(crate) async fn shards(&self, shards: &[u32], lanes: &LanesOf) -> Result<Standings, Error> {
+        let leading = self.leading.shards(shards, lanes, LEADING).await?;
         let standing = |(shard, leading)| (shard, Standing { leading, others: Vec::new() });
         let mut found: HashMap<u32, Standing> = leading.cursors.into_iter().map(standing).collect();
         for Cell { number, ledger } in &self.others {
-            let other = ledger.shards(shards, &[], *number).await.map_err(Error::of_cell(*number))?;
+            let other = ledger.shards(shards, lanes, *number).await.map_err(Error::of_cell(*number))?;
             if other.window != leading.window {
                 let detail = format!("its windows have {} s", other.window.as_secs());
                 return Err(Error::of_cell(*number)(Error::answer("ledger", "GetShards", detail)));
@@ -83,7 +83,8 @@ impl Cells {
         }
         let shards: BTreeSet<u32> = lanes.iter().map(|(lane, _)| lane.shard).collect();
         let shards: Vec<u32> = shards.into_iter().collect();
-        let standings = self.shards(&shards, &[]).await?.shards;
+        let theirs = LanesOf::producers(lanes.iter().map(|(lane, _)| lane.producer));
+        let standings = self.shards(&shards, &theirs).await?.shards;
         let told: HashMap<u32, Cursor> =
             standings.iter().map(|(shard, standing)| (*shard, standing.told())).collect();
         let position = |lane: &Lane| {

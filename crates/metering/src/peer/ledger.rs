@@ -1,10 +1,10 @@
 //! Cursors, posts and resets. The ledger is the only one who says what is settled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use drawdown_client::{Channel, channel::Transport, ledger};
 use drawdown_metering_core::{
-    look::{Cursor, LaneSettled},
+    look::{Cursor, Head, LaneSettled},
     shard::{Lane, Position},
 };
 use drawdown_proto::ledger::v1::{
@@ -18,6 +18,8 @@ use tonic::{Code, Status};
 use super::Error;
 
 const PEER: &str = "ledger";
+/// Producers that one question may name: what the ledger takes.
+const PRODUCERS_MAX: usize = 16_384;
 /// The ledger knows other cells than this instance.
 const CELL_MISMATCH: &str = "CELL_MISMATCH";
 
@@ -30,6 +32,15 @@ pub(crate) struct Shards {
     pub(crate) producers: HashMap<ProducerId, u64>,
     /// The window size of the installation.
     pub(crate) window: WindowSize,
+}
+
+/// Whose lanes come with the cursors of shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LanesOf {
+    /// All that the shards have: as many as there ever were.
+    Everybody,
+    /// Those of some producers, in order, which are looked up as well.
+    Producers(Vec<ProducerId>),
 }
 
 /// What became of a post.
@@ -52,6 +63,33 @@ pub(crate) struct Ledger {
     settlement: SettlementServiceClient<Transport>,
 }
 
+impl LanesOf {
+    /// Nobody's: the cursors alone.
+    pub(crate) const NOBODY: Self = Self::Producers(Vec::new());
+
+    /// Lanes of these producers; of everybody where they are more than may be named.
+    pub(crate) fn producers(producers: impl IntoIterator<Item = ProducerId>) -> Self {
+        let producers: BTreeSet<ProducerId> = producers.into_iter().collect();
+        if producers.len() > PRODUCERS_MAX {
+            return Self::Everybody;
+        }
+        Self::Producers(producers.into_iter().collect())
+    }
+
+    /// Those that some heads have.
+    pub(crate) fn heads<'a>(heads: impl IntoIterator<Item = &'a Head>) -> Self {
+        Self::producers(heads.into_iter().flat_map(|head| head.lanes.keys().map(|lane| lane.producer)))
+    }
+
+    /// Whether a producer's lanes are among them.
+    pub(crate) fn has(&self, producer: &ProducerId) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Producers(producers) => producers.binary_search(producer).is_ok(),
+        }
+    }
+}
+
 impl Ledger {
     /// Over a channel.
     #[must_use]
@@ -59,18 +97,15 @@ impl Ledger {
         Self { settlement: ledger::settlement(channel) }
     }
 
-    /// Cursors with all lanes of some shards, as committed in this cell.
-    pub(crate) async fn shards(
-        &self,
-        shards: &[u32],
-        producers: &[ProducerId],
-        cell: u8,
-    ) -> Result<Shards, Error> {
+    /// Cursors of some shards, as committed in this cell.
+    pub(crate) async fn shards(&self, shards: &[u32], lanes: &LanesOf, cell: u8) -> Result<Shards, Error> {
         const CALL: &str = "GetShards";
-        let request = GetShardsRequest {
-            shards: shards.to_vec(),
-            producer_ids: producers.iter().map(ToString::to_string).collect(),
+        let (producers, only_their_lanes) = match lanes {
+            LanesOf::Everybody => (&[][..], false),
+            LanesOf::Producers(producers) => (producers.as_slice(), true),
         };
+        let producer_ids = producers.iter().map(ToString::to_string).collect();
+        let request = GetShardsRequest { shards: shards.to_vec(), producer_ids, only_their_lanes };
         let answer = self.settlement.clone().get_shards(request).await.map_err(Error::call(PEER, CALL))?;
         let answer = answer.into_inner();
         let malformed = |detail: String| Error::answer(PEER, CALL, detail);

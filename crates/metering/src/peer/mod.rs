@@ -11,7 +11,7 @@ mod resolver;
 
 pub(crate) use cells::{Cell, Cells, Standing};
 pub(crate) use events::Events;
-pub(crate) use ledger::{Ledger, Posted};
+pub(crate) use ledger::{LanesOf, Ledger, Posted};
 pub(crate) use meters::Meters;
 pub(crate) use resolver::{Question, Resolved, Resolver};
 

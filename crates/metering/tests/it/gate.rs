@@ -47,6 +47,8 @@ struct Shared {
     poison: Mutex<HashSet<String>>,
     resets: Mutex<u64>,
     posts: Mutex<u64>,
+    /// Lanes of the last answer with cursors.
+    lanes_told: Mutex<usize>,
     posted: Notify,
     book: Mutex<Book>,
 }
@@ -146,6 +148,10 @@ impl Gate {
 
     pub(crate) fn resets(&self) -> u64 {
         *self.0.resets.lock().unwrap()
+    }
+
+    pub(crate) fn lanes_told(&self) -> usize {
+        *self.0.lanes_told.lock().unwrap()
     }
 
     pub(crate) fn posts(&self) -> u64 {

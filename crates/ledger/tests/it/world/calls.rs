@@ -199,7 +199,8 @@ impl World {
     }
 
     pub(crate) async fn shard(&self, shard: u32) -> ShardCursor {
-        let request = GetShardsRequest { shards: vec![shard], producer_ids: Vec::new() };
+        let request =
+            GetShardsRequest { shards: vec![shard], producer_ids: Vec::new(), only_their_lanes: false };
         self.settlement.get_shards(Request::new(request)).await.unwrap().into_inner().shards.remove(0)
     }
 

@@ -58,7 +58,12 @@ impl SettlementService for Gate {
             return Err(Status::unavailable("the test says so"));
         }
         let mut state = self.0.state.lock().unwrap();
-        let shards = request.shards.iter().map(|shard| state.cursor(*shard)).collect();
+        let mut shards: Vec<_> = request.shards.iter().map(|shard| state.cursor(*shard)).collect();
+        if request.only_their_lanes {
+            let is_asked = |lane: &ledger::LaneState| request.producer_ids.contains(&lane.producer_id);
+            shards.iter_mut().for_each(|cursor| cursor.lanes.retain(is_asked));
+        }
+        *self.0.lanes_told.lock().unwrap() = shards.iter().map(|cursor| cursor.lanes.len()).sum();
         let known = request.producer_ids.iter().filter_map(|id| state.producers.get_key_value(id));
         let producers = known
             .map(|(id, epoch)| ledger::ProducerState { producer_id: id.clone(), epoch: *epoch })
