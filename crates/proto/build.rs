@@ -3,8 +3,14 @@
 use std::{error::Error, path::PathBuf};
 
 const FILES: &[&str] = &[
+    "drawdown/entitlement/v1/account.proto",
+    "drawdown/entitlement/v1/credential.proto",
     "drawdown/entitlement/v1/hierarchy.proto",
+    "drawdown/entitlement/v1/history.proto",
+    "drawdown/entitlement/v1/hub.proto",
+    "drawdown/entitlement/v1/member.proto",
     "drawdown/entitlement/v1/resolution.proto",
+    "drawdown/entitlement/v1/transfer.proto",
     "drawdown/ledger/v1/budget.proto",
     "drawdown/ledger/v1/catalog.proto",
     "drawdown/ledger/v1/event.proto",

@@ -143,7 +143,10 @@ pub mod ledger {
 /// Clients of entitlement.
 pub mod entitlement {
     use drawdown_proto::entitlement::v1::{
-        hierarchy_service_client::HierarchyServiceClient, resolution_service_client::ResolutionServiceClient,
+        account_service_client::AccountServiceClient, credential_service_client::CredentialServiceClient,
+        hierarchy_service_client::HierarchyServiceClient, history_service_client::HistoryServiceClient,
+        hub_service_client::HubServiceClient, member_service_client::MemberServiceClient,
+        resolution_service_client::ResolutionServiceClient, transfer_service_client::TransferServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -152,6 +155,54 @@ pub mod entitlement {
     #[must_use]
     pub fn hierarchy(channel: &Channel) -> HierarchyServiceClient<Transport> {
         HierarchyServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Suspension, trial, contract.
+    #[must_use]
+    pub fn accounts(channel: &Channel) -> AccountServiceClient<Transport> {
+        AccountServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Rotation and revocation.
+    #[must_use]
+    pub fn credentials(channel: &Channel) -> CredentialServiceClient<Transport> {
+        CredentialServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// People, roles, product assignments.
+    #[must_use]
+    pub fn members(channel: &Channel) -> MemberServiceClient<Transport> {
+        MemberServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Explanations, scheduled changes, corrections, the audit log.
+    #[must_use]
+    pub fn histories(channel: &Channel) -> HistoryServiceClient<Transport> {
+        HistoryServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Hubs, and which app is in which.
+    #[must_use]
+    pub fn hubs(channel: &Channel) -> HubServiceClient<Transport> {
+        HubServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Handing apps to other owners.
+    #[must_use]
+    pub fn transfers(channel: &Channel) -> TransferServiceClient<Transport> {
+        TransferServiceClient::new(channel.unary())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

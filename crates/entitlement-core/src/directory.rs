@@ -54,11 +54,22 @@ pub struct App {
     pub teams: History<TeamLink>,
 }
 
+/// When a credential stops. What was before stays as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// From this instant on its secret is refused.
+    pub revoked_at: Timestamp,
+    /// The edge from which on its client id is unknown.
+    pub unknown_from: Timestamp,
+}
+
 /// What resolution knows about a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// The edge from which on its client id is known.
     pub known_from: Timestamp,
+    /// Its end, where it has one.
+    pub revocation: Option<Revocation>,
     /// Its app.
     pub app: Arc<App>,
 }
@@ -97,6 +108,14 @@ pub struct Directory {
     clients: HashMap<ClientId, Client>,
 }
 
+impl Client {
+    /// Whether usage in the window that starts at `edge` has an app.
+    #[must_use]
+    pub fn is_known_at(&self, edge: Timestamp) -> bool {
+        self.known_from <= edge && self.revocation.is_none_or(|end| edge < end.unknown_from)
+    }
+}
+
 impl FromIterator<(ClientId, Client)> for Directory {
     fn from_iter<I: IntoIterator<Item = (ClientId, Client)>>(clients: I) -> Self {
         Self { clients: clients.into_iter().collect() }
@@ -108,7 +127,7 @@ impl Directory {
     #[must_use]
     pub fn resolve(&self, client_id: &ClientId, window: Window, rules: &Rules) -> Resolution {
         let at = window.start();
-        let Some(client) = self.clients.get(client_id).filter(|client| client.known_from <= at) else {
+        let Some(client) = self.clients.get(client_id).filter(|client| client.is_known_at(at)) else {
             return Resolution::UnknownClient;
         };
         let Some(link) = client.app.teams.at(at) else { return Resolution::NoTeam };
@@ -152,7 +171,9 @@ mod tests {
         let links = teams.iter().map(|(from, link)| Change { from: at(*from), value: (*link).clone() });
         let app = App { app_id: AppId::generate(), teams: History::from_changes(links).unwrap() };
         let app_id = app.app_id;
-        let client = Client { known_from: at(EDGE), app: Arc::new(app) };
+        let revocation =
+            Some(Revocation { revoked_at: at(EDGE + 5 * WINDOW - 7), unknown_from: at(EDGE + 6 * WINDOW) });
+        let client = Client { known_from: at(EDGE), revocation, app: Arc::new(app) };
         ([(client_id.clone(), client)].into_iter().collect(), client_id, app_id)
     }
 
@@ -191,6 +212,8 @@ mod tests {
             (EDGE + 3 * WINDOW, billed(&first, ContractKind::Enterprise, false)),
             (EDGE + 4 * WINDOW - 1, billed(&first, ContractKind::Enterprise, false)),
             (EDGE + 4 * WINDOW, billed(&second, ContractKind::Enterprise, false)),
+            (EDGE + 6 * WINDOW - 1, billed(&second, ContractKind::Enterprise, false)),
+            (EDGE + 6 * WINDOW, Resolution::UnknownClient),
         ] {
             let window = rules.window.window_of(at(instant));
             assert_eq!(directory.resolve(&client_id, window, &rules), answer, "{}", instant - EDGE);

@@ -64,10 +64,23 @@ impl<T> History<T> {
         self.changes.get(begun.checked_sub(1)?).map(|change| &change.value)
     }
 
+    /// The link that holds at `at`.
+    #[must_use]
+    pub fn link_at(&self, at: Timestamp) -> Option<Link<'_, T>> {
+        self.links().take_while(|link| link.from <= at).last()
+    }
+
     /// The open link: the one that nothing ends.
     #[must_use]
     pub fn last(&self) -> Option<&Change<T>> {
         self.changes.last()
+    }
+
+    /// The same links with what `value` makes of what they hold.
+    #[must_use]
+    pub fn map<U>(&self, value: impl Fn(&T) -> U) -> History<U> {
+        let changed = |change: &Change<T>| Change { from: change.from, value: value(&change.value) };
+        History { changes: self.changes.iter().map(changed).collect() }
     }
 
     /// All links, oldest first.
@@ -96,6 +109,7 @@ mod tests {
             [(9, None), (10, Some('a')), (19, Some('a')), (20, Some('b')), (99, Some('b'))]
         {
             assert_eq!(history.at(at(instant)).copied(), value, "{instant}");
+            assert_eq!(history.link_at(at(instant)).map(|link| *link.value), value, "{instant}");
         }
         let links: Vec<_> = history.links().map(|link| (link.from, link.to, *link.value)).collect();
         assert_eq!(links, [(at(10), Some(at(20)), 'a'), (at(20), None, 'b')]);

@@ -7,13 +7,18 @@
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::float_arithmetic))]
 
+mod calendar;
 mod directory;
 mod history;
+mod hub;
 pub mod plan;
 mod rules;
 mod trial;
 
-pub use directory::{Account, App, BilledTo, Client, ContractKind, Directory, Resolution, TeamLink};
+pub use directory::{
+    Account, App, BilledTo, Client, ContractKind, Directory, Resolution, Revocation, TeamLink,
+};
 pub use history::{Change, Conflict, History, Link};
+pub use hub::is_archived;
 pub use rules::Rules;
 pub use trial::{Trial, TrialTerms};

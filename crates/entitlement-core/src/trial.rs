@@ -40,6 +40,12 @@ impl TrialTerms {
         Some(self.commercial_from.map_or(own, |commercial| own.min(commercial)))
     }
 
+    /// Whether the account is out of its trial at `at`. One that never began is not over.
+    #[must_use]
+    pub fn is_over_at(&self, at: Timestamp) -> bool {
+        self.ends_at().or(self.commercial_from).is_some_and(|end| end <= at)
+    }
+
     /// Whether a window lies in the trial. The window of the first credential does, as a whole.
     #[must_use]
     pub fn holds_at(&self, window: Window, rules: &Rules) -> bool {

@@ -1,7 +1,8 @@
 -- Accounts, teams, users, apps and credentials, and the history of every link between them.
 --
 -- A history that decides about money (account_contract, app_team) keeps its changes only: a link ends
--- where the next one begins. So two links cannot overlap, whoever writes, and rows are only ever added.
+-- where the next one begins. So two links cannot overlap, whoever writes. Rows are only ever added, and voided at
+-- most once: a scheduled change that was taken back, or a past that was corrected, stays readable.
 
 -- What must be the same for every instance and for every start.
 CREATE TABLE entitlement.installation (
@@ -17,6 +18,9 @@ CREATE TABLE entitlement.account (
     created_at timestamptz NOT NULL,
     -- the edge from which on there is no trial
     commercial_from timestamptz,
+    -- who ended the trial early, and when; absent where it is commercial from the start
+    commercial_made_at timestamptz,
+    commercial_made_by text,
     -- since the first credential is in force; the end is fixed with it, so that a later setting changes no answer
     trial_started_at timestamptz,
     trial_ends_at timestamptz,
@@ -26,11 +30,18 @@ CREATE TABLE entitlement.account (
 );
 
 CREATE TABLE entitlement.account_contract (
+    contract_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account_id uuid NOT NULL REFERENCES entitlement.account,
     valid_from timestamptz NOT NULL,
     kind text NOT NULL CHECK (kind IN ('flex', 'enterprise')),
-    PRIMARY KEY (account_id, valid_from)
+    -- who made it, when, and by which act
+    made_at timestamptz NOT NULL,
+    made_by text NOT NULL,
+    made_through text NOT NULL,
+    voided_at timestamptz
 );
+CREATE UNIQUE INDEX account_contract_in_force ON entitlement.account_contract (account_id, valid_from)
+    WHERE voided_at IS NULL;
 
 CREATE TABLE entitlement.team (
     team_id uuid PRIMARY KEY,
@@ -58,6 +69,7 @@ CREATE TABLE entitlement.role_history (
     CHECK (num_nonnulls(team_id, account_id) = 1),
     CHECK ((role = 'contract_manager') = (account_id IS NOT NULL))
 );
+CREATE INDEX role_of_user ON entitlement.role_history (user_id, role_id);
 CREATE UNIQUE INDEX role_one_primary_admin ON entitlement.role_history (team_id)
     WHERE role = 'primary_admin' AND to_at IS NULL;
 CREATE UNIQUE INDEX role_one_in_team ON entitlement.role_history (team_id, user_id)
@@ -74,13 +86,19 @@ CREATE TABLE entitlement.app (
 CREATE INDEX app_of_account ON entitlement.app (account_id, app_id);
 
 CREATE TABLE entitlement.app_team (
+    link_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     app_id uuid NOT NULL REFERENCES entitlement.app,
     valid_from timestamptz NOT NULL,
     team_id uuid NOT NULL REFERENCES entitlement.team,
     -- entered for a past (D61)
     set_up boolean NOT NULL,
-    PRIMARY KEY (app_id, valid_from)
+    made_at timestamptz NOT NULL,
+    made_by text NOT NULL,
+    made_through text NOT NULL,
+    voided_at timestamptz
 );
+CREATE INDEX app_team_ahead ON entitlement.app_team (valid_from) WHERE voided_at IS NULL;
+CREATE UNIQUE INDEX app_team_in_force ON entitlement.app_team (app_id, valid_from) WHERE voided_at IS NULL;
 
 CREATE TABLE entitlement.credential (
     credential_id uuid PRIMARY KEY,
@@ -90,7 +108,10 @@ CREATE TABLE entitlement.credential (
     secret_hmac bytea NOT NULL CHECK (octet_length(secret_hmac) = 32),
     created_at timestamptz NOT NULL,
     -- the edge from which on usage under it has an app
-    known_from timestamptz NOT NULL CHECK (known_from <= created_at)
+    known_from timestamptz NOT NULL CHECK (known_from <= created_at),
+    made_at timestamptz NOT NULL,
+    made_by text NOT NULL,
+    made_through text NOT NULL
 );
 CREATE INDEX credential_of_app ON entitlement.credential (app_id, credential_id);
 
@@ -112,10 +133,13 @@ CREATE TABLE entitlement.audit_log (
     -- the id of what was changed
     subject text NOT NULL,
     account_id uuid,
+    -- why, where the act asks for it
+    reason text,
     before jsonb,
     after jsonb NOT NULL
 );
 CREATE INDEX audit_of_account ON entitlement.audit_log (account_id, audit_id);
+CREATE INDEX audit_of_subject ON entitlement.audit_log (subject, audit_id);
 
 CREATE FUNCTION entitlement.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -126,9 +150,9 @@ $$;
 
 CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
-CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.app_team
+CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON entitlement.app_team
     FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
-CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.account_contract
+CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON entitlement.account_contract
     FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
 CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.credential
     FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
@@ -149,3 +173,20 @@ END
 $$;
 CREATE TRIGGER ends_once BEFORE UPDATE ON entitlement.role_history
     FOR EACH ROW EXECUTE FUNCTION entitlement.role_ends_once();
+
+-- A link is voided once; nothing else of it changes.
+CREATE FUNCTION entitlement.voided_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.voided_at IS NOT NULL OR NEW.voided_at IS NULL
+        OR to_jsonb(NEW) - 'voided_at' IS DISTINCT FROM to_jsonb(OLD) - 'voided_at'
+    THEN
+        RAISE EXCEPTION 'a row of %.% is only ever voided', TG_TABLE_SCHEMA, TG_TABLE_NAME
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER voided_once BEFORE UPDATE ON entitlement.app_team
+    FOR EACH ROW EXECUTE FUNCTION entitlement.voided_once();
+CREATE TRIGGER voided_once BEFORE UPDATE ON entitlement.account_contract
+    FOR EACH ROW EXECUTE FUNCTION entitlement.voided_once();

@@ -28,7 +28,11 @@ CREATE FUNCTION entitlement.apply_roles() RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- Tables whose rows are changed, or locked while an act is done: a lock needs the same right.
-    changed CONSTANT text[] := ARRAY['account', 'team', 'app', 'role_history', 'idempotency', 'adoption'];
+    changed CONSTANT text[] := ARRAY['account', 'team', 'app', 'role_history', 'idempotency', 'adoption', 'app_transfer'];
+    -- Histories whose rows are voided, and not changed otherwise.
+    voided CONSTANT text[] := ARRAY['account_contract', 'app_team', 'credential_revocation'];
+    -- Histories whose rows get their end, and do not change otherwise.
+    ended CONSTANT text[] := ARRAY['suspension', 'product_assignment', 'app_editor', 'app_hub'];
     found record;
 BEGIN
     -- two migrations at once would update the same rows of the catalogue
@@ -47,11 +51,20 @@ BEGIN
         IF found.relname = ANY (changed) THEN
             EXECUTE format('GRANT UPDATE ON entitlement.%I TO drawdown_entitlement_service', found.relname);
         END IF;
+        IF found.relname = ANY (voided) THEN
+            EXECUTE format('GRANT UPDATE (voided_at) ON entitlement.%I TO drawdown_entitlement_service', found.relname);
+        END IF;
+        IF found.relname = ANY (ended) THEN
+            EXECUTE format('GRANT UPDATE (to_at) ON entitlement.%I TO drawdown_entitlement_service', found.relname);
+        END IF;
+        IF found.relname = 'suspension' THEN
+            GRANT UPDATE (end_note) ON entitlement.suspension TO drawdown_entitlement_service;
+        END IF;
         IF found.relname <> 'credential' THEN
             EXECUTE format('GRANT SELECT ON entitlement.%I TO drawdown_entitlement_reader', found.relname);
         END IF;
     END LOOP;
-    GRANT SELECT (credential_id, app_id, client_id, created_at, known_from) ON entitlement.credential
+    GRANT SELECT (credential_id, app_id, client_id, created_at, known_from, made_at, made_by, made_through) ON entitlement.credential
         TO drawdown_entitlement_reader;
     REVOKE ALL ON ALL FUNCTIONS IN SCHEMA entitlement FROM public;
 END $$;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use drawdown_entitlement_core::Rules;
 use drawdown_proto::entitlement::v1::{
-    hierarchy_service_server::HierarchyServiceServer, resolution_service_server::ResolutionServiceServer,
+    account_service_server::AccountServiceServer, credential_service_server::CredentialServiceServer,
+    hierarchy_service_server::HierarchyServiceServer, history_service_server::HistoryServiceServer,
+    hub_service_server::HubServiceServer, member_service_server::MemberServiceServer,
+    resolution_service_server::ResolutionServiceServer, transfer_service_server::TransferServiceServer,
 };
 use drawdown_service::{Context, Server};
 use drawdown_types::Clock;
@@ -15,7 +18,8 @@ use opentelemetry::metrics::Meter;
 use sqlx::PgPool;
 
 use crate::{
-    Config, Hierarchy, Ledger, Limits, Pepper, Resolutions, SettledUsage,
+    Accounts, Config, Credentials, Hierarchy, Histories, Hubs, Ledger, LedgerFacts, Limits, Members, Pepper,
+    Resolutions, Transfers,
     acts::Acts,
     jobs::{adopt::Adoptions, clock_check::ClockCheck},
     metrics::Metrics,
@@ -37,8 +41,8 @@ pub struct Parts {
     pub limits: Limits,
     /// The key of the hashes of all secrets.
     pub pepper: Pepper,
-    /// Who knows which usage is settled.
-    pub ledger: Arc<dyn SettledUsage>,
+    /// Who knows what the ledger knows.
+    pub ledger: Arc<dyn LedgerFacts>,
 }
 
 impl Parts {
@@ -86,7 +90,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         rules: config.rules,
         limits: config.limits,
         pepper: config.pepper,
-        ledger: Arc::clone(&ledger) as Arc<dyn SettledUsage>,
+        ledger: Arc::clone(&ledger) as Arc<dyn LedgerFacts>,
     };
     let server = Server::bind(&config.server, &context).await?;
     let bytes_max = config.server.message_bytes_max;
@@ -104,6 +108,14 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let job = tokio::spawn(check.run(job_stop.clone()));
     let served = server
         .add_service(HierarchyServiceServer::new(Hierarchy::new(&parts)).max_decoding_message_size(bytes_max))
+        .add_service(AccountServiceServer::new(Accounts::new(&parts)).max_decoding_message_size(bytes_max))
+        .add_service(
+            CredentialServiceServer::new(Credentials::new(&parts)).max_decoding_message_size(bytes_max),
+        )
+        .add_service(TransferServiceServer::new(Transfers::new(&parts)).max_decoding_message_size(bytes_max))
+        .add_service(HubServiceServer::new(Hubs::new(&parts)).max_decoding_message_size(bytes_max))
+        .add_service(HistoryServiceServer::new(Histories::new(&parts)).max_decoding_message_size(bytes_max))
+        .add_service(MemberServiceServer::new(Members::new(&parts)).max_decoding_message_size(bytes_max))
         .add_service(
             ResolutionServiceServer::new(Resolutions::new(&parts)).max_decoding_message_size(bytes_max),
         )

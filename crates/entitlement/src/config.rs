@@ -37,8 +37,10 @@ pub struct Options {
     pub trial_secs: u64,
     /// How far ahead a change may be scheduled, in seconds.
     pub schedule_ahead_max_secs: u64,
-    /// How many credentials an app may have.
+    /// How many credentials an app may have that are not revoked.
     pub credentials_per_app_max: Count,
+    /// How long an invitation to take over an app holds, in seconds (D26).
+    pub transfer_invitation_secs: u64,
     /// The most questions in one `BatchResolve`.
     pub resolve_queries_max: Count,
     /// The most rows on one page of a list.
@@ -47,6 +49,8 @@ pub struct Options {
     pub act_attempts_max: Count,
     /// The highest number of a cell that an account may be opened in; 0 where there is one ledger.
     pub cell_max: u8,
+    /// Apps have to be in a hub of their account (D29).
+    pub hub_mode: bool,
     /// The pepper in hexadecimal digits; empty where it is in a file.
     pub credential_pepper: SecretText,
     /// The file that holds it; empty where it is given by value.
@@ -130,6 +134,8 @@ pub struct Limits {
     pub act_attempts_max: usize,
     /// The highest number of a cell that an account may be opened in.
     pub cell_max: u8,
+    /// Apps outside of the hubs of their account are archived (D29).
+    pub hub_mode: bool,
 }
 
 impl fmt::Debug for DatabaseUrl {
@@ -203,10 +209,12 @@ impl Default for Options {
             trial_secs: rules.trial.as_secs(),
             schedule_ahead_max_secs: rules.schedule_ahead_max.as_secs(),
             credentials_per_app_max: Count::of(100),
+            transfer_invitation_secs: rules.invitation.as_secs(),
             resolve_queries_max: Count::of(RESOLVE_QUERIES_MAX),
             page_rows_max: Count::of(1_000),
             act_attempts_max: Count::of(4),
             cell_max: 0,
+            hub_mode: false,
             credential_pepper: SecretText::default(),
             credential_pepper_file: PathBuf::new(),
             adoption_interval_ms: Millis::from_millis(5_000),
@@ -258,9 +266,11 @@ impl Options {
     pub fn validate(self) -> Result<Config, Vec<Problem>> {
         let mut problems = Problems::new();
         let window = problems.field("window_secs", WindowSize::from_secs(self.window_secs));
-        for (field, secs) in
-            [("trial_secs", self.trial_secs), ("schedule_ahead_max_secs", self.schedule_ahead_max_secs)]
-        {
+        for (field, secs) in [
+            ("trial_secs", self.trial_secs),
+            ("schedule_ahead_max_secs", self.schedule_ahead_max_secs),
+            ("transfer_invitation_secs", self.transfer_invitation_secs),
+        ] {
             let fits = (1..=YEARS_MAX_SECS).contains(&secs);
             problems.ensure(fits, field, format!("is not between 1 and {YEARS_MAX_SECS}"));
         }
@@ -285,12 +295,14 @@ impl Options {
                         trial: Duration::from_secs(self.trial_secs),
                         schedule_ahead_max: Duration::from_secs(self.schedule_ahead_max_secs),
                         credentials_per_app_max: self.credentials_per_app_max.get_u32(),
+                        invitation: Duration::from_secs(self.transfer_invitation_secs),
                     },
                     limits: Limits {
                         resolve_queries_max: queries,
                         page_rows_max: rows,
                         act_attempts_max: self.act_attempts_max.get(),
                         cell_max: self.cell_max,
+                        hub_mode: self.hub_mode,
                     },
                     pepper,
                     adoption: AdoptionConfig {

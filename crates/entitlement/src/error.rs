@@ -3,8 +3,11 @@
 //! A failure knows whether the same call may succeed later. Databases are classified by SQLSTATE,
 //! never by text.
 
-use drawdown_entitlement_core::plan::{AssignRefusal, CredentialRefusal, OpenRefusal, RoleRefusal};
-use drawdown_types::{AccountId, AppId, TeamId, UserId};
+use drawdown_entitlement_core::plan::{
+    AccountRefusal, AssignRefusal, CorrectionRefusal, CredentialRefusal, OpenRefusal, ProductRefusal,
+    RevocationRefusal, RoleRefusal, TooLate, TransferRefusal,
+};
+use drawdown_types::{AccountId, AppId, CredentialId, HubId, TeamId, TransferId, UserId};
 
 /// Why an admin act was refused. Nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +27,33 @@ pub enum Refused {
     /// There is no such app.
     #[error("there is no app {0}")]
     AppNotFound(AppId),
+    /// There is no such credential.
+    #[error("there is no credential {0}")]
+    CredentialNotFound(CredentialId),
+    /// There is no such hub.
+    #[error("there is no hub {0}")]
+    HubNotFound(HubId),
+    /// The hub is of another account than the app.
+    #[error("hub {0} belongs to another account")]
+    HubOfOtherAccount(HubId),
+    /// Nothing of that id is scheduled.
+    #[error("no such change is scheduled")]
+    ChangeNotFound,
+    /// A transfer is not taken back in parts.
+    #[error("the change is of a confirmed transfer")]
+    ChangeOfTransfer,
+    /// It takes effect too soon.
+    #[error(transparent)]
+    TooLate(#[from] TooLate),
+    /// A past can not be corrected so.
+    #[error(transparent)]
+    Correction(#[from] CorrectionRefusal),
+    /// There is no such transfer.
+    #[error("there is no transfer {0}")]
+    TransferNotFound(TransferId),
+    /// What is revoked is not replaced.
+    #[error("credential {0} is revoked")]
+    CredentialRevoked(CredentialId),
     /// Another user has the mail address.
     #[error("another user has this mail address")]
     EmailTaken,
@@ -42,6 +72,18 @@ pub enum Refused {
     /// A role can not be given so.
     #[error(transparent)]
     Role(#[from] RoleRefusal),
+    /// A product can not be assigned so.
+    #[error(transparent)]
+    Product(#[from] ProductRefusal),
+    /// An app can not be handed over so.
+    #[error(transparent)]
+    Transfer(#[from] TransferRefusal),
+    /// A trial or a contract can not be changed so.
+    #[error(transparent)]
+    Account(#[from] AccountRefusal),
+    /// A credential can not be revoked so.
+    #[error(transparent)]
+    Revocation(#[from] RevocationRefusal),
 }
 
 /// Why a call did not succeed.

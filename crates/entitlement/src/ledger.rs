@@ -1,9 +1,9 @@
-//! What entitlement asks and tells the ledger. Cold: acts that enter a past ask whether usage is settled (D61); a job
-//! tells it of apps that got their first team (D49).
+//! What entitlement asks and tells the ledger. Cold: acts that enter a past ask whether usage is settled (D61), the
+//! confirmation of a transfer asks for balances (D26); a job tells it of apps that got their first team (D49).
 
 use drawdown_client::Channel;
 use drawdown_proto::{
-    ledger::v1::{AdoptUsageRequest, HasSettledUsageRequest},
+    ledger::v1::{AdoptUsageRequest, GetBalanceRequest, HasSettledUsageRequest},
     scalar::timestamp_to_proto,
 };
 use drawdown_types::{AccountId, AppId, TeamId, Timestamp};
@@ -13,11 +13,14 @@ use tonic::Status;
 /// The most client ids that the ledger takes in one call.
 pub(crate) const CLIENT_IDS_MAX: usize = 1_000;
 
-/// Somebody who knows which usage is settled.
-pub trait SettledUsage: Send + Sync + 'static {
+/// Somebody who knows what the ledger knows.
+pub trait LedgerFacts: Send + Sync + 'static {
     /// Whether usage of one of these client ids (at most 1000) is settled in a window that starts at or
     /// after `from`.
     fn has_settled(&self, client_ids: Vec<String>, from: Timestamp) -> BoxFuture<'_, Result<bool, Status>>;
+
+    /// The balance of a team now, in micro-tokens.
+    fn balance(&self, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>>;
 }
 
 /// An app that got its first team, or more client ids of it.
@@ -57,13 +60,23 @@ impl Ledger {
     }
 }
 
-impl SettledUsage for Ledger {
+impl LedgerFacts for Ledger {
     fn has_settled(&self, client_ids: Vec<String>, from: Timestamp) -> BoxFuture<'_, Result<bool, Status>> {
         let mut client = drawdown_client::ledger::settlement(&self.0);
         let from = Some(timestamp_to_proto(from));
         Box::pin(async move {
             let request = HasSettledUsageRequest { client_ids, team_id: String::new(), from };
             Ok(client.has_settled_usage(request).await?.into_inner().settled)
+        })
+    }
+
+    fn balance(&self, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>> {
+        let mut client = drawdown_client::ledger::token(&self.0);
+        Box::pin(async move {
+            let request = GetBalanceRequest { team_id: team_id.to_string(), ..GetBalanceRequest::default() };
+            let balance = client.get_balance(request).await?.into_inner().balance;
+            let balance = balance.ok_or_else(|| Status::internal("a balance without its amounts"))?;
+            Ok(balance.balance_micros)
         })
     }
 }

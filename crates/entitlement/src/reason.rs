@@ -16,6 +16,62 @@ pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
 pub const USER_UNKNOWN: &str = "USER_UNKNOWN";
 /// There is no such app.
 pub const APP_UNKNOWN: &str = "APP_UNKNOWN";
+/// There is no such credential.
+pub const CREDENTIAL_UNKNOWN: &str = "CREDENTIAL_UNKNOWN";
+/// The credential is revoked.
+pub const CREDENTIAL_REVOKED: &str = "CREDENTIAL_REVOKED";
+/// A change is scheduled too far ahead.
+pub const CHANGE_TOO_FAR_AHEAD: &str = "CHANGE_TOO_FAR_AHEAD";
+/// A contract that begins at or after the edge would be cut.
+pub const CONTRACT_OVERLAP: &str = "CONTRACT_OVERLAP";
+/// An instant lies in the past, where only the present and the future can be changed.
+pub const INSTANT_IN_PAST: &str = "INSTANT_IN_PAST";
+/// Only an admin of the team may do this.
+pub const ADMIN_NEEDED: &str = "ADMIN_NEEDED";
+/// The person has no role in the team.
+pub const USER_NOT_OF_TEAM: &str = "USER_NOT_OF_TEAM";
+/// There is no such transfer.
+pub const TRANSFER_UNKNOWN: &str = "TRANSFER_UNKNOWN";
+/// The person has no say in this step of the transfer.
+pub const TRANSFER_NOT_PERMITTED: &str = "TRANSFER_NOT_PERMITTED";
+/// Another transfer of the app is open.
+pub const TRANSFER_OPEN: &str = "TRANSFER_OPEN";
+/// The transfer is confirmed, withdrawn, declined or expired.
+pub const TRANSFER_OVER: &str = "TRANSFER_OVER";
+/// The step does not follow what was done of the transfer so far.
+pub const TRANSFER_OUT_OF_ORDER: &str = "TRANSFER_OUT_OF_ORDER";
+/// The app is assigned to the team already.
+pub const TRANSFER_SAME_TEAM: &str = "TRANSFER_SAME_TEAM";
+/// A side of the transfer is not out of its trial.
+pub const TRANSFER_IN_TRIAL: &str = "TRANSFER_IN_TRIAL";
+/// The person invited owns the app.
+pub const USER_OWNS_APP: &str = "USER_OWNS_APP";
+/// The person is no buyer of the team and has no product assignment.
+pub const PRODUCT_NOT_ASSIGNED: &str = "PRODUCT_NOT_ASSIGNED";
+/// The app has no team.
+pub const APP_WITHOUT_TEAM: &str = "APP_WITHOUT_TEAM";
+/// The account or the team is suspended.
+pub const SUSPENDED: &str = "SUSPENDED";
+/// The balance of the team is below zero.
+pub const BALANCE_BELOW_ZERO: &str = "BALANCE_BELOW_ZERO";
+/// The account lives in another cell, whose ledger entitlement does not ask.
+pub const CELL_UNREACHED: &str = "CELL_UNREACHED";
+/// There is no such hub.
+pub const HUB_UNKNOWN: &str = "HUB_UNKNOWN";
+/// The hub belongs to another account than the app.
+pub const HUB_OF_OTHER_ACCOUNT: &str = "HUB_OF_OTHER_ACCOUNT";
+/// No change of that id is scheduled.
+pub const CHANGE_UNKNOWN: &str = "CHANGE_UNKNOWN";
+/// The change is of a confirmed transfer.
+pub const CHANGE_OF_TRANSFER: &str = "CHANGE_OF_TRANSFER";
+/// The change takes effect too soon to be taken back.
+pub const CHANGE_TOO_NEAR: &str = "CHANGE_TOO_NEAR";
+/// The app had no team at the end of the interval.
+pub const CORRECTION_LEAVES_GAP: &str = "CORRECTION_LEAVES_GAP";
+/// The ledger was told of the first team of the app.
+pub const FIRST_TEAM_TOLD: &str = "FIRST_TEAM_TOLD";
+/// The interval ends before it begins.
+pub const INTERVAL_EMPTY: &str = "INTERVAL_EMPTY";
 /// Another user has the mail address.
 pub const EMAIL_TAKEN: &str = "EMAIL_TAKEN";
 /// An original instant lies in the future.

@@ -136,6 +136,10 @@ ids! {
     AppId = "app";
     /// A developer key of an app.
     CredentialId = "cred";
+    /// The handing of an app to another owner.
+    TransferId = "xfer";
+    /// Where apps have to be while hub mode is on.
+    HubId = "hub";
     /// A batch of tokens with its own expiry.
     LotId = "lot";
     /// Rated usage of one line of a batch.

@@ -17,8 +17,10 @@ pub struct AssignFacts<'a> {
     pub now: Timestamp,
     /// The app.
     pub app_id: AppId,
-    /// Its account.
+    /// Its account, before it changed its owner.
     pub app_account: AccountId,
+    /// Its accounts since then: a transfer takes effect at an edge, as an assignment does (D26).
+    pub later_accounts: &'a History<AccountId>,
     /// The team.
     pub team_id: TeamId,
     /// Its account.
@@ -105,16 +107,12 @@ pub fn plan_assign(
     from: Option<Timestamp>,
     rules: &Rules,
 ) -> Result<AssignPlan, AssignRefusal> {
-    if facts.app_account != facts.team_account {
+    let first = rules.first_edge_after(facts.now);
+    let edge = rules.edge(facts.now, from);
+    if *facts.later_accounts.at(edge).unwrap_or(&facts.app_account) != facts.team_account {
         return Err(AssignRefusal::AppAndTeamDiffer);
     }
-    let first = rules.first_edge_after(facts.now);
-    let edge = match from {
-        None => first,
-        Some(from) if from > facts.now => rules.window.ceil(from).max(first),
-        Some(from) => rules.window.ceil(from),
-    };
-    let latest = first.checked_add(rules.schedule_ahead_max).unwrap_or(Timestamp::MAX);
+    let latest = rules.latest_edge(facts.now);
     if edge > latest {
         return Err(AssignRefusal::TooFarAhead { edge, latest });
     }
@@ -164,6 +162,7 @@ mod tests {
             now: at(now),
             app_id: AppId::generate(),
             app_account: account,
+            later_accounts: Box::leak(Box::default()),
             team_id: TeamId::generate(),
             team_account: account,
             team_created_at: at(-86_390),
@@ -260,5 +259,18 @@ mod tests {
         );
         case.facts.team_account = AccountId::generate();
         assert_eq!(case.plan(None), Err(AssignRefusal::AppAndTeamDiffer));
+    }
+
+    #[test]
+    fn d26_the_account_of_the_edge_decides_and_not_the_present_one() {
+        let mut case = case(&[], 0);
+        let new = AccountId::generate();
+        let transfer = Change { from: at(120), value: new };
+        case.facts.later_accounts = Box::leak(Box::new(History::from_changes([transfer]).unwrap()));
+        assert_eq!(case.plan(Some(60)), case.append(60, false));
+        assert_eq!(case.plan(Some(120)), Err(AssignRefusal::AppAndTeamDiffer));
+        case.facts.team_account = new;
+        assert_eq!(case.plan(Some(60)), Err(AssignRefusal::AppAndTeamDiffer));
+        assert_eq!(case.plan(Some(120)), case.append(120, false));
     }
 }

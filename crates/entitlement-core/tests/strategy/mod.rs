@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use crate::model::{self, Act, SECOND, WINDOW};
 
-/// An edge.
-pub(crate) const START: i64 = 1_767_268_800 * SECOND;
+/// An edge, half an hour before a month begins.
+pub(crate) const START: i64 = 1_769_902_200 * SECOND;
 
 /// A pause, then an act; the instants inside are relative to the present.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,17 @@ impl Step {
             }
             Act::Assign { app, team, from, settled } => {
                 Act::Assign { app, team, from: absolute(from), settled }
+            }
+            Act::EndTrial { account, from, settled } => {
+                Act::EndTrial { account, from: absolute(from), settled }
+            }
+            Act::Contract { account, enterprise, from, settled } => {
+                Act::Contract { account, enterprise, from: absolute(from), settled }
+            }
+            Act::Revoke { credential, at } => Act::Revoke { credential, at: absolute(at) },
+            Act::Transfer { app, team } => Act::Transfer { app, team },
+            Act::Correct { app, team, from, to, settled } => {
+                Act::Correct { app, team, from: snapped(now, from), to: snapped(now, to), settled }
             }
         }
     }
@@ -74,6 +85,15 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(app, created_at, settled)| Act::Credential { app, created_at, settled }),
         6 => (0usize..5, 0usize..4, around(), unsettled())
             .prop_map(|(app, team, from, settled)| Act::Assign { app, team, from, settled }),
+        1 => (0usize..3, around(), unsettled())
+            .prop_map(|(account, from, settled)| Act::EndTrial { account, from, settled }),
+        1 => (0usize..3, any::<bool>(), around(), unsettled()).prop_map(|(account, enterprise, from, settled)| {
+            Act::Contract { account, enterprise, from, settled }
+        }),
+        4 => (0usize..5, 0usize..4, -1500 * SECOND..90 * SECOND, -1200 * SECOND..1200 * SECOND, unsettled())
+            .prop_map(|(app, team, from, to, settled)| Act::Correct { app, team, from, to, settled }),
+        2 => (0usize..5, 0usize..4).prop_map(|(app, team)| Act::Transfer { app, team }),
+        2 => (0usize..6, around()).prop_map(|(credential, at)| Act::Revoke { credential, at }),
     ]
 }
 

@@ -2,18 +2,18 @@
 
 use drawdown_entitlement_core::{
     Change, ContractKind, History, TrialTerms,
-    plan::{UsageAnswer, plan_account, plan_team},
+    plan::{Actor, plan_account, plan_team},
 };
 use drawdown_proto::entitlement::v1::{CreateAccountResponse, CreateTeamResponse};
 use drawdown_types::{AccountId, TeamId, Timestamp};
 use serde_json::json;
 
-use super::{Act, Acts, Step};
+use super::{Act, Acts, Step, Told};
 use crate::{
     Error,
     error::Refused,
     grpc::encode,
-    store::{self, AccountRecord, AuditEntry, Lock, TeamRecord, Tx},
+    store::{self, AccountRecord, AuditEntry, Lock, Made, TeamRecord, Tx},
 };
 
 /// Opens an account.
@@ -39,19 +39,15 @@ impl Act for CreateAccount {
 
     const METHOD: &'static str = "CreateAccount";
 
-    async fn perform(
-        &self,
-        tx: &mut Tx,
-        acts: &Acts,
-        _: Option<UsageAnswer>,
-    ) -> Result<Step<Self::Reply>, Error> {
+    async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         if self.cell > acts.limits.cell_max {
             return Err(Refused::CellUnknown(self.cell).into());
         }
         let now = acts.now();
         let new = plan_account(now, self.created_at, self.commercial, &acts.rules)?;
         let account_id = AccountId::generate();
-        store::insert_account_in_tx(tx, account_id, &self.name, (self.kind, self.cell), &new).await?;
+        let made = Made { at: now, by: Actor::Operator, through: Self::METHOD };
+        store::insert_account_in_tx(tx, account_id, &self.name, (self.kind, self.cell), &new, made).await?;
         let contract = History::from_changes([Change { from: new.contract_from, value: self.kind }]);
         let account = AccountRecord {
             account_id,
@@ -61,9 +57,12 @@ impl Act for CreateAccount {
             contract: contract.unwrap_or_default(),
             trial: TrialTerms { trial: None, commercial_from: new.commercial_from },
             cell: self.cell,
+            suspended_since: None,
         };
         let entry = AuditEntry {
             at: now,
+            actor: Actor::Operator,
+            reason: None,
             subject: account_id.to_string(),
             account_id: Some(account_id),
             before: None,
@@ -85,12 +84,7 @@ impl Act for CreateTeam {
 
     const METHOD: &'static str = "CreateTeam";
 
-    async fn perform(
-        &self,
-        tx: &mut Tx,
-        acts: &Acts,
-        _: Option<UsageAnswer>,
-    ) -> Result<Step<Self::Reply>, Error> {
+    async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         let account = store::account_in_tx(tx, self.account_id, Lock::No).await?;
         let account = account.ok_or(Refused::AccountNotFound(self.account_id))?;
         let now = acts.now();
@@ -100,10 +94,13 @@ impl Act for CreateTeam {
             account_id: self.account_id,
             name: self.name.clone(),
             created_at: new.created_at,
+            suspended_since: None,
         };
         store::insert_team_in_tx(tx, team.team_id, self.account_id, &self.name, &new).await?;
         let entry = AuditEntry {
             at: now,
+            actor: Actor::Operator,
+            reason: None,
             subject: team.team_id.to_string(),
             account_id: Some(self.account_id),
             before: None,

@@ -1,6 +1,6 @@
 //! Registering apps and assigning them to teams.
 
-use drawdown_entitlement_core::plan::{AssignFacts, AssignPlan, UsageAnswer, plan_assign};
+use drawdown_entitlement_core::plan::{Actor, AssignFacts, AssignPlan, plan_assign};
 use drawdown_proto::{
     entitlement::v1::{AssignAppResponse, CreateAppResponse},
     scalar::timestamp_to_proto,
@@ -8,12 +8,12 @@ use drawdown_proto::{
 use drawdown_types::{AccountId, AppId, TeamId, Timestamp, UserId};
 use serde_json::json;
 
-use super::{Act, Acts, Step};
+use super::{Act, Acts, Step, Told};
 use crate::{
     Error,
     error::Refused,
     grpc::encode,
-    store::{self, AppListing, AuditEntry, Lock, Tx},
+    store::{self, AppListing, AuditEntry, Lock, Made, Tx},
 };
 
 /// Registers an app.
@@ -37,12 +37,7 @@ impl Act for CreateApp {
 
     const METHOD: &'static str = "CreateApp";
 
-    async fn perform(
-        &self,
-        tx: &mut Tx,
-        acts: &Acts,
-        _: Option<UsageAnswer>,
-    ) -> Result<Step<Self::Reply>, Error> {
+    async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         let account = store::account_in_tx(tx, self.account_id, Lock::No).await?;
         account.ok_or(Refused::AccountNotFound(self.account_id))?;
         if let Some(owner) = self.owner
@@ -54,6 +49,8 @@ impl Act for CreateApp {
         store::insert_app_in_tx(tx, app_id, self.account_id, self.owner, &self.name).await?;
         let entry = AuditEntry {
             at: acts.now(),
+            actor: Actor::Operator,
+            reason: None,
             subject: app_id.to_string(),
             account_id: Some(self.account_id),
             before: None,
@@ -66,8 +63,10 @@ impl Act for CreateApp {
             name: self.name.clone(),
             team_id: None,
             client_ids: Vec::new(),
+            editors: Vec::new(),
+            hub: None,
         };
-        let reply = CreateAppResponse { app: Some(encode::app(app)) };
+        let reply = CreateAppResponse { app: Some(encode::app(app, acts.limits.hub_mode)) };
         Ok(Step::Done { reply, entry: Some(entry) })
     }
 }
@@ -77,27 +76,24 @@ impl Act for AssignApp {
 
     const METHOD: &'static str = "AssignApp";
 
-    async fn perform(
-        &self,
-        tx: &mut Tx,
-        acts: &Acts,
-        answer: Option<UsageAnswer>,
-    ) -> Result<Step<Self::Reply>, Error> {
+    async fn perform(&self, tx: &mut Tx, acts: &Acts, told: &Told) -> Result<Step<Self::Reply>, Error> {
         let app = store::app_in_tx(tx, self.app_id, Lock::Held).await?;
         let app = app.ok_or(Refused::AppNotFound(self.app_id))?;
         let team = store::team_in_tx(tx, self.team_id, Lock::No).await?;
         let team = team.ok_or(Refused::TeamNotFound(self.team_id))?;
         let history = store::assignments_in_tx(tx, self.app_id).await?;
         let now = acts.now();
+        let later_accounts = app.later.map(|owner| owner.account_id);
         let facts = AssignFacts {
             now,
             app_id: self.app_id,
-            app_account: app.account_id,
+            app_account: app.first.account_id,
+            later_accounts: &later_accounts,
             team_id: self.team_id,
             team_account: team.account_id,
             team_created_at: team.created_at,
             history: &history,
-            answer,
+            answer: told.usage,
         };
         let reply = |from| AssignAppResponse { from: Some(timestamp_to_proto(from)) };
         let link = match plan_assign(facts, self.from, &acts.rules)? {
@@ -105,19 +101,21 @@ impl Act for AssignApp {
             AssignPlan::Ask(question) => return Ok(Step::Ask(question)),
             AssignPlan::Append(link) => link,
         };
-        store::append_assignment_in_tx(tx, &link).await?;
+        let made = Made { at: now, by: Actor::Operator, through: Self::METHOD };
+        store::append_assignment_in_tx(tx, &link, made).await?;
         if history.last().is_none() {
             // what it used before is charged to its first team, once that is in force (D49)
             store::note_adoption_in_tx(tx, self.app_id, link.team_id, link.from, link.from).await?;
         }
-        // writing takes time, and the edge has to be far enough from the commit, not from the plan (D51)
-        if !link.set_up && acts.rules.first_edge_after(acts.now()) > link.from {
+        if !link.set_up && acts.came_too_near(link.from) {
             return Ok(Step::Again);
         }
         let entry = AuditEntry {
             at: now,
+            actor: Actor::Operator,
+            reason: None,
             subject: self.app_id.to_string(),
-            account_id: Some(app.account_id),
+            account_id: Some(app.owner_at(link.from).account_id),
             before: history.last().map(|open| json!({ "team_id": open.value, "from": open.from })),
             after: json!({ "team_id": link.team_id, "from": link.from, "set_up": link.set_up }),
         };

@@ -12,7 +12,14 @@
 mod accounts;
 mod apps;
 mod credentials;
+mod history;
+mod hubs;
+mod members;
+mod parties;
 mod people;
+mod revocation;
+mod terms;
+mod transfers;
 
 use std::{future::Future, sync::Arc};
 
@@ -20,16 +27,25 @@ use drawdown_entitlement_core::{
     Rules,
     plan::{UsageAnswer, UsageQuestion},
 };
-use drawdown_types::{Clock, Timestamp};
+use drawdown_types::{Clock, TeamId, Timestamp};
 use prost::Message;
 
 pub(crate) use accounts::{CreateAccount, CreateTeam};
 pub(crate) use apps::{AssignApp, CreateApp};
 pub(crate) use credentials::CreateCredential;
+pub(crate) use history::{CancelScheduledChange, CorrectAssignment};
+pub(crate) use hubs::{CreateHub, MoveApp};
+pub(crate) use members::{AssignProduct, EndProduct, EndRole, Product};
 pub(crate) use people::{CreateUser, SetRole};
+pub(crate) use revocation::{RevokeCredential, RotateCredential};
+pub(crate) use terms::{ChangeContract, EndTrial, LiftSuspension, Suspend};
+pub(crate) use transfers::{
+    AcceptTransfer, ChooseTransferTeam, ConfirmTransfer, DeclineTransfer, InviteTransfer, OnTransfer,
+    RemoveEditor, WithdrawTransfer,
+};
 
 use crate::{
-    Error, Limits, Pepper, SettledUsage,
+    Error, LedgerFacts, Limits, Pepper,
     error::Refused,
     ledger::CLIENT_IDS_MAX,
     metrics::Metrics,
@@ -49,7 +65,7 @@ pub(crate) trait Act: Send + Sync {
         &self,
         tx: &mut Tx,
         acts: &Acts,
-        answer: Option<UsageAnswer>,
+        told: &Told,
     ) -> impl Future<Output = Result<Step<Self::Reply>, Error>> + Send;
 
     /// The answer that a retry gets.
@@ -67,10 +83,20 @@ pub(crate) enum Step<R> {
         /// The line for the audit log; none where nothing changed.
         entry: Option<AuditEntry>,
     },
-    /// The ledger has to be asked first.
+    /// The ledger has to be asked first whether usage is settled.
     Ask(UsageQuestion),
+    /// The ledger has to be asked first for the balances of these teams.
+    AskBalances(Vec<TeamId>),
     /// Time passed over the edge that was planned: plan again.
     Again,
+}
+
+/// What the ledger told for an act, since the act began.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) usage: Option<UsageAnswer>,
+    /// In micro-tokens.
+    pub(crate) balances: Vec<(TeamId, i64)>,
 }
 
 /// What acts need.
@@ -81,13 +107,19 @@ pub(crate) struct Acts {
     pub(crate) rules: Rules,
     pub(crate) limits: Limits,
     pub(crate) pepper: Pepper,
-    pub(crate) ledger: Arc<dyn SettledUsage>,
+    pub(crate) ledger: Arc<dyn LedgerFacts>,
     pub(crate) metrics: Metrics,
 }
 
 impl Acts {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether time passed so far that a change could not take effect at `edge` any more: writing takes time, and the
+    /// edge has to be far enough from the commit, not from the plan (D51).
+    pub(crate) fn came_too_near(&self, edge: Timestamp) -> bool {
+        self.rules.first_edge_after(self.now()) > edge
     }
 
     /// Runs an act to its end.
@@ -103,7 +135,7 @@ impl Acts {
     }
 
     async fn attempts<A: Act>(&self, act: &A, key: &RequestKey) -> Result<A::Reply, Error> {
-        let mut answer = None;
+        let mut told = Told::default();
         for _ in 0..self.limits.act_attempts_max {
             let mut tx = self.store.begin().await?;
             match store::claim_in_tx(&mut tx, key, self.now()).await? {
@@ -113,7 +145,7 @@ impl Acts {
                     return A::Reply::decode(kept.as_slice()).map_err(|error| Error::stored("answer", error));
                 }
             }
-            match act.perform(&mut tx, self, answer).await? {
+            match act.perform(&mut tx, self, &told).await? {
                 Step::Done { reply, entry } => {
                     if let Some(entry) = entry {
                         store::append_audit_in_tx(&mut tx, A::METHOD, &entry).await?;
@@ -124,7 +156,15 @@ impl Acts {
                 }
                 Step::Ask(question) => {
                     tx.rollback().await?;
-                    answer = Some(UsageAnswer { question, settled: self.ask(question).await? });
+                    told.usage = Some(UsageAnswer { question, settled: self.ask(question).await? });
+                }
+                Step::AskBalances(teams) => {
+                    tx.rollback().await?;
+                    for team_id in teams {
+                        let balance = self.ledger.balance(team_id).await;
+                        let balance = balance.map_err(|status| Error::Ledger(Box::new(status)))?;
+                        told.balances.push((team_id, balance));
+                    }
                 }
                 Step::Again => tx.rollback().await?,
             }

@@ -1,18 +1,18 @@
 //! Registering people and giving them roles.
 
-use drawdown_entitlement_core::plan::{Role, RoleFacts, RolePlan, UsageAnswer, plan_role};
+use drawdown_entitlement_core::plan::{Actor, Role, RoleFacts, RolePlan, plan_role};
 use drawdown_proto::{
     entitlement::v1::{CreateUserResponse, SetRoleResponse, User},
     scalar::timestamp_to_proto,
 };
-use drawdown_types::{AccountId, UserId};
+use drawdown_types::UserId;
 use serde_json::json;
 
-use super::{Act, Acts, Step};
+use super::{Act, Acts, Step, Told};
 use crate::{
     Error,
     error::Refused,
-    store::{self, AuditEntry, Lock, Scope, Tx},
+    store::{self, AuditEntry, Scope, Tx},
 };
 
 /// Registers a person.
@@ -35,18 +35,15 @@ impl Act for CreateUser {
 
     const METHOD: &'static str = "CreateUser";
 
-    async fn perform(
-        &self,
-        tx: &mut Tx,
-        acts: &Acts,
-        _: Option<UsageAnswer>,
-    ) -> Result<Step<Self::Reply>, Error> {
+    async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         let user_id = UserId::generate();
         if !store::insert_user_in_tx(tx, user_id, &self.email, &self.name).await? {
             return Err(Refused::EmailTaken.into());
         }
         let entry = AuditEntry {
             at: acts.now(),
+            actor: Actor::Operator,
+            reason: None,
             subject: user_id.to_string(),
             account_id: None,
             before: None,
@@ -57,35 +54,14 @@ impl Act for CreateUser {
     }
 }
 
-impl SetRole {
-    /// Holds the team or account whose roles are about to change, and says whose it is.
-    async fn hold(&self, tx: &mut Tx) -> Result<AccountId, Error> {
-        match self.scope {
-            Scope::Team(team_id) => {
-                let team = store::team_in_tx(tx, team_id, Lock::Held).await?;
-                Ok(team.ok_or(Refused::TeamNotFound(team_id))?.account_id)
-            }
-            Scope::Account(account_id) => {
-                let account = store::account_in_tx(tx, account_id, Lock::Held).await?;
-                Ok(account.ok_or(Refused::AccountNotFound(account_id))?.account_id)
-            }
-        }
-    }
-}
-
 impl Act for SetRole {
     type Reply = SetRoleResponse;
 
     const METHOD: &'static str = "SetRole";
 
-    async fn perform(
-        &self,
-        tx: &mut Tx,
-        acts: &Acts,
-        _: Option<UsageAnswer>,
-    ) -> Result<Step<Self::Reply>, Error> {
+    async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         let Self { user_id, role, scope } = *self;
-        let account_id = self.hold(tx).await?;
+        let account_id = store::hold_scope_in_tx(tx, scope).await?;
         if !store::user_exists_in_tx(tx, user_id).await? {
             return Err(Refused::UserNotFound(user_id).into());
         }
@@ -106,12 +82,11 @@ impl Act for SetRole {
             store::end_role_in_tx(tx, user_id, scope, at).await?;
         }
         store::begin_role_in_tx(tx, user_id, scope, role, at).await?;
-        let team_id = match scope {
-            Scope::Team(team_id) => Some(team_id),
-            Scope::Account(_) => None,
-        };
+        let team_id = scope.team_id();
         let entry = AuditEntry {
             at,
+            actor: Actor::Operator,
+            reason: None,
             subject: user_id.to_string(),
             account_id: Some(account_id),
             before: held.map(|held| json!({ "role": store::role_text(held.role), "from": held.from })),

@@ -48,6 +48,7 @@ fn all_problems_are_told_at_once() {
     let problems = read(&[
         ("DRAWDOWN_ENTITLEMENT__WINDOW_SECS", "7"),
         ("DRAWDOWN_ENTITLEMENT__TRIAL_SECS", "0"),
+        ("DRAWDOWN_ENTITLEMENT__TRANSFER_INVITATION_SECS", "0"),
         ("DRAWDOWN_ENTITLEMENT__RESOLVE_QUERIES_MAX", "10001"),
         ("DRAWDOWN_ENTITLEMENT__PAGE_ROWS_MAX", "1001"),
         ("DRAWDOWN_ENTITLEMENT__CREDENTIAL_PEPPER", "0011"),
@@ -59,6 +60,7 @@ fn all_problems_are_told_at_once() {
         [
             "window_secs",
             "trial_secs",
+            "transfer_invitation_secs",
             "resolve_queries_max",
             "page_rows_max",
             "credential_pepper",

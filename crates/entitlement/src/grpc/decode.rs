@@ -1,5 +1,12 @@
 //! Messages as checked values. What is wrong with a message is told all at once, field by field.
 
+pub(crate) mod account;
+pub(crate) mod credential;
+pub(crate) mod history;
+pub(crate) mod hub;
+pub(crate) mod member;
+pub(crate) mod transfer;
+
 use drawdown_entitlement_core::{ContractKind, plan::Role};
 use drawdown_proto::{entitlement::v1, scalar::timestamp_from_proto};
 use drawdown_service::{Refusal, Violations};

@@ -8,21 +8,16 @@ use drawdown_proto::entitlement::v1::{
     SetRoleRequest, SetRoleResponse, VerifyCredentialRequest, VerifyCredentialResponse,
     hierarchy_service_server::HierarchyService,
 };
-use drawdown_service::{Refusal, page};
 use drawdown_types::{AccountId, AppId, ClientId, TeamId};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    decode::{self, Keyed},
-    encode,
+    decode, encode,
+    lists::{Answer, Page, act},
 };
-use crate::{
-    Error, Parts,
-    acts::{Act, Acts},
-    error::Refused,
-};
+use crate::{Error, Parts, acts::Acts, error::Refused};
 
 /// Answers for `HierarchyService`.
 #[derive(Clone)]
@@ -30,40 +25,12 @@ pub struct Hierarchy {
     acts: Acts,
 }
 
-type Answer<T> = Result<Response<T>, Status>;
-
 impl Hierarchy {
     /// From the parts of the service.
     #[must_use]
     pub fn new(parts: &Parts) -> Self {
         Self { acts: parts.acts() }
     }
-
-    async fn act<Q, A: Act>(
-        &self,
-        request: Request<Q>,
-        decode: fn(&Q) -> Result<Keyed<A>, Refusal>,
-    ) -> Answer<A::Reply> {
-        let (act, key) = decode(request.get_ref())?;
-        Ok(Response::new(self.acts.run(&act, &key).await?))
-    }
-
-    /// How many rows a page has, and how many to read: one more, which tells whether there is a next page.
-    fn page_rows(&self, page_size: u32) -> (usize, i64) {
-        let rows_max = self.acts.limits.page_rows_max;
-        let rows = page::size(page_size, rows_max, rows_max);
-        (usize::try_from(rows).unwrap_or(usize::MAX), i64::from(rows).saturating_add(1))
-    }
-}
-
-/// A page that was read one row too far: without that row, and with the token of the next page.
-fn cut<R>(mut rows: Vec<R>, page_rows: usize, list: &str, id: impl FnOnce(&R) -> String) -> (Vec<R>, String) {
-    if rows.len() <= page_rows {
-        return (rows, String::new());
-    }
-    rows.truncate(page_rows);
-    let token = rows.last().map(|last| page::encode(list, &id(last))).unwrap_or_default();
-    (rows, token)
 }
 
 /// The name of a list, under which its tokens are sealed: a token of one account's list does not fit another's.
@@ -74,7 +41,7 @@ fn list_name(what: &str, account_id: Option<AccountId>) -> String {
 #[tonic::async_trait]
 impl HierarchyService for Hierarchy {
     async fn create_account(&self, request: Request<CreateAccountRequest>) -> Answer<CreateAccountResponse> {
-        self.act(request, decode::create_account).await
+        act(&self.acts, request, decode::create_account).await
     }
 
     async fn get_account(&self, request: Request<GetAccountRequest>) -> Answer<GetAccountResponse> {
@@ -86,7 +53,7 @@ impl HierarchyService for Hierarchy {
     }
 
     async fn create_team(&self, request: Request<CreateTeamRequest>) -> Answer<CreateTeamResponse> {
-        self.act(request, decode::create_team).await
+        act(&self.acts, request, decode::create_team).await
     }
 
     async fn get_team(&self, request: Request<GetTeamRequest>) -> Answer<GetTeamResponse> {
@@ -101,50 +68,46 @@ impl HierarchyService for Hierarchy {
     async fn list_teams(&self, request: Request<ListTeamsRequest>) -> Answer<ListTeamsResponse> {
         let request = request.get_ref();
         let account_id = decode::account_filter(&request.account_id)?;
-        let list = list_name("teams", account_id);
-        let after: Option<TeamId> = page::decode(&list, &request.page_token)?;
-        let after = after.unwrap_or_else(|| TeamId::from_uuid(Uuid::nil()));
-        let (page_rows, rows) = self.page_rows(request.page_size);
-        let teams = self.acts.store.teams(account_id, after, rows).await?;
-        let (teams, next_page_token) = cut(teams, page_rows, &list, |team| team.team_id.to_string());
+        let page = Page::new(&self.acts, list_name("teams", account_id), request.page_size);
+        let after = page.after(&request.page_token, TeamId::from_uuid(Uuid::nil()))?;
+        let teams = self.acts.store.teams(account_id, after, page.rows()).await?;
+        let (teams, next_page_token) = page.cut(teams, |team| team.team_id);
         let teams = teams.into_iter().map(encode::team).collect();
         Ok(Response::new(ListTeamsResponse { teams, next_page_token }))
     }
 
     async fn create_user(&self, request: Request<CreateUserRequest>) -> Answer<CreateUserResponse> {
-        self.act(request, decode::create_user).await
+        act(&self.acts, request, decode::create_user).await
     }
 
     async fn set_role(&self, request: Request<SetRoleRequest>) -> Answer<SetRoleResponse> {
-        self.act(request, decode::set_role).await
+        act(&self.acts, request, decode::set_role).await
     }
 
     async fn create_app(&self, request: Request<CreateAppRequest>) -> Answer<CreateAppResponse> {
-        self.act(request, decode::create_app).await
+        act(&self.acts, request, decode::create_app).await
     }
 
     async fn list_apps(&self, request: Request<ListAppsRequest>) -> Answer<ListAppsResponse> {
         let request = request.get_ref();
         let account_id = decode::account_filter(&request.account_id)?;
-        let list = list_name("apps", account_id);
-        let after: Option<AppId> = page::decode(&list, &request.page_token)?;
-        let after = after.unwrap_or_else(|| AppId::from_uuid(Uuid::nil()));
-        let (page_rows, rows) = self.page_rows(request.page_size);
-        let apps = self.acts.store.apps(account_id, after, rows, self.acts.now()).await?;
-        let (apps, next_page_token) = cut(apps, page_rows, &list, |app| app.app_id.to_string());
-        let apps = apps.into_iter().map(encode::app).collect();
+        let page = Page::new(&self.acts, list_name("apps", account_id), request.page_size);
+        let after = page.after(&request.page_token, AppId::from_uuid(Uuid::nil()))?;
+        let apps = self.acts.store.apps(account_id, after, page.rows(), self.acts.now()).await?;
+        let (apps, next_page_token) = page.cut(apps, |app| app.app_id);
+        let apps = apps.into_iter().map(|app| encode::app(app, self.acts.limits.hub_mode)).collect();
         Ok(Response::new(ListAppsResponse { apps, next_page_token }))
     }
 
     async fn assign_app(&self, request: Request<AssignAppRequest>) -> Answer<AssignAppResponse> {
-        self.act(request, decode::assign_app).await
+        act(&self.acts, request, decode::assign_app).await
     }
 
     async fn create_credential(
         &self,
         request: Request<CreateCredentialRequest>,
     ) -> Answer<CreateCredentialResponse> {
-        self.act(request, decode::create_credential).await
+        act(&self.acts, request, decode::create_credential).await
     }
 
     async fn verify_credential(
@@ -159,7 +122,9 @@ impl HierarchyService for Hierarchy {
             Err(_) => None,
         };
         let now = self.acts.now();
-        let in_force = stored.filter(|stored| stored.created_at <= now);
+        let in_force = stored.filter(|stored| {
+            stored.created_at <= now && stored.revoked_at.is_none_or(|revoked_at| now < revoked_at)
+        });
         let hmac = in_force.as_ref().map(|stored| stored.hmac.as_slice());
         let valid = self.acts.pepper.verify(&client_id, &client_secret, hmac);
         self.acts.metrics.verified(valid);

@@ -1,6 +1,9 @@
 //! Outcomes as statuses: one place, and every refusal named.
 
-use drawdown_entitlement_core::plan::{AssignRefusal, CredentialRefusal, OpenRefusal, RoleRefusal};
+use drawdown_entitlement_core::plan::{
+    AccountRefusal, AssignRefusal, CorrectionRefusal, CredentialRefusal, OpenRefusal, ProductRefusal,
+    RevocationRefusal, RoleRefusal, Side, TransferRefusal,
+};
 use drawdown_service::{
     Code, Refusal,
     refusal::{RETRY_AFTER_DEFAULT, internal, unavailable},
@@ -39,6 +42,10 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
         Refused::TeamNotFound(_) => (Code::NotFound, reason::TEAM_UNKNOWN, "team_id"),
         Refused::UserNotFound(_) => (Code::NotFound, reason::USER_UNKNOWN, "user_id"),
         Refused::AppNotFound(_) => (Code::NotFound, reason::APP_UNKNOWN, "app_id"),
+        Refused::CredentialNotFound(_) => (Code::NotFound, reason::CREDENTIAL_UNKNOWN, "credential_id"),
+        Refused::CredentialRevoked(_) => {
+            (Code::FailedPrecondition, reason::CREDENTIAL_REVOKED, "credential_id")
+        }
         Refused::EmailTaken => (Code::AlreadyExists, reason::EMAIL_TAKEN, "email"),
         Refused::RequestIdReused => (Code::AlreadyExists, reason::REQUEST_ID_CONFLICT, "request_id"),
         Refused::Open(OpenRefusal::InFuture { .. })
@@ -48,6 +55,21 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
         Refused::Open(OpenRefusal::BeforeAccount { .. })
         | Refused::Credential(CredentialRefusal::BeforeAccount { .. }) => {
             (Code::FailedPrecondition, reason::INSTANT_BEFORE_ACCOUNT, "created_at")
+        }
+        Refused::HubNotFound(_) => (Code::NotFound, reason::HUB_UNKNOWN, "hub_id"),
+        Refused::HubOfOtherAccount(_) => (Code::FailedPrecondition, reason::HUB_OF_OTHER_ACCOUNT, "hub_id"),
+        Refused::ChangeNotFound => (Code::NotFound, reason::CHANGE_UNKNOWN, "change_id"),
+        Refused::ChangeOfTransfer => (Code::FailedPrecondition, reason::CHANGE_OF_TRANSFER, "change_id"),
+        Refused::TooLate(_) => (Code::FailedPrecondition, reason::CHANGE_TOO_NEAR, "change_id"),
+        Refused::Correction(refusal) => correction(refusal),
+        Refused::TransferNotFound(_) => (Code::NotFound, reason::TRANSFER_UNKNOWN, "transfer_id"),
+        Refused::Transfer(refusal) => transfer(refusal),
+        Refused::Account(refusal) => account(refusal),
+        Refused::Revocation(RevocationRefusal::InPast { .. }) => {
+            (Code::InvalidArgument, reason::INSTANT_IN_PAST, "at")
+        }
+        Refused::Revocation(RevocationRefusal::TooFarAhead { .. }) => {
+            (Code::FailedPrecondition, reason::CHANGE_TOO_FAR_AHEAD, "at")
         }
         Refused::Assign(AssignRefusal::AppAndTeamDiffer) => {
             (Code::FailedPrecondition, reason::APP_AND_TEAM_DIFFER, "team_id")
@@ -70,9 +92,69 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
         Refused::Credential(CredentialRefusal::TooMany { .. }) => {
             (Code::FailedPrecondition, reason::CREDENTIALS_TOO_MANY, "app_id")
         }
+        Refused::Product(ProductRefusal::NotAdmin(_)) => {
+            (Code::PermissionDenied, reason::ADMIN_NEEDED, "by_user_id")
+        }
+        Refused::Product(ProductRefusal::NotOfTeam) => {
+            (Code::FailedPrecondition, reason::USER_NOT_OF_TEAM, "user_id")
+        }
         Refused::Role(RoleRefusal::PrimaryAdminTaken(_)) => {
             (Code::FailedPrecondition, reason::PRIMARY_ADMIN_TAKEN, "role")
         }
     };
     Refusal::new(code, reason, refused.to_string()).violation(field, refused)
+}
+
+const fn account(refusal: &AccountRefusal) -> (Code, &'static str, &'static str) {
+    let reason = match refusal {
+        AccountRefusal::TooFarAhead { .. } => reason::CHANGE_TOO_FAR_AHEAD,
+        AccountRefusal::BeforeAccount { .. } => reason::INSTANT_BEFORE_ACCOUNT,
+        AccountRefusal::Overlap { .. } => reason::CONTRACT_OVERLAP,
+        AccountRefusal::SettledUsage { .. } => reason::WINDOW_SETTLED,
+    };
+    (Code::FailedPrecondition, reason, "from")
+}
+
+const fn transfer(refusal: &TransferRefusal) -> (Code, &'static str, &'static str) {
+    let (reason, field) = match refusal {
+        TransferRefusal::NotPermitted(_) => {
+            return (Code::PermissionDenied, reason::TRANSFER_NOT_PERMITTED, "by_user_id");
+        }
+        TransferRefusal::Open { .. } => (reason::TRANSFER_OPEN, "app_id"),
+        TransferRefusal::OwnsApp(_) => (reason::USER_OWNS_APP, "to_user_id"),
+        TransferRefusal::Over(_) => (reason::TRANSFER_OVER, "transfer_id"),
+        TransferRefusal::OutOfOrder(_) => (reason::TRANSFER_OUT_OF_ORDER, "transfer_id"),
+        TransferRefusal::SameTeam => (reason::TRANSFER_SAME_TEAM, "team_id"),
+        TransferRefusal::NoProduct(_) => (reason::PRODUCT_NOT_ASSIGNED, "team_id"),
+        TransferRefusal::NoTeam => (reason::APP_WITHOUT_TEAM, "app_id"),
+        TransferRefusal::Suspended(side) => (reason::SUSPENDED, side_field(*side)),
+        TransferRefusal::InTrial(side) => (reason::TRANSFER_IN_TRIAL, side_field(*side)),
+        TransferRefusal::BelowZero(side) => (reason::BALANCE_BELOW_ZERO, side_field(*side)),
+        TransferRefusal::OtherCell(side, _) => (reason::CELL_UNREACHED, side_field(*side)),
+        TransferRefusal::Overlap { .. } => (reason::ASSIGNMENT_OVERLAP, "app_id"),
+    };
+    (Code::FailedPrecondition, reason, field)
+}
+
+/// The field of a request that names a side, or would.
+const fn side_field(side: Side) -> &'static str {
+    match side {
+        Side::Giving => "app_id",
+        Side::Receiving => "team_id",
+    }
+}
+
+const fn correction(refusal: &CorrectionRefusal) -> (Code, &'static str, &'static str) {
+    let (reason, field) = match refusal {
+        CorrectionRefusal::NotPast { .. } => {
+            return (Code::InvalidArgument, reason::INSTANT_IN_FUTURE, "from");
+        }
+        CorrectionRefusal::Empty { .. } => return (Code::InvalidArgument, reason::INTERVAL_EMPTY, "to"),
+        CorrectionRefusal::AppAndTeamDiffer => (reason::APP_AND_TEAM_DIFFER, "team_id"),
+        CorrectionRefusal::BeforeTeam { .. } => (reason::INSTANT_BEFORE_TEAM, "from"),
+        CorrectionRefusal::LeavesGap(_) => (reason::CORRECTION_LEAVES_GAP, "to"),
+        CorrectionRefusal::FirstTeamTold => (reason::FIRST_TEAM_TOLD, "from"),
+        CorrectionRefusal::SettledUsage { .. } => (reason::WINDOW_SETTLED, "from"),
+    };
+    (Code::FailedPrecondition, reason, field)
 }

@@ -8,7 +8,7 @@ use drawdown_types::{AccountId, TeamId, Timestamp};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Instant, Lock, Store};
+use super::{Instant, Lock, Made, Store};
 use crate::Error;
 
 /// An account as stored.
@@ -21,6 +21,7 @@ pub(crate) struct AccountRecord {
     pub(crate) contract: History<ContractKind>,
     pub(crate) trial: TrialTerms,
     pub(crate) cell: u8,
+    pub(crate) suspended_since: Option<Timestamp>,
 }
 
 /// A team as stored.
@@ -30,6 +31,7 @@ pub(crate) struct TeamRecord {
     pub(crate) account_id: AccountId,
     pub(crate) name: String,
     pub(crate) created_at: Timestamp,
+    pub(crate) suspended_since: Option<Timestamp>,
 }
 
 struct AccountRow {
@@ -39,6 +41,7 @@ struct AccountRow {
     trial_started_at: Option<Instant>,
     trial_ends_at: Option<Instant>,
     cell: i16,
+    suspended_since: Option<Instant>,
 }
 
 struct TeamRow {
@@ -46,6 +49,7 @@ struct TeamRow {
     account_id: Uuid,
     name: String,
     created_at: Instant,
+    suspended_since: Option<Instant>,
 }
 
 pub(crate) const fn kind_text(kind: ContractKind) -> &'static str {
@@ -94,6 +98,7 @@ impl From<TeamRow> for TeamRecord {
             account_id: AccountId::from_uuid(row.account_id),
             name: row.name,
             created_at: row.created_at.0,
+            suspended_since: row.suspended_since.map(|since| since.0),
         }
     }
 }
@@ -104,6 +109,7 @@ pub(crate) async fn insert_account_in_tx(
     name: &str,
     (kind, cell): (ContractKind, u8),
     new: &NewAccount,
+    made: Made,
 ) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO entitlement.account (account_id, name, created_at, commercial_from, cell) VALUES ($1, $2, $3, $4, $5)",
@@ -115,11 +121,46 @@ pub(crate) async fn insert_account_in_tx(
     )
     .execute(&mut *tx)
     .await?;
+    append_contract_in_tx(tx, account_id, kind, new.contract_from, made).await
+}
+
+/// The caller holds the lock of the account, or has just made it.
+pub(crate) async fn append_contract_in_tx(
+    tx: &mut PgConnection,
+    account_id: AccountId,
+    kind: ContractKind,
+    from: Timestamp,
+    made: Made,
+) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO entitlement.account_contract (account_id, valid_from, kind) VALUES ($1, $2, $3)",
+        "INSERT INTO entitlement.account_contract (account_id, valid_from, kind, made_at, made_by, made_through)
+         VALUES ($1, $2, $3, $4, $5, $6)",
         account_id.as_uuid(),
-        Instant(new.contract_from),
+        Instant(from),
         kind_text(kind),
+        Instant(made.at),
+        made.by.to_string(),
+        made.through,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The edge from which on an account is commercial; none where a scheduled one was taken back. The caller holds its
+/// lock.
+pub(crate) async fn set_commercial_in_tx(
+    tx: &mut PgConnection,
+    account_id: AccountId,
+    from: Option<(Timestamp, Made)>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE entitlement.account SET commercial_from = $2, commercial_made_at = $3, commercial_made_by = $4
+         WHERE account_id = $1",
+        account_id.as_uuid(),
+        from.map(|(from, _)| Instant(from)) as _,
+        from.map(|(_, made)| Instant(made.at)) as _,
+        from.map(|(_, made)| made.by.to_string()),
     )
     .execute(tx)
     .await?;
@@ -142,15 +183,17 @@ pub(crate) async fn account_in_tx(
     }
     let row = sqlx::query_as!(
         AccountRow,
-        "SELECT name, created_at, commercial_from, trial_started_at, trial_ends_at, cell
-         FROM entitlement.account WHERE account_id = $1",
+        r#"SELECT name, created_at, commercial_from, trial_started_at, trial_ends_at, cell,
+                (SELECT from_at FROM entitlement.suspension s
+                 WHERE s.account_id = a.account_id AND s.team_id IS NULL AND s.to_at IS NULL) AS "suspended_since"
+         FROM entitlement.account a WHERE account_id = $1"#,
         account_id.as_uuid(),
     )
     .fetch_optional(&mut *tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
     let changes = sqlx::query!(
-        "SELECT valid_from, kind FROM entitlement.account_contract WHERE account_id = $1",
+        "SELECT valid_from, kind FROM entitlement.account_contract WHERE account_id = $1 AND voided_at IS NULL",
         account_id.as_uuid(),
     )
     .fetch_all(tx)
@@ -168,6 +211,7 @@ pub(crate) async fn account_in_tx(
         contract,
         trial: trial_terms(row.commercial_from, row.trial_started_at, row.trial_ends_at),
         cell: cell_of(row.cell)?,
+        suspended_since: row.suspended_since.map(|since| since.0),
     }))
 }
 
@@ -222,7 +266,10 @@ pub(crate) async fn team_in_tx(
     }
     let row = sqlx::query_as!(
         TeamRow,
-        "SELECT team_id, account_id, name, created_at FROM entitlement.team WHERE team_id = $1",
+        r#"SELECT team_id, account_id, name, created_at,
+                (SELECT from_at FROM entitlement.suspension s
+                 WHERE s.team_id = t.team_id AND s.to_at IS NULL) AS "suspended_since"
+         FROM entitlement.team t WHERE team_id = $1"#,
         team_id.as_uuid(),
     )
     .fetch_optional(tx)
@@ -255,8 +302,10 @@ impl Store {
             None => {
                 sqlx::query_as!(
                     TeamRow,
-                    "SELECT team_id, account_id, name, created_at FROM entitlement.team
-                     WHERE team_id > $1 ORDER BY team_id LIMIT $2",
+                    r#"SELECT team_id, account_id, name, created_at,
+                            (SELECT from_at FROM entitlement.suspension s
+                             WHERE s.team_id = t.team_id AND s.to_at IS NULL) AS "suspended_since"
+                     FROM entitlement.team t WHERE team_id > $1 ORDER BY team_id LIMIT $2"#,
                     after.as_uuid(),
                     rows,
                 )
@@ -277,8 +326,10 @@ async fn teams_of_account(
 ) -> Result<Vec<TeamRow>, sqlx::Error> {
     sqlx::query_as!(
         TeamRow,
-        "SELECT team_id, account_id, name, created_at FROM entitlement.team
-         WHERE account_id = $1 AND team_id > $2 ORDER BY team_id LIMIT $3",
+        r#"SELECT team_id, account_id, name, created_at,
+                (SELECT from_at FROM entitlement.suspension s
+                 WHERE s.team_id = t.team_id AND s.to_at IS NULL) AS "suspended_since"
+         FROM entitlement.team t WHERE account_id = $1 AND team_id > $2 ORDER BY team_id LIMIT $3"#,
         account_id.as_uuid(),
         after.as_uuid(),
         rows,

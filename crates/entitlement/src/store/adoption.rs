@@ -43,12 +43,55 @@ pub(crate) async fn first_team_in_tx(
     app_id: AppId,
 ) -> Result<Option<(TeamId, Timestamp)>, Error> {
     let row = sqlx::query!(
-        "SELECT team_id, valid_from FROM entitlement.app_team WHERE app_id = $1 ORDER BY valid_from LIMIT 1",
+        "SELECT team_id, valid_from FROM entitlement.app_team
+         WHERE app_id = $1 AND voided_at IS NULL ORDER BY valid_from LIMIT 1",
         app_id.as_uuid(),
     )
     .fetch_optional(tx)
     .await?;
     Ok(row.map(|row| (TeamId::from_uuid(row.team_id), row.valid_from.0)))
+}
+
+/// Whether the ledger was told of the first team of an app, or may be told at this moment. The caller holds the lock of
+/// the app.
+pub(crate) async fn adoption_begun_in_tx(
+    tx: &mut PgConnection,
+    app_id: AppId,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let begun = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM entitlement.adoption
+           WHERE app_id = $1 AND taken_back_at IS NULL AND (done_at IS NOT NULL OR due_at <= $2)) AS "begun!""#,
+        app_id.as_uuid(),
+        Instant(now),
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(begun)
+}
+
+/// Takes back what the ledger was not told yet of the first team of an app, and notes the first team that it has now.
+/// The caller holds the lock of the app.
+pub(crate) async fn renew_adoption_in_tx(
+    tx: &mut PgConnection,
+    app_id: AppId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let taken_back = sqlx::query!(
+        "UPDATE entitlement.adoption SET taken_back_at = $2
+         WHERE app_id = $1 AND done_at IS NULL AND taken_back_at IS NULL",
+        app_id.as_uuid(),
+        Instant(now),
+    )
+    .execute(&mut *tx)
+    .await?;
+    if taken_back.rows_affected() == 0 {
+        return Ok(());
+    }
+    match first_team_in_tx(tx, app_id).await? {
+        Some((team_id, from)) => note_adoption_in_tx(tx, app_id, team_id, from, from).await,
+        None => Ok(()),
+    }
 }
 
 impl Store {
@@ -63,9 +106,9 @@ impl Store {
         let rows = sqlx::query!(
             "SELECT d.adoption_id, p.account_id, c.created_at, d.team_id, d.app_id, d.assigned_from
              FROM entitlement.adoption d
-             JOIN entitlement.app p ON p.app_id = d.app_id
+             JOIN entitlement.team p ON p.team_id = d.team_id
              JOIN entitlement.account c ON c.account_id = p.account_id
-             WHERE d.done_at IS NULL AND d.due_at <= $1 AND d.adoption_id > $2 AND c.cell = 0
+             WHERE d.done_at IS NULL AND d.taken_back_at IS NULL AND d.due_at <= $1 AND d.adoption_id > $2 AND c.cell = 0
              ORDER BY d.adoption_id LIMIT $3",
             Instant(now),
             after,
@@ -87,7 +130,8 @@ impl Store {
     /// The ledger has answered.
     pub(crate) async fn adoption_done(&self, adoption_id: i64, now: Timestamp) -> Result<(), Error> {
         sqlx::query!(
-            "UPDATE entitlement.adoption SET done_at = $2 WHERE adoption_id = $1 AND done_at IS NULL",
+            "UPDATE entitlement.adoption SET done_at = $2
+             WHERE adoption_id = $1 AND done_at IS NULL AND taken_back_at IS NULL",
             adoption_id,
             Instant(now),
         )

@@ -1,20 +1,35 @@
-//! Apps, their assignments and their credentials.
+//! Apps and their assignments.
 
-use drawdown_entitlement_core::{
-    Change, History,
-    plan::{Assignment, UsageScope},
-};
-use drawdown_types::{AccountId, AppId, CredentialId, TeamId, Timestamp, UserId};
+use drawdown_entitlement_core::{Change, History, plan::Assignment};
+use drawdown_types::{AccountId, AppId, HubId, TeamId, Timestamp, UserId};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Instant, Lock, Store};
+use super::{Instant, Lock, Made, Store};
 use crate::Error;
 
-/// An app as stored.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AppRecord {
+/// Whose an app is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
     pub(crate) account_id: AccountId,
+    /// Nobody where the operator set the app up.
+    pub(crate) user_id: Option<UserId>,
+}
+
+/// An app as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct AppRecord {
+    /// Whose it was when it was registered.
+    pub(crate) first: Owner,
+    /// Whose it is since transfers.
+    pub(crate) later: History<Owner>,
+}
+
+impl AppRecord {
+    /// Whose it is at `at`.
+    pub(crate) fn owner_at(&self, at: Timestamp) -> Owner {
+        self.later.at(at).copied().unwrap_or(self.first)
+    }
 }
 
 /// An app as it is listed.
@@ -26,24 +41,9 @@ pub(crate) struct AppListing {
     pub(crate) name: String,
     pub(crate) team_id: Option<TeamId>,
     pub(crate) client_ids: Vec<String>,
-}
-
-/// What is stored of a new credential: its secret only as a hash.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NewCredentialRow<'a> {
-    pub(crate) credential_id: CredentialId,
-    pub(crate) app_id: AppId,
-    pub(crate) client_id: &'a str,
-    pub(crate) secret_hmac: &'a [u8],
-    pub(crate) created_at: Timestamp,
-    pub(crate) known_from: Timestamp,
-}
-
-/// What a secret is compared with.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredSecret {
-    pub(crate) hmac: Vec<u8>,
-    pub(crate) created_at: Timestamp,
+    pub(crate) editors: Vec<UserId>,
+    /// The hub that it is in, and whose that is.
+    pub(crate) hub: Option<(HubId, AccountId)>,
 }
 
 struct AppRow {
@@ -53,6 +53,9 @@ struct AppRow {
     name: String,
     team_id: Option<Uuid>,
     client_ids: Vec<String>,
+    editors: Vec<Uuid>,
+    hub_id: Option<Uuid>,
+    hub_account_id: Option<Uuid>,
 }
 
 impl From<AppRow> for AppListing {
@@ -64,6 +67,8 @@ impl From<AppRow> for AppListing {
             name: row.name,
             team_id: row.team_id.map(TeamId::from_uuid),
             client_ids: row.client_ids,
+            editors: row.editors.into_iter().map(UserId::from_uuid).collect(),
+            hub: row.hub_id.map(HubId::from_uuid).zip(row.hub_account_id.map(AccountId::from_uuid)),
         }
     }
 }
@@ -101,11 +106,29 @@ pub(crate) async fn app_in_tx(
         .fetch_optional(&mut *tx)
         .await?;
     }
-    let account_id =
-        sqlx::query_scalar!("SELECT account_id FROM entitlement.app WHERE app_id = $1", app_id.as_uuid())
-            .fetch_optional(tx)
-            .await?;
-    Ok(account_id.map(|account_id| AppRecord { account_id: AccountId::from_uuid(account_id) }))
+    let row = sqlx::query!(
+        "SELECT account_id, owner_user_id FROM entitlement.app WHERE app_id = $1",
+        app_id.as_uuid()
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let changes = sqlx::query!(
+        "SELECT valid_from, account_id, owner_user_id FROM entitlement.app_owner WHERE app_id = $1",
+        app_id.as_uuid()
+    )
+    .fetch_all(tx)
+    .await?;
+    let owner = |account_id, user_id: Option<Uuid>| Owner {
+        account_id: AccountId::from_uuid(account_id),
+        user_id: user_id.map(UserId::from_uuid),
+    };
+    let later = changes.into_iter().map(|change| Change {
+        from: change.valid_from.0,
+        value: owner(change.account_id, Some(change.owner_user_id)),
+    });
+    let later = History::from_changes(later).map_err(|conflict| Error::stored("owners", conflict))?;
+    Ok(Some(AppRecord { first: owner(row.account_id, row.owner_user_id), later }))
 }
 
 /// The assignments of an app. The caller holds the lock of the app.
@@ -114,7 +137,7 @@ pub(crate) async fn assignments_in_tx(
     app_id: AppId,
 ) -> Result<History<TeamId>, Error> {
     let rows = sqlx::query!(
-        "SELECT valid_from, team_id FROM entitlement.app_team WHERE app_id = $1",
+        "SELECT valid_from, team_id FROM entitlement.app_team WHERE app_id = $1 AND voided_at IS NULL",
         app_id.as_uuid()
     )
     .fetch_all(tx)
@@ -124,43 +147,21 @@ pub(crate) async fn assignments_in_tx(
     History::from_changes(changes).map_err(|conflict| Error::stored("assignments", conflict))
 }
 
-pub(crate) async fn append_assignment_in_tx(tx: &mut PgConnection, link: &Assignment) -> Result<(), Error> {
+pub(crate) async fn append_assignment_in_tx(
+    tx: &mut PgConnection,
+    link: &Assignment,
+    made: Made,
+) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO entitlement.app_team (app_id, valid_from, team_id, set_up) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO entitlement.app_team (app_id, valid_from, team_id, set_up, made_at, made_by, made_through)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         link.app_id.as_uuid(),
         Instant(link.from),
         link.team_id.as_uuid(),
         link.set_up,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// How many credentials an app has. The caller holds the lock of the app.
-pub(crate) async fn credentials_in_tx(tx: &mut PgConnection, app_id: AppId) -> Result<u32, Error> {
-    let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM entitlement.credential WHERE app_id = $1"#,
-        app_id.as_uuid()
-    )
-    .fetch_one(tx)
-    .await?;
-    Ok(u32::try_from(count).unwrap_or(u32::MAX))
-}
-
-pub(crate) async fn insert_credential_in_tx(
-    tx: &mut PgConnection,
-    new: NewCredentialRow<'_>,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "INSERT INTO entitlement.credential (credential_id, app_id, client_id, secret_hmac, created_at, known_from)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-        new.credential_id.as_uuid(),
-        new.app_id.as_uuid(),
-        new.client_id,
-        new.secret_hmac,
-        Instant(new.created_at),
-        Instant(new.known_from),
+        Instant(made.at),
+        made.by.to_string(),
+        made.through,
     )
     .execute(tx)
     .await?;
@@ -168,6 +169,12 @@ pub(crate) async fn insert_credential_in_tx(
 }
 
 impl Store {
+    /// Whether there is such an app.
+    pub(crate) async fn app_exists(&self, app_id: AppId) -> Result<bool, Error> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(app_in_tx(&mut connection, app_id, Lock::No).await?.is_some())
+    }
+
     /// Up to `rows` apps after `after`, in the order of their ids, with the team of the instant `now`.
     pub(crate) async fn apps(
         &self,
@@ -182,41 +189,6 @@ impl Store {
         };
         Ok(rows.into_iter().map(AppListing::from).collect())
     }
-
-    /// Up to `rows` client ids of a scope after `after`, in their order.
-    pub(crate) async fn client_ids(
-        &self,
-        scope: UsageScope,
-        after: &str,
-        rows: i64,
-    ) -> Result<Vec<String>, Error> {
-        let (app_id, account_id) = match scope {
-            UsageScope::App(app_id) => (Some(app_id.as_uuid()), None),
-            UsageScope::Account(account_id) => (None, Some(account_id.as_uuid())),
-        };
-        Ok(sqlx::query_scalar!(
-            "SELECT c.client_id FROM entitlement.credential c JOIN entitlement.app a USING (app_id)
-             WHERE (a.app_id = $1 OR a.account_id = $2) AND c.client_id > $3
-             ORDER BY c.client_id LIMIT $4",
-            app_id,
-            account_id,
-            after,
-            rows,
-        )
-        .fetch_all(&self.pool)
-        .await?)
-    }
-
-    /// What the secret of a client id is compared with.
-    pub(crate) async fn secret_of(&self, client_id: &str) -> Result<Option<StoredSecret>, Error> {
-        let row = sqlx::query!(
-            "SELECT secret_hmac, created_at FROM entitlement.credential WHERE client_id = $1",
-            client_id,
-        )
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(row.map(|row| StoredSecret { hmac: row.secret_hmac, created_at: row.created_at.0 }))
-    }
 }
 
 async fn all_apps(
@@ -227,13 +199,24 @@ async fn all_apps(
 ) -> Result<Vec<AppRow>, sqlx::Error> {
     sqlx::query_as!(
         AppRow,
-        r#"SELECT a.app_id, a.account_id, a.owner_user_id, a.name,
+        r#"SELECT a.app_id, coalesce(o.account_id, a.account_id) AS "account_id!",
+                CASE WHEN o.owner_id IS NULL THEN a.owner_user_id ELSE o.owner_user_id END AS owner_user_id, a.name,
+                h.hub_id AS "hub_id?", h.account_id AS "hub_account_id?",
+                ARRAY(SELECT e.user_id FROM entitlement.app_editor e
+                      WHERE e.app_id = a.app_id AND e.from_at <= $3 AND (e.to_at IS NULL OR e.to_at > $3)
+                      ORDER BY e.editor_id) AS "editors!",
                 (SELECT l.team_id FROM entitlement.app_team l
-                 WHERE l.app_id = a.app_id AND l.valid_from <= $3
+                 WHERE l.app_id = a.app_id AND l.voided_at IS NULL AND l.valid_from <= $3
                  ORDER BY l.valid_from DESC LIMIT 1) AS team_id,
                 ARRAY(SELECT c.client_id FROM entitlement.credential c
                       WHERE c.app_id = a.app_id ORDER BY c.created_at, c.credential_id) AS "client_ids!"
-         FROM entitlement.app a WHERE a.app_id > $1 ORDER BY a.app_id LIMIT $2"#,
+         FROM entitlement.app a
+         LEFT JOIN entitlement.app_hub p ON p.app_id = a.app_id AND p.to_at IS NULL
+         LEFT JOIN entitlement.hub h ON h.hub_id = p.hub_id
+         LEFT JOIN LATERAL (
+            SELECT owner_id, account_id, owner_user_id FROM entitlement.app_owner o
+            WHERE o.app_id = a.app_id AND o.valid_from <= $3 ORDER BY o.valid_from DESC LIMIT 1) o ON true
+         WHERE a.app_id > $1 ORDER BY a.app_id LIMIT $2"#,
         after.as_uuid(),
         rows,
         Instant(now),
@@ -252,13 +235,28 @@ async fn apps_of_account(
 ) -> Result<Vec<AppRow>, sqlx::Error> {
     sqlx::query_as!(
         AppRow,
-        r#"SELECT a.app_id, a.account_id, a.owner_user_id, a.name,
+        r#"SELECT a.app_id, coalesce(o.account_id, a.account_id) AS "account_id!",
+                CASE WHEN o.owner_id IS NULL THEN a.owner_user_id ELSE o.owner_user_id END AS owner_user_id, a.name,
+                h.hub_id AS "hub_id?", h.account_id AS "hub_account_id?",
+                ARRAY(SELECT e.user_id FROM entitlement.app_editor e
+                      WHERE e.app_id = a.app_id AND e.from_at <= $4 AND (e.to_at IS NULL OR e.to_at > $4)
+                      ORDER BY e.editor_id) AS "editors!",
                 (SELECT l.team_id FROM entitlement.app_team l
-                 WHERE l.app_id = a.app_id AND l.valid_from <= $4
+                 WHERE l.app_id = a.app_id AND l.voided_at IS NULL AND l.valid_from <= $4
                  ORDER BY l.valid_from DESC LIMIT 1) AS team_id,
                 ARRAY(SELECT c.client_id FROM entitlement.credential c
                       WHERE c.app_id = a.app_id ORDER BY c.created_at, c.credential_id) AS "client_ids!"
-         FROM entitlement.app a WHERE a.account_id = $1 AND a.app_id > $2 ORDER BY a.app_id LIMIT $3"#,
+         FROM entitlement.app a
+         LEFT JOIN entitlement.app_hub p ON p.app_id = a.app_id AND p.to_at IS NULL
+         LEFT JOIN entitlement.hub h ON h.hub_id = p.hub_id
+         LEFT JOIN LATERAL (
+            SELECT owner_id, account_id, owner_user_id FROM entitlement.app_owner o
+            WHERE o.app_id = a.app_id AND o.valid_from <= $4 ORDER BY o.valid_from DESC LIMIT 1) o ON true
+         WHERE a.app_id IN (
+                SELECT app_id FROM entitlement.app WHERE account_id = $1
+                UNION SELECT app_id FROM entitlement.app_owner WHERE account_id = $1)
+            AND coalesce(o.account_id, a.account_id) = $1 AND a.app_id > $2
+         ORDER BY a.app_id LIMIT $3"#,
         account_id.as_uuid(),
         after.as_uuid(),
         rows,

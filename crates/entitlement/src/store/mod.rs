@@ -1,20 +1,26 @@
 //! SQL, and no rules: what to write is decided in `drawdown-entitlement-core`.
 //!
 //! Doctrine: functions ending in `_in_tx` run in the caller's transaction. Locks are taken in one
-//! order: the row of the request id, then the account, then the team or the app. They are
+//! order: the row of the request id, then accounts by their ids, then the app, then its team. They are
 //! `FOR NO KEY UPDATE`, so that a foreign key of somebody else's insert does not wait for them. What
 //! a lock protects is read by a statement *after* the lock: waiting does not refresh the snapshot of
-//! the statement that waited. Resolution takes no lock at all: it reads rows that are only ever added.
+//! the statement that waited. Resolution takes no lock at all: it reads rows that are only ever added, or voided.
 
 mod accounts;
 mod adoption;
 mod apps;
+mod credentials;
 mod directory;
+mod history;
+mod hubs;
 mod installation;
 mod instant;
+mod members;
 mod people;
 mod pool;
 mod records;
+mod suspensions;
+mod transfers;
 
 use drawdown_types::Timestamp;
 use sqlx::{PgPool, Postgres, Transaction};
@@ -24,19 +30,46 @@ pub(crate) use instant::Instant;
 pub use pool::{PoolConfig, SERVICE_ROLE, owner, pool};
 
 pub(crate) use accounts::{
-    AccountRecord, TeamRecord, account_in_tx, insert_account_in_tx, insert_team_in_tx, kind_text,
-    set_trial_in_tx, team_in_tx,
+    AccountRecord, TeamRecord, account_in_tx, append_contract_in_tx, insert_account_in_tx, insert_team_in_tx,
+    kind_text, set_commercial_in_tx, set_trial_in_tx, team_in_tx,
 };
-pub(crate) use adoption::{DueAdoption, first_team_in_tx, note_adoption_in_tx};
+pub(crate) use adoption::{
+    DueAdoption, adoption_begun_in_tx, first_team_in_tx, note_adoption_in_tx, renew_adoption_in_tx,
+};
 pub(crate) use apps::{
-    AppListing, NewCredentialRow, app_in_tx, append_assignment_in_tx, assignments_in_tx, credentials_in_tx,
-    insert_app_in_tx, insert_credential_in_tx,
+    AppListing, Owner, app_in_tx, append_assignment_in_tx, assignments_in_tx, insert_app_in_tx,
+};
+pub(crate) use credentials::{
+    CredentialRecord, NewCredentialRow, append_revocation_in_tx, credential_in_tx, credentials_in_tx,
+    insert_credential_in_tx, void_revocation_in_tx,
+};
+pub(crate) use directory::directory_in_tx;
+pub(crate) use history::{
+    AuditRecord, ChangeKind, ChangeRef, CredentialLink, MadeRecord, ScheduledCursor, ScheduledRecord,
+    TeamRow, app_of_credential_in_tx, contract_makings_in_tx, credential_link_in_tx, making_in_tx,
+    owner_makings_in_tx, scheduled_in_tx, team_rows_in_tx, void_assignments_in_tx, void_contract_in_tx,
+};
+pub(crate) use hubs::{
+    HubRecord, Place, enter_hub_in_tx, hub_account_in_tx, insert_hub_in_tx, leave_hub_in_tx, place_in_tx,
+};
+pub(crate) use members::{
+    ProductRecord, RoleRecord, UserRecord, Whose, begin_product_in_tx, end_product_in_tx, product_in_tx,
+    standing_in_tx,
 };
 pub(crate) use people::{
-    Scope, begin_role_in_tx, end_role_in_tx, held_in_tx, insert_user_in_tx, primary_admin_in_tx, role_text,
-    user_exists_in_tx,
+    Scope, begin_role_in_tx, end_role_in_tx, held_in_tx, hold_scope_in_tx, insert_user_in_tx,
+    primary_admin_in_tx, role_text, user_exists_in_tx,
 };
-pub(crate) use records::{AuditEntry, Claim, RequestKey, append_audit_in_tx, claim_in_tx, keep_answer_in_tx};
+pub(crate) use records::{
+    AuditEntry, Claim, Made, RequestKey, append_audit_in_tx, claim_in_tx, keep_answer_in_tx,
+};
+pub(crate) use suspensions::{
+    SuspensionRecord, begin_suspension_in_tx, end_suspension_in_tx, suspension_in_tx,
+};
+pub(crate) use transfers::{
+    TransferRecord, TransfersOf, append_owner_in_tx, begin_editor_in_tx, end_editor_in_tx,
+    insert_transfer_in_tx, open_transfer_in_tx, transfer_in_tx, update_transfer_in_tx,
+};
 
 use crate::Error;
 

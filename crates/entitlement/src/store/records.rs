@@ -1,6 +1,7 @@
 //! The records around an act: its request id and its line in the audit log, both in the act's own
 //! transaction, so that there is one effect a request id and no effect without its line.
 
+use drawdown_entitlement_core::plan::Actor;
 use drawdown_types::{AccountId, Timestamp};
 use sqlx::PgConnection;
 
@@ -31,14 +32,22 @@ pub(crate) enum Claim {
 #[derive(Clone, Debug)]
 pub(crate) struct AuditEntry {
     pub(crate) at: Timestamp,
+    pub(crate) actor: Actor,
+    /// Why, where the act asks for it.
+    pub(crate) reason: Option<String>,
     pub(crate) subject: String,
     pub(crate) account_id: Option<AccountId>,
     pub(crate) before: Option<serde_json::Value>,
     pub(crate) after: serde_json::Value,
 }
 
-/// Who acts is not known before callers have an identity.
-const ACTOR: &str = "operator";
+/// Who made a row of a history, when and by which act.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    pub(crate) at: Timestamp,
+    pub(crate) by: Actor,
+    pub(crate) through: &'static str,
+}
 
 /// Claims a request id. Where another transaction is about to use it, this waits for its end.
 pub(crate) async fn claim_in_tx(
@@ -103,13 +112,14 @@ pub(crate) async fn append_audit_in_tx(
     entry: &AuditEntry,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO entitlement.audit_log (at, actor, method, subject, account_id, before, after)
-         VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7::text::jsonb)",
+        "INSERT INTO entitlement.audit_log (at, actor, method, subject, account_id, reason, before, after)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb)",
         Instant(entry.at),
-        ACTOR,
+        entry.actor.to_string(),
         method,
         entry.subject,
         entry.account_id.map(AccountId::as_uuid),
+        entry.reason.as_deref(),
         entry.before.as_ref().map(ToString::to_string),
         entry.after.to_string(),
     )

@@ -9,12 +9,12 @@ use crate::world::{World, at, refused};
 
 impl World {
     /// One look of the job; gives how many apps the ledger was told of.
-    async fn tells(&self) -> usize {
+    pub(crate) async fn tells(&self) -> usize {
         let config = AdoptionConfig { interval: Duration::from_secs(1), rows_max: 2 };
         Adoptions::new(&self.parts, Arc::clone(&self.ledger) as _, config).look().await.unwrap()
     }
 
-    fn told(&self) -> Vec<FirstTeam> {
+    pub(crate) fn told(&self) -> Vec<FirstTeam> {
         self.ledger.adopted.lock().unwrap().clone()
     }
 }

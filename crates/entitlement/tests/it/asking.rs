@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use drawdown_client::{ChannelOptions, connect};
-use drawdown_entitlement::{Ledger, SettledUsage as _};
+use drawdown_entitlement::{Ledger, LedgerFacts as _};
 use drawdown_proto::ledger::v1::{
     BeginResetRequest, BeginResetResponse, CreateProducerRequest, CreateProducerResponse, GetCellPartRequest,
     GetCellPartResponse, GetShardsRequest, GetShardsResponse, HasSettledUsageRequest,

@@ -10,14 +10,20 @@ mod cells;
 mod contention;
 mod credentials;
 mod hierarchy;
+mod history;
+mod hubs;
+mod members;
 #[path = "../../../entitlement-core/tests/model/mod.rs"]
 mod model;
 mod random;
 mod records;
 mod refusals;
 mod resolution;
+mod revocation;
 mod roles;
 #[path = "../../../entitlement-core/tests/strategy/mod.rs"]
 mod strategy;
+mod terms;
+mod transfers;
 mod wire;
 mod world;

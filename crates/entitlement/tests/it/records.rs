@@ -98,10 +98,14 @@ async fn what_was_written_stays() {
     let role = drawdown_proto::entitlement::v1::SetRoleRequest {
         user_id: user,
         role: 3,
-        team_id: chain.team_id,
+        team_id: chain.team_id.clone(),
         ..Default::default()
     };
     ok(world.hierarchy.set_role(Request::new(role)).await);
+    let revoked = world.credential(&chain.app_id, None).await.credential_id;
+    world.revoke(&revoked, Some("2026-03-08T00:00:00Z")).await;
+    world.revoke(&revoked, None).await;
+    world.suspend(&chain.account_id, "unpaid").await;
     let before = world.dump().await;
     for statement in [
         "UPDATE entitlement.audit_log SET actor = 'nobody'",
@@ -109,11 +113,17 @@ async fn what_was_written_stays() {
         "TRUNCATE entitlement.audit_log",
         "UPDATE entitlement.app_team SET valid_from = valid_from - interval '1 day'",
         "DELETE FROM entitlement.app_team",
+        "UPDATE entitlement.credential_revocation SET unknown_from = unknown_from + interval '1 day'",
+        "UPDATE entitlement.credential_revocation SET voided_at = NULL",
+        "DELETE FROM entitlement.credential_revocation",
+        "UPDATE entitlement.suspension SET from_at = from_at - interval '1 day'",
+        "UPDATE entitlement.suspension SET end_note = 'x'",
+        "DELETE FROM entitlement.suspension",
         "UPDATE entitlement.account_contract SET kind = 'enterprise'",
         "DELETE FROM entitlement.account_contract",
         "UPDATE entitlement.credential SET client_id = 'client_other'",
         "DELETE FROM entitlement.credential",
-        "TRUNCATE entitlement.credential",
+        "TRUNCATE entitlement.credential CASCADE",
         "DELETE FROM entitlement.role_history",
         "UPDATE entitlement.role_history SET role = 'primary_admin'",
         "UPDATE entitlement.role_history SET from_at = from_at, to_at = NULL",
@@ -121,11 +131,12 @@ async fn what_was_written_stays() {
         let error = sqlx::query(statement).execute(world.database.pool()).await.unwrap_err();
         let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
         assert_eq!(code.as_deref(), Some("23001"), "{statement}");
-        // The service has not even the right, but to end a role, which is an update.
+        // The service has not even the right, but to end a role or a suspension and to void, which are updates.
         let error = sqlx::query(statement).execute(&world.parts.pool).await.unwrap_err();
         let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
-        let ends_roles = statement.starts_with("UPDATE entitlement.role_history");
-        assert_eq!(code.as_deref(), Some(if ends_roles { "23001" } else { "42501" }), "{statement}");
+        let ends = ["UPDATE entitlement.role_history", "SET voided_at", "SET end_note"];
+        let may = ends.iter().any(|part| statement.contains(part));
+        assert_eq!(code.as_deref(), Some(if may { "23001" } else { "42501" }), "{statement}");
     }
     assert_eq!(world.dump().await, before);
 }

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use drawdown_entitlement::{Adopts, FirstTeam, Hierarchy, Limits, Parts, Pepper, Resolutions, SettledUsage};
+use drawdown_entitlement::{
+    Accounts, Adopts, Credentials, FirstTeam, Hierarchy, Histories, LedgerFacts, Limits, Members, Parts,
+    Pepper, Resolutions, Transfers,
+};
 use drawdown_entitlement_core::Rules;
 use drawdown_proto::{
     entitlement::v1::{
@@ -22,7 +25,7 @@ use drawdown_proto::{
 };
 use drawdown_service::Telemetry;
 use drawdown_testkit::{Database, ManualClock};
-use drawdown_types::{Clock as _, Timestamp};
+use drawdown_types::{Clock as _, TeamId, Timestamp};
 use futures::future::BoxFuture;
 use sqlx::{
     PgPool,
@@ -73,6 +76,8 @@ pub(crate) struct FakeLedger {
     pub(crate) adopted: Mutex<Vec<FirstTeam>>,
     /// It does what it is told, and its answer never arrives.
     pub(crate) loses_answers: AtomicBool,
+    /// Balances of teams in micro-tokens; of all others it is zero.
+    pub(crate) balances: Mutex<BTreeMap<String, i64>>,
     /// Apps that it does not take.
     pub(crate) refuses: Mutex<BTreeSet<String>>,
 }
@@ -84,7 +89,7 @@ impl FakeLedger {
     }
 }
 
-impl SettledUsage for FakeLedger {
+impl LedgerFacts for FakeLedger {
     fn has_settled(&self, client_ids: Vec<String>, from: Timestamp) -> BoxFuture<'_, Result<bool, Status>> {
         Box::pin(async move {
             if self.is_away.load(Ordering::SeqCst) {
@@ -94,6 +99,15 @@ impl SettledUsage for FakeLedger {
             let settled = self.settled.lock().unwrap();
             let in_range = |id: &String| settled.get(id).is_some_and(|window| *window >= from);
             Ok(self.says_yes.load(Ordering::SeqCst) || client_ids.iter().any(in_range))
+        })
+    }
+
+    fn balance(&self, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>> {
+        Box::pin(async move {
+            if self.is_away.load(Ordering::SeqCst) {
+                return Err(Status::unavailable("away"));
+            }
+            Ok(self.balances.lock().unwrap().get(&team_id.to_string()).copied().unwrap_or(0))
         })
     }
 }
@@ -127,6 +141,11 @@ pub(crate) struct World {
     pub(crate) ledger: Arc<FakeLedger>,
     pub(crate) parts: Parts,
     pub(crate) hierarchy: Hierarchy,
+    pub(crate) accounts: Accounts,
+    pub(crate) credentials: Credentials,
+    pub(crate) members: Members,
+    pub(crate) histories: Histories,
+    pub(crate) transfers: Transfers,
     pub(crate) resolutions: Resolutions,
 }
 
@@ -161,12 +180,28 @@ impl World {
                 page_rows_max: 3,
                 act_attempts_max: 4,
                 cell_max: 2,
+                hub_mode: false,
             },
             pepper: Pepper::from_hex(&"5a".repeat(32)).unwrap(),
             ledger: ledger.clone(),
         };
         let (hierarchy, resolutions) = (Hierarchy::new(&parts), Resolutions::new(&parts));
-        Self { database, clock, ledger, parts, hierarchy, resolutions }
+        let (accounts, credentials) = (Accounts::new(&parts), Credentials::new(&parts));
+        let parts_of_history = parts.clone();
+        let (members, transfers) = (Members::new(&parts), Transfers::new(&parts));
+        Self {
+            database,
+            clock,
+            ledger,
+            parts,
+            hierarchy,
+            accounts,
+            credentials,
+            members,
+            histories: Histories::new(&parts_of_history),
+            transfers,
+            resolutions,
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -297,13 +332,14 @@ impl World {
                 INSERT INTO entitlement.app (app_id, account_id, name)
                 SELECT gen_random_uuid(), $1, n::text FROM generate_series(1, $3) n RETURNING app_id, name
             ), linked AS (
-                INSERT INTO entitlement.app_team (app_id, valid_from, team_id, set_up)
-                SELECT app_id, timestamptz '2026-02-01 00:00Z' + n * interval '1 day', $2, true
+                INSERT INTO entitlement.app_team (app_id, valid_from, team_id, set_up, made_at, made_by, made_through)
+                SELECT app_id, timestamptz '2026-02-01 00:00Z' + n * interval '1 day', $2, true, now(), 'test', 'test'
                 FROM made, generate_series(0, 1) n WHERE name::int % 10 <> 0
             )
-            INSERT INTO entitlement.credential (credential_id, app_id, client_id, secret_hmac, created_at, known_from)
+            INSERT INTO entitlement.credential (credential_id, app_id, client_id, secret_hmac, created_at, known_from,
+                made_at, made_by, made_through)
             SELECT gen_random_uuid(), app_id, 'client_' || name, decode(repeat('00', 32), 'hex'),
-                '2026-01-15 00:00Z', '2026-01-15 00:00Z'
+                '2026-01-15 00:00Z', '2026-01-15 00:00Z', now(), 'test', 'test'
             FROM made",
         )
         .bind(as_uuid(&chain.account_id))
