@@ -30,7 +30,7 @@ use sqlx::{Connection as _, PgConnection};
 
 const SIZE: LoadSize = LoadSize { teams: 3, apps: 9, meters: 2 };
 const CALLERS: usize = 12;
-const CALLS_EACH: usize = 15;
+const CALLS_EACH: usize = 10;
 const EVENTS_PER_CALL: usize = 4;
 /// What dies, in this order, evenly over the calls.
 const VICTIMS: [Service; 4] = [Service::Metering, Service::Ledger, Service::Metering, Service::Metering];
