@@ -10,15 +10,18 @@ mod correction;
 mod explain;
 mod export;
 pub(crate) mod hierarchy;
+pub(crate) mod history;
 mod import;
 pub(crate) mod ledger;
 mod live;
 pub(crate) mod lots;
+pub(crate) mod members;
 pub(crate) mod notice;
 mod pages;
 pub(crate) mod reports;
 pub(crate) mod statement;
 pub(crate) mod tokens;
+pub(crate) mod transfer;
 pub(crate) mod unattributed;
 pub(crate) mod usage;
 

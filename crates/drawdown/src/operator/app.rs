@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use drawdown_client::entitlement::{hierarchy, resolution};
+use drawdown_client::entitlement::{credentials, hierarchy, resolution};
 use drawdown_proto::entitlement::v1::{
     AssignAppRequest, ClientInstant, CreateAppRequest, CreateCredentialRequest, ListAppsRequest,
-    ResolveRequest,
+    ListCredentialsRequest, ResolveRequest, RevokeCredentialRequest, RotateCredentialRequest,
 };
 use drawdown_types::{Clock, SystemClock, Timestamp};
 
-use super::{Change, Connection, Pages, wire};
+use super::{Change, Connection, Pages, Session, wire};
 use crate::output::{Column, json_of, name, text};
 
 /// Apps: registered programs
@@ -89,6 +89,38 @@ enum CredentialAction {
         #[command(flatten)]
         change: Change,
     },
+    /// Lists credentials of an app, those that are revoked too
+    #[command(after_help = "Example:\n  drawdown credential list app_01j2gv5gymfsfrn6rc3mq3yjjv")]
+    List {
+        /// The app
+        app_id: String,
+        #[command(flatten)]
+        pages: Pages,
+    },
+    /// Makes a credential that takes the place of another one, both being in force until the old one is revoked
+    #[command(
+        after_help = "Example:\n  drawdown credential rotate cred_01j2gv5gymfsfrn6rc3mq3yjjv --old-until 2027-01-08T00:00:00Z"
+    )]
+    Rotate {
+        /// The old credential
+        credential_id: String,
+        /// When the old one is revoked [default: not before `credential revoke`]
+        #[arg(long, value_name = "INSTANT")]
+        old_until: Option<Timestamp>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Revokes a credential: its secret at once, its client id from the next edge of a window on
+    #[command(after_help = "Example:\n  drawdown credential revoke cred_01j2gv5gymfsfrn6rc3mq3yjjv")]
+    Revoke {
+        /// The credential
+        credential_id: String,
+        /// When; a later instant is scheduled [default: now]
+        #[arg(long, value_name = "INSTANT")]
+        at: Option<Timestamp>,
+        #[command(flatten)]
+        change: Change,
+    },
 }
 
 /// Tells who pays for a client id at an instant
@@ -104,6 +136,14 @@ pub(crate) struct ResolveCommand {
     connection: Connection,
 }
 
+const CREDENTIAL: [Column; 6] = [
+    text("credential", "credential_id"),
+    text("client id", "client_id"),
+    text("created", "created_at"),
+    text("known from", "known_from"),
+    text("revoked", "revoked_at"),
+    text("unknown from", "unknown_from"),
+];
 const APP: [Column; 6] = [
     text("app", "app_id"),
     text("account", "account_id"),
@@ -153,18 +193,60 @@ impl AppCommand {
 impl CredentialCommand {
     pub(crate) async fn run(self) -> Result<()> {
         let session = self.connection.open()?;
-        let CredentialAction::Create { app_id, created_at, change } = self.action;
-        let request =
-            CreateCredentialRequest { app_id, created_at: wire(created_at), request_id: change.id() };
-        let answer = hierarchy(&session.entitlement).create_credential(request).await?.into_inner();
-        let answer = json_of("drawdown.entitlement.v1.CreateCredentialResponse", &answer)?;
-        let columns = [
-            text("credential", "credential_id"),
-            text("client id", "client_id"),
-            text("secret, shown this once", "client_secret"),
-        ];
-        session.output.record(&answer, "", &columns)
+        let mut client = credentials(&session.entitlement);
+        match self.action {
+            CredentialAction::Create { app_id, created_at, change } => {
+                let request =
+                    CreateCredentialRequest { app_id, created_at: wire(created_at), request_id: change.id() };
+                let answer = hierarchy(&session.entitlement).create_credential(request).await?.into_inner();
+                let answer = json_of("drawdown.entitlement.v1.CreateCredentialResponse", &answer)?;
+                let columns = [
+                    text("credential", "credential_id"),
+                    text("client id", "client_id"),
+                    text("secret, shown this once", "client_secret"),
+                ];
+                session.output.record(&answer, "", &columns)
+            }
+            CredentialAction::List { app_id, pages } => list_credentials(&session, app_id, pages).await,
+            CredentialAction::Rotate { credential_id, old_until, change } => {
+                let request = RotateCredentialRequest {
+                    credential_id,
+                    old_until: wire(old_until),
+                    request_id: change.id(),
+                };
+                let answer = client.rotate_credential(request).await?.into_inner();
+                let answer = json_of("drawdown.entitlement.v1.RotateCredentialResponse", &answer)?;
+                let columns = [
+                    text("credential", "credential.credential_id"),
+                    text("client id", "credential.client_id"),
+                    text("secret, shown this once", "client_secret"),
+                    text("old client id", "old.client_id"),
+                    text("old one revoked", "old.revoked_at"),
+                ];
+                session.output.record(&answer, "", &columns)
+            }
+            CredentialAction::Revoke { credential_id, at, change } => {
+                let request =
+                    RevokeCredentialRequest { credential_id, at: wire(at), request_id: change.id() };
+                let answer = client.revoke_credential(request).await?.into_inner();
+                let answer = json_of("drawdown.entitlement.v1.RevokeCredentialResponse", &answer)?;
+                session.output.record(&answer, "credential", &CREDENTIAL)
+            }
+        }
     }
+}
+
+async fn list_credentials(session: &Session, app_id: String, pages: Pages) -> Result<()> {
+    let client = credentials(&session.entitlement);
+    let name = "drawdown.entitlement.v1.ListCredentialsResponse";
+    let answer = pages
+        .collect(name, "credentials", |page_size, page_token| {
+            let request = ListCredentialsRequest { app_id: app_id.clone(), page_size, page_token };
+            let mut client = client.clone();
+            async move { client.list_credentials(request).await }
+        })
+        .await?;
+    session.output.table(&answer, "credentials", &CREDENTIAL)
 }
 
 impl ResolveCommand {

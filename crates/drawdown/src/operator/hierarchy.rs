@@ -1,15 +1,15 @@
-//! Accounts, teams, people and roles.
+//! Accounts and teams.
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use drawdown_client::entitlement::hierarchy;
+use drawdown_client::entitlement::{accounts, hierarchy};
 use drawdown_proto::entitlement::v1::{
-    self as pb, CreateAccountRequest, CreateTeamRequest, CreateUserRequest, GetAccountRequest,
-    ListTeamsRequest, SetRoleRequest,
+    self as pb, ChangeContractRequest, CreateAccountRequest, CreateTeamRequest, EndTrialRequest,
+    GetAccountRequest, LiftSuspensionRequest, ListSuspensionsRequest, ListTeamsRequest, SuspendRequest,
 };
 use drawdown_types::Timestamp;
 
-use super::{Change, Connection, Pages, wire};
+use super::{Change, Connection, Pages, Session, wire};
 use crate::output::{Column, json_of, name, text};
 
 /// The kind of contract of an account.
@@ -61,6 +61,68 @@ enum AccountAction {
         /// The account
         account_id: String,
     },
+    /// Suspends an account at once: its calls are refused, everything else goes on
+    #[command(
+        after_help = "Example:\n  drawdown account suspend acct_01j2gv5gymfsfrn6rc3mq3yjjv --note 'unpaid invoice 4711'"
+    )]
+    Suspend {
+        /// The account
+        account_id: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Lifts the suspension of an account at once
+    #[command(after_help = "Example:\n  drawdown account lift acct_01j2gv5gymfsfrn6rc3mq3yjjv --note paid")]
+    Lift {
+        /// The account
+        account_id: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Lists suspensions of an account and of its teams, those that were lifted too
+    #[command(after_help = "Example:\n  drawdown account suspensions acct_01j2gv5gymfsfrn6rc3mq3yjjv")]
+    Suspensions {
+        /// The account
+        account_id: String,
+        #[command(flatten)]
+        pages: Pages,
+    },
+    /// Ends the trial of an account early, from the next edge of a window on
+    #[command(after_help = "Example:\n  drawdown account end-trial acct_01j2gv5gymfsfrn6rc3mq3yjjv")]
+    EndTrial {
+        /// The account
+        account_id: String,
+        /// From when on; a later instant is scheduled, an earlier one is set-up [default: now]
+        #[arg(long, value_name = "INSTANT")]
+        from: Option<Timestamp>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Changes the kind of contract of an account where a month begins
+    #[command(
+        after_help = "Example:\n  drawdown account change-contract acct_01j2gv5gymfsfrn6rc3mq3yjjv enterprise --from 2027-01-01T00:00:00Z"
+    )]
+    ChangeContract {
+        /// The account
+        account_id: String,
+        /// The kind from then on
+        contract: Contract,
+        /// From when on, rounded up to the beginning of a month; an earlier one is set-up [default: the next month]
+        #[arg(long, value_name = "INSTANT")]
+        from: Option<Timestamp>,
+        #[command(flatten)]
+        change: Change,
+    },
+}
+
+/// Why, and under which request id.
+#[derive(Args, Debug)]
+struct Why {
+    /// Why, for the history and the audit log
+    #[arg(long)]
+    note: String,
+    #[command(flatten)]
+    change: Change,
 }
 
 /// Teams: groups that own lots and bear charges
@@ -100,78 +162,27 @@ enum TeamAction {
         #[command(flatten)]
         pages: Pages,
     },
-}
-
-/// People
-#[derive(Args, Debug)]
-pub(crate) struct UserCommand {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(subcommand)]
-    action: UserAction,
-}
-
-#[derive(Subcommand, Debug)]
-enum UserAction {
-    /// Registers a person
-    #[command(after_help = "Example:\n  drawdown user create --email ada@example.com --name 'Ada Lovelace'")]
-    Create {
-        /// The mail address
-        #[arg(long)]
-        email: String,
-        /// The name
-        #[arg(long)]
-        name: String,
-        #[command(flatten)]
-        change: Change,
-    },
-}
-
-/// What people may do
-#[derive(Args, Debug)]
-pub(crate) struct RoleCommand {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(subcommand)]
-    action: RoleAction,
-}
-
-#[derive(Subcommand, Debug)]
-enum RoleAction {
-    /// Gives a person a role, in a team or for an account
+    /// Suspends a team at once: calls of its apps are refused, everything else goes on
     #[command(
-        after_help = "Example:\n  drawdown role set user_01j2gv5gymfsfrn6rc3mq3yjjv primary-admin --team team_01j2gv5gymfsfrn6rc3mq3yjjv"
+        after_help = "Example:\n  drawdown team suspend team_01j2gv5gymfsfrn6rc3mq3yjjv --note 'keys were leaked'"
     )]
-    Set {
-        /// The person
-        user_id: String,
-        /// The role
-        role: Role,
-        /// For a role in a team
-        #[arg(long, value_name = "TEAM_ID", default_value = "")]
-        team: String,
-        /// For the contract manager of an account
-        #[arg(long, value_name = "ACCOUNT_ID", default_value = "")]
-        account: String,
+    Suspend {
+        /// The team
+        team_id: String,
         #[command(flatten)]
-        change: Change,
+        why: Why,
+    },
+    /// Lifts the suspension of a team at once
+    #[command(after_help = "Example:\n  drawdown team lift team_01j2gv5gymfsfrn6rc3mq3yjjv --note cleared")]
+    Lift {
+        /// The team
+        team_id: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
-/// What a person may do.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Role {
-    /// The one primary admin of a team
-    PrimaryAdmin,
-    /// Another admin of a team
-    SecondaryAdmin,
-    /// A member of a team
-    Member,
-    /// The contract manager of an account
-    ContractManager,
-}
-
-const ACCOUNT: [Column; 7] = [
+const ACCOUNT: [Column; 8] = [
     text("account", "account_id"),
     text("name", "name"),
     name("contract", "contract_kind", "CONTRACT_KIND_"),
@@ -179,12 +190,22 @@ const ACCOUNT: [Column; 7] = [
     text("trial from", "trial_started_at"),
     text("trial to", "trial_ends_at"),
     text("cell", "cell"),
+    text("suspended since", "suspended_since"),
 ];
-const TEAM: [Column; 4] = [
+const SUSPENSION: [Column; 6] = [
+    text("account", "account_id"),
+    text("team", "team_id"),
+    text("from", "from"),
+    text("why", "note"),
+    text("to", "to"),
+    text("lifted because", "end_note"),
+];
+const TEAM: [Column; 5] = [
     text("team", "team_id"),
     text("account", "account_id"),
     text("name", "name"),
     text("created", "created_at"),
+    text("suspended since", "suspended_since"),
 ];
 
 impl From<Contract> for pb::ContractKind {
@@ -192,17 +213,6 @@ impl From<Contract> for pb::ContractKind {
         match contract {
             Contract::Flex => Self::Flex,
             Contract::Enterprise => Self::Enterprise,
-        }
-    }
-}
-
-impl From<Role> for pb::Role {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::PrimaryAdmin => Self::PrimaryAdmin,
-            Role::SecondaryAdmin => Self::SecondaryAdmin,
-            Role::Member => Self::Member,
-            Role::ContractManager => Self::ContractManager,
         }
     }
 }
@@ -228,9 +238,69 @@ impl AccountCommand {
                 let answer = client.get_account(GetAccountRequest { account_id }).await?.into_inner();
                 json_of("drawdown.entitlement.v1.GetAccountResponse", &answer)?
             }
+            AccountAction::Suspend { account_id, why } => {
+                return why.suspend(&session, (account_id, String::new())).await;
+            }
+            AccountAction::Lift { account_id, why } => {
+                return why.lift(&session, (account_id, String::new())).await;
+            }
+            AccountAction::Suspensions { account_id, pages } => {
+                return list_suspensions(&session, account_id, pages).await;
+            }
+            AccountAction::EndTrial { account_id, from, change } => {
+                let request = EndTrialRequest { account_id, from: wire(from), request_id: change.id() };
+                let answer = accounts(&session.entitlement).end_trial(request).await?.into_inner();
+                let answer = json_of("drawdown.entitlement.v1.EndTrialResponse", &answer)?;
+                return session.output.record(&answer, "", &[text("commercial from", "from")]);
+            }
+            AccountAction::ChangeContract { account_id, contract, from, change } => {
+                let request = ChangeContractRequest {
+                    account_id,
+                    contract_kind: pb::ContractKind::from(contract).into(),
+                    from: wire(from),
+                    request_id: change.id(),
+                };
+                let answer = accounts(&session.entitlement).change_contract(request).await?.into_inner();
+                let answer = json_of("drawdown.entitlement.v1.ChangeContractResponse", &answer)?;
+                return session.output.record(&answer, "", &[text("from", "from")]);
+            }
         };
         session.output.record(&answer, "account", &ACCOUNT)
     }
+}
+
+impl Why {
+    /// Suspends an account or a team, the other one being empty.
+    async fn suspend(self, session: &Session, (account_id, team_id): (String, String)) -> Result<()> {
+        let request = SuspendRequest { account_id, team_id, note: self.note, request_id: self.change.id() };
+        let answer = accounts(&session.entitlement).suspend(request).await?.into_inner();
+        let answer = json_of("drawdown.entitlement.v1.SuspendResponse", &answer)?;
+        session.output.record(&answer, "suspension", &SUSPENSION)
+    }
+
+    async fn lift(self, session: &Session, (account_id, team_id): (String, String)) -> Result<()> {
+        let request =
+            LiftSuspensionRequest { account_id, team_id, note: self.note, request_id: self.change.id() };
+        let answer = accounts(&session.entitlement).lift_suspension(request).await?.into_inner();
+        if answer.suspension.is_none() {
+            session.output.line("nothing was suspended")?;
+        }
+        let answer = json_of("drawdown.entitlement.v1.LiftSuspensionResponse", &answer)?;
+        session.output.record(&answer, "suspension", &SUSPENSION)
+    }
+}
+
+async fn list_suspensions(session: &Session, account_id: String, pages: Pages) -> Result<()> {
+    let client = accounts(&session.entitlement);
+    let name = "drawdown.entitlement.v1.ListSuspensionsResponse";
+    let answer = pages
+        .collect(name, "suspensions", |page_size, page_token| {
+            let request = ListSuspensionsRequest { account_id: account_id.clone(), page_size, page_token };
+            let mut client = client.clone();
+            async move { client.list_suspensions(request).await }
+        })
+        .await?;
+    session.output.table(&answer, "suspensions", &SUSPENSION)
 }
 
 impl TeamCommand {
@@ -259,35 +329,8 @@ impl TeamCommand {
                     .await?;
                 session.output.table(&answer, "teams", &TEAM)
             }
+            TeamAction::Suspend { team_id, why } => why.suspend(&session, (String::new(), team_id)).await,
+            TeamAction::Lift { team_id, why } => why.lift(&session, (String::new(), team_id)).await,
         }
-    }
-}
-
-impl UserCommand {
-    pub(crate) async fn run(self) -> Result<()> {
-        let session = self.connection.open()?;
-        let UserAction::Create { email, name, change } = self.action;
-        let request = CreateUserRequest { email, name, request_id: change.id() };
-        let answer = hierarchy(&session.entitlement).create_user(request).await?.into_inner();
-        let answer = json_of("drawdown.entitlement.v1.CreateUserResponse", &answer)?;
-        let columns = [text("user", "user_id"), text("email", "email"), text("name", "name")];
-        session.output.record(&answer, "user", &columns)
-    }
-}
-
-impl RoleCommand {
-    pub(crate) async fn run(self) -> Result<()> {
-        let session = self.connection.open()?;
-        let RoleAction::Set { user_id, role, team, account, change } = self.action;
-        let request = SetRoleRequest {
-            user_id,
-            role: pb::Role::from(role).into(),
-            team_id: team,
-            account_id: account,
-            request_id: change.id(),
-        };
-        let answer = hierarchy(&session.entitlement).set_role(request).await?.into_inner();
-        let answer = json_of("drawdown.entitlement.v1.SetRoleResponse", &answer)?;
-        session.output.record(&answer, "", &[text("from", "from")])
     }
 }
