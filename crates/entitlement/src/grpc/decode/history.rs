@@ -53,7 +53,7 @@ pub(crate) fn correct(request: &v1::CorrectAssignmentRequest) -> Result<Keyed<Co
     keyed(violations, act, request, &request.request_id)
 }
 
-/// A client id, and the instant asked about; none for now.
+/// A client id, and the instant asked about: where there is none, the present one.
 pub(crate) fn question(
     request: &v1::ExplainResolutionRequest,
 ) -> Result<(ClientId, Option<Timestamp>), Refusal> {
