@@ -1,5 +1,5 @@
 //! One form for what benches and drills report:
-//! `{"name", "commit", "cores", "fsync_p50_us", "figures": {…}}`, figures a flat map of numbers whose
+//! `{"name", "commit", "build", "cores", "fsync_p50_us", "figures": {…}}`, figures a flat map of numbers whose
 //! names end in their unit, or in `_ratio` for what was divided inside one run.
 
 use std::{collections::BTreeMap, fs::File, io::Write as _, path::Path, process::Command, time::Instant};
@@ -13,6 +13,8 @@ pub struct Figures {
     pub name: String,
     /// The commit it ran on, with `-dirty` where the tree had changes.
     pub commit: String,
+    /// `release`, or `development`: speeds of the latter say nothing.
+    pub build: &'static str,
     /// Cores of the machine.
     pub cores: usize,
     /// Median of an 8 KiB append with fdatasync in the same run, in µs: the disk's own share.
@@ -35,6 +37,7 @@ impl Figures {
         Ok(Self {
             name: name.to_owned(),
             commit: commit(),
+            build: if cfg!(debug_assertions) { "development" } else { "release" },
             cores: std::thread::available_parallelism()?.get(),
             fsync_p50_us: fsync_p50_us(dir)?,
             figures: BTreeMap::new(),

@@ -21,7 +21,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::machine::Workspace;
+use crate::{machine::Workspace, programs::Measured};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "tasks of the Drawdown repository", disable_version_flag = true)]
@@ -45,7 +45,13 @@ enum Task {
         options: Vec<String>,
     },
     /// Measure, in release mode
-    Bench(Measurement),
+    Bench {
+        /// Run a development build instead: its figures say nothing, that its sums agree does
+        #[arg(long)]
+        dev: bool,
+        #[command(flatten)]
+        measurement: Measurement,
+    },
     /// Break things on purpose and count what survives
     Drill(Measurement),
     /// Check the rules of the house
@@ -93,6 +99,13 @@ struct Measurement {
     options: Vec<String>,
 }
 
+impl Measurement {
+    fn of<'a>(&'a self, kind: &'a str, profile: &'a str) -> Measured<'a> {
+        let Self { name, json, options } = self;
+        Measured { kind, profile, name, json: json.as_deref(), options }
+    }
+}
+
 #[derive(Subcommand)]
 enum Queries {
     /// Ask a fresh database and replace .sqlx
@@ -116,12 +129,11 @@ fn run(workspace: &Workspace, task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Test { runner } => servers::test(workspace, &runner),
         Task::Demo { options } => programs::demo(workspace, options),
-        Task::Bench(Measurement { name, json, options }) => {
-            programs::measure(workspace, "bench", &name, json.as_deref(), &options)
+        Task::Bench { dev, measurement } => {
+            let profile = if dev { "debug" } else { "release" };
+            programs::measure(workspace, &measurement.of("bench", profile))
         }
-        Task::Drill(Measurement { name, json, options }) => {
-            programs::measure(workspace, "drill", &name, json.as_deref(), &options)
-        }
+        Task::Drill(measurement) => programs::measure(workspace, &measurement.of("drill", "debug")),
         Task::Tidy => tidy::check(workspace),
         Task::Buf { accept } => contracts::check(workspace, accept),
         Task::Sqlx { step: Queries::Prepare } => queries::prepare(workspace),

@@ -22,17 +22,22 @@ pub(crate) fn demo(workspace: &Workspace, options: Vec<String>) -> anyhow::Resul
     Ok(code(status(demo.arg("--summary").arg(&summary).args(options))?))
 }
 
+/// What `cargo xtask bench` and `cargo xtask drill` run.
+pub(crate) struct Measured<'a> {
+    /// `bench` or `drill`.
+    pub(crate) kind: &'a str,
+    /// The folder of the build, `release` or `debug`.
+    pub(crate) profile: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) json: Option<&'a Path>,
+    pub(crate) options: &'a [String],
+}
+
 /// `cargo xtask bench NAME` measures a release build; `cargo xtask drill NAME` breaks a development build.
-pub(crate) fn measure(
-    workspace: &Workspace,
-    kind: &str,
-    name: &str,
-    json: Option<&Path>,
-    options: &[String],
-) -> anyhow::Result<ExitCode> {
+pub(crate) fn measure(workspace: &Workspace, measured: &Measured<'_>) -> anyhow::Result<ExitCode> {
+    let &Measured { kind, profile, name, json, options } = measured;
     let written = workspace.root.join(format!("tests/src/bin/{kind}.rs"));
     ensure!(written.is_file(), "there is no {kind} in this repository yet");
-    let profile = if kind == "bench" { "release" } else { "debug" };
     build(workspace, kind, profile)?;
     let mut program = workspace.command(workspace.program(profile, kind));
     program.env("DRAWDOWN_BIN", workspace.program(profile, "drawdown")).arg(name);
