@@ -24,6 +24,7 @@ const FILES: &[&str] = &[
     "drawdown/ledger/v1/report.proto",
     "drawdown/ledger/v1/review.proto",
     "drawdown/ledger/v1/settlement.proto",
+    "drawdown/ledger/v1/standing.proto",
     "drawdown/ledger/v1/token.proto",
     "drawdown/ledger/v1/what_if.proto",
     "drawdown/metering/v1/ingest.proto",

@@ -12,7 +12,8 @@ pub mod ledger {
         import_service_client::ImportServiceClient, lot_service_client::LotServiceClient,
         notice_service_client::NoticeServiceClient, report_service_client::ReportServiceClient,
         review_service_client::ReviewServiceClient, settlement_service_client::SettlementServiceClient,
-        token_service_client::TokenServiceClient, what_if_service_client::WhatIfServiceClient,
+        standing_service_client::StandingServiceClient, token_service_client::TokenServiceClient,
+        what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -81,6 +82,18 @@ pub mod ledger {
         ReportServiceClient::new(channel.streaming())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What a gate has to know of teams, page by page: a page is as large as its rows.
+    #[must_use]
+    pub fn standings(channel: &Channel) -> StandingServiceClient<Transport> {
+        StandingServiceClient::new(channel.unary()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The same as it changes: a stream without an end.
+    #[must_use]
+    pub fn standing_changes(channel: &Channel) -> StandingServiceClient<Transport> {
+        StandingServiceClient::new(channel.streaming()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Decisions about usage that no team could be charged for.
