@@ -308,9 +308,7 @@ impl<'a> Walk<'a> {
         let below = balance < 0;
         match self.negative_since {
             None if lowest < 0 => {
-                let deadline = below
-                    .then(|| since.checked_add(self.rules.grace()).unwrap_or(Timestamp::MAX))
-                    .map(|end| self.window_size.ceil(end));
+                let deadline = below.then(|| self.rules.deadline(since, self.window_size));
                 self.tell(at, Fact::BelowZero { lowest: micros(lowest), balance: micros(balance), deadline });
                 self.negative_since = below.then_some(since);
             }

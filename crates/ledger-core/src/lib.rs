@@ -18,6 +18,7 @@
 //! `D<n>` are the domain's rules.
 #![deny(missing_docs, clippy::arithmetic_side_effects, clippy::float_arithmetic)]
 
+mod ahead;
 mod as_of;
 mod batch;
 mod budget;
@@ -50,6 +51,7 @@ mod terms;
 mod transfer;
 mod what_if;
 
+pub use ahead::{Ahead, BalanceStep, ahead, no_grace};
 pub use as_of::{AsOf, BooksAsOf, RowSum, books_as_of};
 pub use batch::{
     Attribution, Batch, Charge, FoldError, Line, Payer, Rated, Unattributable, Unattributed, Usage,

@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use drawdown_types::{AccountId, AppId, BudgetId, LotId, MicroTokens, TeamId, Timestamp};
+use drawdown_types::{AccountId, AppId, BudgetId, LotId, MicroTokens, TeamId, Timestamp, WindowSize};
 use serde::{Deserialize, Serialize};
 
 use crate::lot::PoolKind;
@@ -116,6 +116,12 @@ impl NoticeRules {
     #[must_use]
     pub const fn grace(&self) -> Duration {
         self.grace
+    }
+
+    /// When the grace of a team ends that is below zero since an instant, an edge (D48).
+    #[must_use]
+    pub fn deadline(&self, since: Timestamp, size: WindowSize) -> Timestamp {
+        size.ceil(since.checked_add(self.grace).unwrap_or(Timestamp::MAX))
     }
 }
 

@@ -236,6 +236,20 @@ impl PriceBook {
         spans.get(after.checked_sub(1)?)?.price.as_ref()
     }
 
+    /// What a meter costs in windows from `from` on, as far as published: the price in force there, if there is one, and
+    /// each later change; without a price from an instant on where it has none.
+    #[must_use]
+    pub fn course(
+        &self,
+        kind: ContractKind,
+        meter: &MeterSlug,
+        from: Timestamp,
+    ) -> Vec<(Timestamp, Option<&InForce>)> {
+        let spans = self.timelines.get(&kind).and_then(|meters| meters.get(meter)).map_or(&[][..], Vec::as_slice);
+        let first = spans.partition_point(|span| span.from <= from).saturating_sub(1);
+        spans.iter().skip(first).map(|span| (span.from, span.price.as_ref())).collect()
+    }
+
     /// The price of that name, whatever versions hold it, with its meter.
     #[must_use]
     pub fn named(&self, price_id: PriceId) -> Option<(&MeterSlug, InForce)> {

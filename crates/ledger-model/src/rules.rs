@@ -54,6 +54,7 @@ const BOTH: &[&str] = &[
     "D19 values that were seen",
     "D20 free in the trial",
     "D25 nobody's usage",
+    "D40 a balance that was told ahead",
     "D40 a step at its own instant",
     "D40 the clock went back",
     "D41 a scheduled lot pays nothing",

@@ -41,7 +41,7 @@ declare
     -- Tables whose rows never change, though no trigger is in the way; those with the trigger need no name here.
     fixed constant text[] := array['installation', 'meter', 'rate_card', 'price', 'idempotency'];
     -- Tables whose rows the service may delete.
-    deleted constant text[] := array['outbox', 'usage_value'];
+    deleted constant text[] := array['outbox', 'usage_value', 'standing_change'];
     -- Tables that only who migrates writes, by functions or by hand.
     owned constant text[] := array['archived_month', 'archived_team', 'event_horizon'];
     found record;

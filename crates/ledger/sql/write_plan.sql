@@ -84,6 +84,10 @@ with charges as (
     select unnest($96::uuid[]), unnest($97::uuid[]), unnest($98::uuid[]), unnest($99::timestamptz[]),
            unnest($100::bigint[])
     on conflict (account_id, team_id, budget_id, month) do update set used_micros = excluded.used_micros
+), changed as (
+    -- Who keeps standings in memory hears of these teams: one row a transaction, however many there are.
+    insert into ledger.standing_change (changed_at, teams)
+    select $94, $68 where cardinality($68::uuid[]) > 0
 ), balances as (
     update ledger.balance b
     set lot_micros = n.lot_micros,

@@ -64,7 +64,7 @@ impl Ledger {
         if known.is_none() {
             budgets::insert_in_tx(at, &budget).await?;
         }
-        budgets::set_terms_in_tx(at, &budget).await?;
+        budgets::set_terms_in_tx(at, &budget, now).await?;
         let read = budgets::read(at, which, budget.month, 1).await?.pop();
         let read = read.ok_or_else(|| Error::Broken("a budget that was set is not there".to_owned()))?;
         budget.used = read.budget.used;

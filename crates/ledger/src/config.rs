@@ -6,6 +6,8 @@ mod cells;
 mod growth;
 mod known;
 mod notices;
+mod reports;
+mod standings;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,10 +26,11 @@ pub use cells::CellOptions;
 pub use growth::{CompactConfig, GrowthConfig, GrowthOptions, MonthsConfig};
 pub use known::KnownOptions;
 pub use notices::{NoticeConfig, NoticeOptions, RelayConfig, WatchConfig};
+pub use reports::ReportOptions;
+pub use standings::{FeedConfig, FeedSweepConfig, StandingConfig, StandingOptions};
 
 use crate::{
     cells::Cells,
-    reports::ReportLimits,
     service::{ImportLimits, Limits},
     store::{PoolConfig, Pooler},
 };
@@ -92,6 +95,8 @@ pub struct Options {
     pub adoption: AdoptionOptions,
     /// What others are told.
     pub notices: NoticeOptions,
+    /// What gates are told of teams.
+    pub standings: StandingOptions,
     /// How charges and journal are cut by month.
     pub growth: GrowthOptions,
     /// What is remembered from one batch to the next.
@@ -104,34 +109,6 @@ pub struct Options {
     pub database: DatabaseOptions,
     /// How to reach entitlement.
     pub entitlement: ChannelOptions,
-}
-
-/// The section `[ledger.reports]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReportOptions {
-    /// How long one statement of a report may run, in ms.
-    pub statement_timeout_ms: Millis,
-    /// After how long whatever was posted at an instant is surely committed, and lots that were due are closed, in ms.
-    pub recorded_lag_ms: Millis,
-    /// The most groups of one answer.
-    pub groups_max: Count,
-    /// The most teams of an account that one report adds up.
-    pub teams_max: Count,
-    /// The most teams of an account that one call issues statements for.
-    pub statement_teams_max: Count,
-    /// The rows of one message of a stream.
-    pub stream_rows: Count,
-    /// The most messages of a stream that wait for a slow reader.
-    pub stream_messages_max: Count,
-    /// The most exports at once; each holds a connection of the database.
-    pub exports_max: Count,
-    /// How long an export may take, however slow its reader, in ms.
-    pub export_timeout_ms: Millis,
-    /// The size of one part of a file, in bytes.
-    pub export_part_bytes: Count,
-    /// The lines of a group of a Parquet file, which is kept in memory until it is full.
-    pub export_group_rows: Count,
 }
 
 /// The section `[ledger.database]`.
@@ -171,6 +148,8 @@ pub struct Config {
     pub adoption: AdoptionConfig,
     /// What others are told.
     pub notices: NoticeConfig,
+    /// What gates are told of teams.
+    pub standings: StandingConfig,
     /// How charges and journal are cut by month.
     pub growth: GrowthConfig,
     /// Which cell this is.
@@ -244,6 +223,7 @@ impl Default for Options {
             clock_skew_alarm_ms: Millis::from_millis(1_000),
             adoption: AdoptionOptions::default(),
             notices: NoticeOptions::default(),
+            standings: StandingOptions::default(),
             growth: GrowthOptions::default(),
             known: KnownOptions::default(),
             cells: CellOptions::default(),
@@ -256,24 +236,6 @@ impl Default for Options {
             },
             database: DatabaseOptions::default(),
             entitlement: ChannelOptions::to("http://127.0.0.1:7403"),
-        }
-    }
-}
-
-impl Default for ReportOptions {
-    fn default() -> Self {
-        Self {
-            statement_timeout_ms: Millis::from_millis(120_000),
-            recorded_lag_ms: Millis::from_millis(600_000),
-            groups_max: Count::of(10_000),
-            teams_max: Count::of(10_000),
-            statement_teams_max: Count::of(1_000),
-            stream_rows: Count::of(1_000),
-            stream_messages_max: Count::of(2),
-            exports_max: Count::of(4),
-            export_timeout_ms: Millis::from_millis(600_000),
-            export_part_bytes: Count::of(65_536),
-            export_group_rows: Count::of(20_000),
         }
     }
 }
@@ -322,6 +284,7 @@ impl Options {
                 teams_max: self.import_teams_max.get(),
                 rows_max: self.import_rows_max.get(),
             },
+            standings: self.standings.limits(),
         });
         let lag = self.reports.recorded_lag_ms.duration() > self.settle_allowance_ms.duration();
         problems.ensure(lag, "reports.recorded_lag_ms", "is not above settle_allowance_ms");
@@ -335,6 +298,7 @@ impl Options {
             alarm: self.clock_skew_alarm_ms.duration(),
         };
         let notices = problems.section("notices", self.notices.validate());
+        let standings = problems.section("standings", self.standings.validate());
         let growth = problems.section("growth", self.growth.validate());
         let cells = problems.section("cells", self.cells.validate());
         let server = problems.section("server", self.server.validate());
@@ -342,10 +306,10 @@ impl Options {
         for problem in self.entitlement.problems() {
             problems.push(&format!("entitlement.{}", problem.field), problem.problem);
         }
-        let jobs = limits.zip(adoption).zip(notices.zip(growth));
+        let jobs = limits.zip(adoption).zip(notices.zip(standings).zip(growth));
         let parts = settings.zip(jobs).zip(cells.zip(server).zip(database));
         let config = parts.map(|((settings, jobs), ((cells, server), database))| {
-            let ((limits, (_, adoption)), (notices, growth)) = jobs;
+            let ((limits, (_, adoption)), ((notices, standings), growth)) = jobs;
             Config {
                 settings,
                 limits,
@@ -353,6 +317,7 @@ impl Options {
                 skew,
                 adoption,
                 notices,
+                standings,
                 growth,
                 cells,
                 server,
@@ -389,24 +354,6 @@ impl Options {
             unique_values_max: i64::try_from(values).unwrap_or(i64::MAX),
             pool_order: pool_order?,
         })
-    }
-}
-
-impl ReportOptions {
-    fn limits(&self) -> ReportLimits {
-        ReportLimits {
-            statement_timeout: self.statement_timeout_ms.duration(),
-            recorded_lag: self.recorded_lag_ms.duration(),
-            groups_max: self.groups_max.get_u32(),
-            teams_max: self.teams_max.get_u32(),
-            statement_teams_max: self.statement_teams_max.get_u32(),
-            stream_rows: self.stream_rows.get_u32(),
-            stream_messages_max: self.stream_messages_max.get(),
-            exports_max: self.exports_max.get(),
-            export_timeout: self.export_timeout_ms.duration(),
-            export_part_bytes: self.export_part_bytes.get(),
-            export_group_rows: self.export_group_rows.get(),
-        }
     }
 }
 

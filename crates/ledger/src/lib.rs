@@ -29,6 +29,7 @@ pub mod reason;
 pub mod reports;
 mod review;
 pub mod service;
+mod standings;
 pub mod store;
 mod tokens;
 pub mod verify;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use drawdown_ledger_core::{NoticeRules, Settings};
 use drawdown_service::{Code, Refusal};
-use drawdown_types::{AccountId, Clock, TeamId, Timestamp};
+use drawdown_types::{AccountId, Clock, MicroTokens, TeamId, Timestamp};
 use prost::Message;
 use sqlx::{PgConnection, Postgres, Transaction};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -57,6 +57,17 @@ pub struct Limits {
     pub reports: ReportLimits,
     /// Limits of imports.
     pub import: ImportLimits,
+    /// What gates are told.
+    pub standings: StandingLimits,
+}
+
+/// What gates are told of teams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandingLimits {
+    /// What a team may owe before it is limited at once (D48).
+    pub debt_limit: Option<MicroTokens>,
+    /// Steps of a team's future.
+    pub steps_max: usize,
 }
 
 /// Limits of an import.

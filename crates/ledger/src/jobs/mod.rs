@@ -4,6 +4,7 @@
 pub mod adopt;
 pub mod compact;
 pub mod due;
+pub mod feed;
 pub mod months;
 pub mod relay;
 pub mod skew;

@@ -118,13 +118,15 @@ pub async fn insert_in_tx(tx: &mut PgConnection, new: &BudgetMonth) -> Result<()
     Ok(())
 }
 
-/// Sets what a budget allows from a month on. The team is locked, and has another revision afterwards.
-pub async fn set_terms_in_tx(tx: &mut PgConnection, budget: &BudgetMonth) -> Result<(), Error> {
+/// Sets what a budget allows from a month on. The team is locked, and has another revision afterwards; who keeps its
+/// standing hears of it.
+pub async fn set_terms_in_tx(tx: &mut PgConnection, budget: &BudgetMonth, now: Timestamp) -> Result<(), Error> {
     let terms = budget.terms.as_ref();
     let soft = terms.map(BudgetTerms::soft).unwrap_or_default().iter().copied().map(i16::try_from);
     let soft: Vec<i16> = soft.collect::<Result<_, _>>().map_err(|e| Error::Broken(e.to_string()))?;
     sqlx::query!(
-        "with team as (update ledger.balance set revision = gen_random_uuid() where team_id = $2)
+        "with team as (update ledger.balance set revision = gen_random_uuid() where team_id = $2),
+         changed as (insert into ledger.standing_change (changed_at, teams) values ($8, array[$2]))
          insert into ledger.budget_terms (account_id, team_id, budget_id, from_month, cap_micros, soft_percent, hard)
          values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (account_id, team_id, budget_id, from_month) do update
@@ -136,6 +138,7 @@ pub async fn set_terms_in_tx(tx: &mut PgConnection, budget: &BudgetMonth) -> Res
         terms.map(|terms| terms.cap().as_micros()),
         &soft,
         terms.is_some_and(BudgetTerms::hard),
+        Instant(now) as _,
     )
     .execute(tx)
     .await?;

@@ -32,6 +32,7 @@ pub mod rollups;
 pub mod scope;
 pub mod settlement;
 pub mod shards;
+pub mod standings;
 pub mod statements;
 pub mod teams;
 pub mod undone;

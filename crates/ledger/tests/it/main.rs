@@ -37,6 +37,7 @@ mod review;
 mod rights;
 mod rollups;
 mod served;
+mod standings;
 mod statements;
 mod tokens;
 mod what_if;

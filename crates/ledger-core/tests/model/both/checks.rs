@@ -20,7 +20,30 @@ impl Both {
         roll_forward(&mut rolled, instant(at), instant(settled), &self.settings);
         let later = balance_at(&rolled[0], instant(at), instant(settled), &self.settings);
         assert_eq!(answer, later, "a reader computes what a job would write");
+        self.foreseen(team, at);
         self.compare(team, at);
+    }
+
+    /// What was told at the last posting about `at` is what a reader computes then.
+    fn foreseen(&mut self, team: usize, at: i64) {
+        let loaded = self.store.load(&self.teams[team]);
+        let lag = at - self.settled(at);
+        let settled = |at: Timestamp| instant(at.as_micros() - lag);
+        let begin = loaded.balance.posted_at.unwrap_or(instant(at)).min(instant(at));
+        let told = ahead(&loaded, begin, settled, usize::MAX, &self.settings);
+        assert_eq!(told.until, None);
+        let step = *told.at(instant(at)).unwrap();
+        let view = balance_at(&loaded, instant(at), settled(instant(at)), &self.settings).unwrap();
+        assert_eq!(
+            (step.available, step.uncharged, step.held, step.negative_since),
+            (view.available, view.uncharged, view.held, view.row.negative_since),
+            "what was told ahead is what is"
+        );
+        if told.steps.len() > 1 && told.steps[0].from < step.from {
+            self.naive.hit("D40 a balance that was told ahead");
+        }
+        let cut = ahead(&loaded, begin, settled, 1, &self.settings);
+        assert_eq!((cut.steps[0], cut.until), (told.steps[0], told.steps.get(1).map(|step| step.from)));
     }
 
     pub(super) fn compare(&mut self, team: usize, at: i64) {

@@ -5,7 +5,10 @@ use drawdown_proto::ledger::v1::{self as pb, GetBalanceRequest, token_service_se
 use tonic::Request;
 
 use super::{ALLOWANCE, Both, instant};
-use crate::{known::is_known, world::proto};
+use crate::{known::is_known, standings::Gate, world::proto};
+
+/// How long a team may stay below zero, as the service's own setting.
+const GRACE: i64 = 14 * 86_400 * naive::SECOND;
 
 impl Both {
     /// A read ahead of now or behind it; before the last posting it is refused.
@@ -81,6 +84,31 @@ impl Both {
             let theirs: Vec<_> = theirs.map(|c| (c.why.to_owned(), c.quantity, c.amount, c.opened)).collect();
             assert_eq!(charged, theirs);
         }
+    }
+
+    /// What a gate remembers is what a reader computes now, whoever changed it and whenever.
+    pub(super) fn compare_gate(&self, gate: &Gate) {
+        let mut grace = true;
+        let end = (0..self.teams.len()).map(|team| self.latest(team)).max().unwrap();
+        for (team, buyer) in self.teams.iter().enumerate() {
+            let at = self.latest(team);
+            let mut naive = self.naive.clone();
+            naive.advance(team, at, at - ALLOWANCE);
+            let mine = &naive.teams[team];
+            let held: i64 = mine.lots.iter().map(|lot| naive.held(team, lot.id)).sum();
+            let told = gate.balance(buyer.team, instant(at));
+            assert_eq!(
+                (told.available_micros, told.uncharged_micros, told.held_micros, told.negative_since),
+                (naive.available(team, at), naive.owed(team), held, mine.below_since.and_then(|at| proto(instant(at))))
+            );
+            let mut latest = self.naive.clone();
+            latest.advance(team, end, end - ALLOWANCE);
+            let deadline = latest.teams[team].below_since.map(|since| {
+                (since + GRACE + latest.window - 1).div_euclid(latest.window) * latest.window
+            });
+            grace &= deadline.is_none_or(|deadline| end < deadline);
+        }
+        assert_eq!(gate.has_grace(self.teams[0].account, instant(end)), grace);
     }
 
     /// Usage that nobody pays for: client ids and reasons.

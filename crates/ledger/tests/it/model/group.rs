@@ -26,7 +26,10 @@ use proptest::{
 use tonic::Request;
 
 use super::{Both, instant};
-use crate::world::{World, proto};
+use crate::{
+    standings::Gate,
+    world::{World, proto},
+};
 
 /// Sequences of one database.
 const SIDE_BY_SIDE: u32 = 25;
@@ -46,6 +49,8 @@ struct Group {
     /// Before anything happened, with the rate cards.
     naive: Ledger,
     sequences: Vec<Both>,
+    /// Has listed everything once, and hears of changes only.
+    gate: Gate,
 }
 
 impl Group {
@@ -74,7 +79,7 @@ impl Group {
             leaving_older: Default::default(),
             hits: Hits::new(),
         };
-        let mut group = Self { world, naive, sequences: Vec::with_capacity(sequences) };
+        let mut group = Self { world, naive, sequences: Vec::with_capacity(sequences), gate: Gate::default() };
         group.set_up(setup, cards).await;
         for number in 0..sequences {
             let beside = group.world.beside(change);
@@ -82,6 +87,7 @@ impl Group {
             let naive = Ledger { hits: Hits::new(), ..group.naive.clone() };
             group.sequences.push(Both::new(beside, number, setup, naive).await);
         }
+        group.gate = Gate::open(&group.world).await;
         group
     }
 
@@ -139,6 +145,8 @@ impl Group {
                 resume_unwind(panic);
             }
         }
+        self.gate.catch_up(&self.world).await;
+        self.sequences.iter().for_each(|sequence| sequence.compare_gate(&self.gate));
         self.compare_unattributed().await;
         self.assert_clean(Scope::Incremental).await;
     }
