@@ -245,7 +245,8 @@ impl PriceBook {
         meter: &MeterSlug,
         from: Timestamp,
     ) -> Vec<(Timestamp, Option<&InForce>)> {
-        let spans = self.timelines.get(&kind).and_then(|meters| meters.get(meter)).map_or(&[][..], Vec::as_slice);
+        let spans =
+            self.timelines.get(&kind).and_then(|meters| meters.get(meter)).map_or(&[][..], Vec::as_slice);
         let first = spans.partition_point(|span| span.from <= from).saturating_sub(1);
         spans.iter().skip(first).map(|span| (span.from, span.price.as_ref())).collect()
     }

@@ -12,8 +12,8 @@ use drawdown_proto::ledger::v1::{
     import_service_server::ImportServiceServer, lot_service_server::LotServiceServer,
     notice_service_server::NoticeServiceServer, report_service_server::ReportServiceServer,
     review_service_server::ReviewServiceServer, settlement_service_server::SettlementServiceServer,
-    standing_service_server::StandingServiceServer,
-    token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
+    standing_service_server::StandingServiceServer, token_service_server::TokenServiceServer,
+    what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -25,7 +25,9 @@ use crate::{
         Budgets, Catalog, Corrections, Events, Explain, Holds, Imports, Lots, Notices, Reports, Review,
         Settlement, Standings, Tokens, WhatIf,
     },
-    jobs::{adopt::Adopt, compact::Compact, due::Due, feed::FeedSweep, months::Months, relay::Relay, skew::Skew},
+    jobs::{
+        adopt::Adopt, compact::Compact, due::Due, feed::FeedSweep, months::Months, relay::Relay, skew::Skew,
+    },
     metrics::Metrics,
     service::{Ledger, Parts},
     store::{
@@ -78,12 +80,14 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let compact =
         tokio::spawn(Compact::new(Arc::clone(&ledger), config.growth.compact).run(job_stop.clone()));
     let relay = tokio::spawn(Relay::new(Arc::clone(&ledger), config.notices.relay).run(job_stop.clone()));
-    let feed = tokio::spawn(FeedSweep::new(Arc::clone(&ledger), config.standings.sweep).run(job_stop.clone()));
+    let feed =
+        tokio::spawn(FeedSweep::new(Arc::clone(&ledger), config.standings.sweep).run(job_stop.clone()));
     let standings =
         Standings::new(Arc::clone(&ledger), config.standings.feed, context.shutdown.child_token());
     let notices = Notices::new(Arc::clone(&ledger), config.notices.watch, context.shutdown.child_token());
-    let server = server
-        .add_service(StandingServiceServer::new(standings).max_decoding_message_size(config.server.message_bytes_max));
+    let server = server.add_service(
+        StandingServiceServer::new(standings).max_decoding_message_size(config.server.message_bytes_max),
+    );
     let served = with_services(server, ledger, notices, config.server.message_bytes_max).serve().await;
     job_stop.cancel();
     due.await.context("the job that closes lots failed")?;

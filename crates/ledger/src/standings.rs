@@ -15,6 +15,8 @@ use crate::{
     error::Error,
     service::Ledger,
     store::{
+        account_budgets::{self, Whose},
+        budgets::BudgetRead,
         catalog::{self, Meter},
         standings::{self, Look},
         teams::{self, StoredTeam, Wanted},
@@ -45,6 +47,8 @@ pub(crate) struct AccountStanding {
     pub(crate) account_id: AccountId,
     /// When none of its teams has grace.
     pub(crate) no_grace: Vec<(Timestamp, Option<Timestamp>)>,
+    /// Its budget in the present month, where it has one.
+    pub(crate) budget: Option<BudgetRead>,
 }
 
 /// Teams with their accounts.
@@ -103,13 +107,21 @@ impl Ledger {
         // Nothing of a later statement is older than what an earlier one saw.
         let negative = standings::below_zero(&mut reader, &accounts).await?;
         let named: HashSet<_> = stored.iter().map(|stored| stored.team.balance.team_id).collect();
-        let others: Vec<_> = negative.into_iter().map(|(_, team)| team).filter(|team| !named.contains(team));
+        let others = negative.into_iter().map(|(_, team)| team).filter(|team| !named.contains(team));
         let others: Vec<_> = others.collect();
         let (others, _) = teams::load_in_tx(&mut reader, &others, &[]).await?;
+        let month = month_of(now).0;
+        let budgets = account_budgets::read(&mut reader, Whose::Accounts(&accounts), month).await?;
         drop(reader);
         stored.sort_unstable_by_key(|stored| stored.team.balance.team_id);
         let teams = self.team_standings(stored, states, now);
-        let accounts = self.account_standings(&accounts, &teams, &others, now);
+        let mut accounts = self.account_standings(&accounts, &teams, &others, now);
+        for budget in budgets {
+            let place = accounts.binary_search_by_key(&budget.account_id, |account| account.account_id);
+            if let Some(account) = place.ok().and_then(|place| accounts.get_mut(place)) {
+                account.budget = Some(budget);
+            }
+        }
         Ok(Standings { teams, accounts })
     }
 
@@ -147,10 +159,8 @@ impl Ledger {
         others: &[StoredTeam],
         now: Timestamp,
     ) -> Vec<AccountStanding> {
-        let others: Vec<_> = others
-            .iter()
-            .map(|other| (other.team.balance.account_id, self.ahead(other, now)))
-            .collect();
+        let others: Vec<_> =
+            others.iter().map(|other| (other.team.balance.account_id, self.ahead(other, now))).collect();
         let mut of_account: HashMap<AccountId, Vec<&Ahead>> = HashMap::new();
         let all = teams.iter().map(|team| (team.account_id, &team.ahead));
         for (account, ahead) in all.chain(others.iter().map(|(account, ahead)| (*account, ahead))) {
@@ -158,6 +168,7 @@ impl Ledger {
         }
         let standing = |account_id: &AccountId| AccountStanding {
             account_id: *account_id,
+            budget: None,
             no_grace: no_grace(
                 of_account.get(account_id).into_iter().flatten().copied(),
                 &self.notice_rules,

@@ -84,6 +84,7 @@ macro_rules! invariant {
 
 /// All invariants that are statements, by name.
 pub const INVARIANTS: &[Invariant] = &[
+    invariant!("account_budgets_count_all_teams"),
     invariant!("adopted_usage_is_of_its_app"),
     invariant!("amounts_move_between_books", since),
     invariant!("balance_is_its_journal", replayed),

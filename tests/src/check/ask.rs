@@ -110,7 +110,8 @@ impl Target {
     /// # Errors
     /// Where the endpoint is no address.
     pub fn new(endpoint: &str, answers: Answers, callers: usize) -> Result<Self> {
-        let connections = (0..callers.div_ceil(CALLERS_PER_CONNECTION)).map(|_| connect(&ChannelOptions::to(endpoint)));
+        let connections =
+            (0..callers.div_ceil(CALLERS_PER_CONNECTION)).map(|_| connect(&ChannelOptions::to(endpoint)));
         let connections = connections.collect::<Result<_, _>>()?;
         Ok(Self { endpoint: endpoint.to_owned(), answers, connections })
     }

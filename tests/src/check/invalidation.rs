@@ -4,7 +4,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use drawdown_client::{channel::Channel, clients::{entitlement, ledger}};
+use drawdown_client::{
+    channel::Channel,
+    clients::{entitlement, ledger},
+};
 use drawdown_proto::{
     entitlement::v1::{self as ent, AccessAnswer, AccessQuestion, CheckAccessRequest},
     ledger::v1 as led,
@@ -58,7 +61,9 @@ pub async fn measure(channels: &Channels, changes: usize) -> Result<Latencies> {
     until(&channels.entitlement, &subject, quantity, |answer| !answer.allowed).await?;
     for change in 0..changes {
         grant(channels, &subject, change).await?;
-        latencies.ledger.push(until(&channels.entitlement, &subject, quantity, |answer| answer.allowed).await?);
+        latencies
+            .ledger
+            .push(until(&channels.entitlement, &subject, quantity, |answer| answer.allowed).await?);
         // The next one asks for more than there is.
         quantity += 1;
         until(&channels.entitlement, &subject, quantity, |answer| !answer.allowed).await?;
@@ -116,7 +121,10 @@ async fn suspend(channels: &Channels, subject: &Subject, suspended: bool, change
     let (team_id, request_id) = (subject.team_id.clone(), format!("bench-suspend-{suspended}-{change}"));
     let (account_id, note) = (String::new(), "bench".to_owned());
     if suspended {
-        accounts.suspend(ent::SuspendRequest { account_id, team_id, note, request_id }).await.context("suspend")?;
+        accounts
+            .suspend(ent::SuspendRequest { account_id, team_id, note, request_id })
+            .await
+            .context("suspend")?;
     } else {
         let request = ent::LiftSuspensionRequest { account_id, team_id, note, request_id };
         accounts.lift_suspension(request).await.context("lift")?;
@@ -145,7 +153,8 @@ async fn set_up(channels: &Channels) -> Result<Subject> {
         created_at: founded,
         request_id: request_id("team"),
     };
-    let team_id = hierarchy.create_team(team).await.context("team")?.into_inner().team.context("no team")?.team_id;
+    let team_id =
+        hierarchy.create_team(team).await.context("team")?.into_inner().team.context("no team")?.team_id;
     let app = ent::CreateAppRequest {
         account_id: account_id.clone(),
         owner_user_id: String::new(),
@@ -158,9 +167,14 @@ async fn set_up(channels: &Channels) -> Result<Subject> {
         created_at: founded,
         request_id: request_id("credential"),
     };
-    let client_id = hierarchy.create_credential(credential).await.context("credential")?.into_inner().client_id;
-    let assignment =
-        ent::AssignAppRequest { app_id, team_id: team_id.clone(), from: founded, request_id: request_id("link") };
+    let client_id =
+        hierarchy.create_credential(credential).await.context("credential")?.into_inner().client_id;
+    let assignment = ent::AssignAppRequest {
+        app_id,
+        team_id: team_id.clone(),
+        from: founded,
+        request_id: request_id("link"),
+    };
     hierarchy.assign_app(assignment).await.context("assignment")?;
     Ok(Subject { account_id, team_id, client_id })
 }

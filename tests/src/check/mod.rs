@@ -76,8 +76,7 @@ struct Bench {
 pub async fn run(size: Size) -> Result<Figures> {
     let credentials = size.credentials.div_ceil(CREDENTIALS_STEP) * CREDENTIALS_STEP;
     let size = Size { credentials, ..size };
-    let settings =
-        Settings { services: vec![Service::Ledger, Service::Entitlement], ..Settings::default() };
+    let settings = Settings { services: vec![Service::Ledger, Service::Entitlement], ..Settings::default() };
     let installation = Installation::start(&settings).await?;
     println!("without TLS and without credentials of callers, on loopback");
     let figures = Figures::new("check", installation.dir())?;
@@ -131,7 +130,8 @@ impl Bench {
             ratios.push(self.turns(callers).await?);
         }
         // The worst of all concurrencies is what counts.
-        let worst = |part: fn(&Ratios) -> f64| ratios.iter().map(part).min_by(f64::total_cmp).unwrap_or_default();
+        let worst =
+            |part: fn(&Ratios) -> f64| ratios.iter().map(part).min_by(f64::total_cmp).unwrap_or_default();
         self.figures.add("check_vs_null_ratio", worst(|ratios| ratios.null));
         self.figures.add("check_p99_vs_null_ratio", -worst(|ratios| -ratios.tail));
         self.figures.add("check_vs_redis_ratio", worst(|ratios| ratios.redis));
@@ -271,7 +271,8 @@ impl Bench {
     /// Many questions a message, in turns with as many callers of one each, and with those that ask Redis.
     async fn streams(&mut self) -> Result<()> {
         println!("{STREAMS} streams of {QUESTIONS} questions a message …");
-        let (target, redis) = (self.target(STREAMS)?, Target::new(&self.redis, Answers::OfCredential, STREAMS)?);
+        let (target, redis) =
+            (self.target(STREAMS)?, Target::new(&self.redis, Answers::OfCredential, STREAMS)?);
         let redis = Arc::new(redis);
         let mut sum = Round::none()?;
         let (mut ratios, mut redis_ratios) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Budgets of teams and apps.
+//! Budgets of accounts, teams and apps.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -9,7 +9,7 @@ use drawdown_types::MicroTokens;
 use super::{Change, Connection, Pages};
 use crate::output::{Column, json_of, name, number, text, tokens};
 
-/// Sets and shows what a team, or one of its apps, may use in a month
+/// Sets and shows what an account, a team, or one of its apps, may use in a month
 #[derive(Args, Debug)]
 pub(crate) struct BudgetCommand {
     #[command(flatten)]
@@ -20,7 +20,7 @@ pub(crate) struct BudgetCommand {
 
 #[derive(Subcommand, Debug)]
 enum BudgetAction {
-    /// Sets the budget of a team or an app, from the present month on
+    /// Sets the budget of an account, a team or an app, from the present month on
     #[command(
         after_help = "Example:\n  drawdown budget set --cap 500 --soft 50 --soft 80 --hard --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv"
     )]
@@ -28,8 +28,8 @@ enum BudgetAction {
         /// The account
         #[arg(long, value_name = "ACCOUNT_ID")]
         account: String,
-        /// The team of that account
-        #[arg(long, value_name = "TEAM_ID")]
+        /// The team of that account [default: the whole account]
+        #[arg(long, value_name = "TEAM_ID", default_value = "")]
         team: String,
         /// The app in that team [default: the whole team]
         #[arg(long, value_name = "APP_ID", default_value = "")]

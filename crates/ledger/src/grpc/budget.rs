@@ -86,7 +86,7 @@ impl Budgets {
         let which = Which { budget: None, account: Some(account), team, after };
         let read = self.0.budgets_in(which, month, rows.into()).await?;
         let full = u32::try_from(read.len()).unwrap_or(u32::MAX) >= rows;
-        let last = read.last().filter(|_| full).map(|last| last.budget.budget_id);
+        let last = read.last().filter(|_| full).map(|last| last.budget_id);
         let now = self.0.clock.now();
         Ok(ListBudgetsResponse {
             budgets: read.iter().map(|read| budget(read, now)).collect(),
@@ -99,7 +99,13 @@ fn order(request: &SetBudgetRequest) -> Result<BudgetOrder, Refusal> {
     let mut v = Violations::new();
     request_id(&mut v, &request.request_id);
     let account_id = parsed(&mut v, "account_id", &request.account_id);
-    let team_id = parsed(&mut v, "team_id", &request.team_id);
+    let team_id = match request.team_id.as_str() {
+        "" => Some(None),
+        text => parsed(&mut v, "team_id", text).map(Some),
+    };
+    if request.team_id.is_empty() && !request.app_id.is_empty() {
+        v.push("team_id", "must be named with an app");
+    }
     let app_id = match request.app_id.as_str() {
         "" => Some(None),
         text => parsed(&mut v, "app_id", text).map(Some),
@@ -170,21 +176,20 @@ fn month(v: &mut Violations, text: &str) -> Option<Option<Timestamp>> {
 }
 
 fn budget(read: &BudgetRead, now: Timestamp) -> v1::Budget {
-    let budget = &read.budget;
-    let terms = budget.terms.as_ref();
-    let state = terms.map_or(BudgetState::Under, |terms| terms.state(budget.used));
+    let terms = read.terms.as_ref();
+    let state = terms.map_or(BudgetState::Under, |terms| terms.state(read.used));
     let (state, reached_percent) = match state {
         BudgetState::Under => (v1::BudgetState::Under, 0),
         BudgetState::SoftReached(percent) => (v1::BudgetState::SoftLevelReached, percent.into()),
         BudgetState::CapReached => (v1::BudgetState::CapReached, 100),
     };
-    let used = budget.used.as_micros();
+    let used = read.used.as_micros();
     v1::Budget {
-        budget_id: budget.budget_id.to_string(),
-        account_id: budget.account_id.to_string(),
-        team_id: budget.team_id.to_string(),
-        app_id: budget.app_id.map(|app| app.to_string()).unwrap_or_default(),
-        month: month_text(budget.month),
+        budget_id: read.budget_id.to_string(),
+        account_id: read.account_id.to_string(),
+        team_id: read.team_id.map(|team| team.to_string()).unwrap_or_default(),
+        app_id: read.app_id.map(|app| app.to_string()).unwrap_or_default(),
+        month: month_text(read.month),
         cap_micros: terms.map(|terms| terms.cap().as_micros()),
         soft_percent: terms
             .map(BudgetTerms::soft)
@@ -198,7 +203,7 @@ fn budget(read: &BudgetRead, now: Timestamp) -> v1::Budget {
         remaining_micros: terms.map(|terms| terms.cap().as_micros().saturating_sub(used)),
         state: state.into(),
         reached_percent,
-        over: month_of(budget.month).1 <= now,
+        over: month_of(read.month).1 <= now,
         from_month: month_text(read.from_month),
     }
 }

@@ -8,7 +8,7 @@ use super::encode_notice::month_text;
 use crate::{
     service::Ledger,
     standings::{AccountStanding, MeterStandings, TeamStanding},
-    store::catalog::Meter,
+    store::{budgets::BudgetRead, catalog::Meter},
 };
 
 fn at(at: Timestamp) -> Option<prost_types::Timestamp> {
@@ -40,16 +40,31 @@ fn balance(ledger: &Ledger, step: &BalanceStep) -> v1::BalanceStep {
 }
 
 fn budget(budget: &BudgetMonth) -> v1::BudgetStanding {
-    let terms = budget.terms.as_ref();
-    let soft = terms.map(BudgetTerms::soft).unwrap_or_default();
     v1::BudgetStanding {
         budget_id: budget.budget_id.to_string(),
         app_id: budget.app_id.map(|app| app.to_string()).unwrap_or_default(),
         month: month_text(budget.month),
+        used_micros: budget.used.as_micros(),
+        ..allowed(budget.terms.as_ref())
+    }
+}
+
+fn account_budget(budget: &BudgetRead) -> v1::BudgetStanding {
+    v1::BudgetStanding {
+        budget_id: budget.budget_id.to_string(),
+        month: month_text(budget.month),
+        used_micros: budget.used.as_micros(),
+        ..allowed(budget.terms.as_ref())
+    }
+}
+
+fn allowed(terms: Option<&BudgetTerms>) -> v1::BudgetStanding {
+    let soft = terms.map(BudgetTerms::soft).unwrap_or_default();
+    v1::BudgetStanding {
         cap_micros: terms.map(|terms| terms.cap().as_micros()),
         soft_percent: soft.iter().copied().map(u32::from).collect(),
         hard: terms.is_some_and(BudgetTerms::hard),
-        used_micros: budget.used.as_micros(),
+        ..v1::BudgetStanding::default()
     }
 }
 
@@ -63,11 +78,12 @@ fn quota(state: &UsageState) -> v1::QuotaStanding {
 }
 
 pub(super) fn account(standing: &AccountStanding) -> v1::AccountStanding {
-    let no_grace = |(from, to): &(Timestamp, Option<Timestamp>)| v1::NoGrace { from: at(*from), to: to.and_then(at) };
+    let no_grace =
+        |(from, to): &(Timestamp, Option<Timestamp>)| v1::NoGrace { from: at(*from), to: to.and_then(at) };
     v1::AccountStanding {
         account_id: standing.account_id.to_string(),
         no_grace: standing.no_grace.iter().map(no_grace).collect(),
-        budgets: Vec::new(),
+        budgets: standing.budget.iter().map(account_budget).collect(),
     }
 }
 

@@ -98,8 +98,12 @@ fn check(look: &Look, origin: &str, oldest: i64) -> Result<(), Refusal> {
 }
 
 fn behind(why: &str) -> Refusal {
-    Refusal::new(Code::FailedPrecondition, reason::CURSOR_EXPIRED, "the reader is too far behind: begin without a cursor")
-        .violation(CURSOR, why)
+    Refusal::new(
+        Code::FailedPrecondition,
+        reason::CURSOR_EXPIRED,
+        "the reader is too far behind: begin without a cursor",
+    )
+    .violation(CURSOR, why)
 }
 
 /// The oldest transaction that a snapshot may not have seen.
@@ -157,8 +161,7 @@ impl Standings {
             v.push("team_ids", format!("are {}, at most {max}", ids.len()));
         }
         let ids = ids.iter().enumerate().take(max);
-        let ids: Vec<_> =
-            ids.map(|(index, id)| parsed(&mut v, &format!("team_ids[{index}]"), id)).collect();
+        let ids: Vec<_> = ids.map(|(index, id)| parsed(&mut v, &format!("team_ids[{index}]"), id)).collect();
         let mut ids: Vec<TeamId> = v.finish(reason::REQUEST_INVALID, ids.into_iter().collect())?;
         ids.sort_unstable();
         ids.dedup();

@@ -9,11 +9,23 @@ use uuid::Uuid;
 use super::Instant;
 use crate::error::Error;
 
-/// A budget in a month, with the month it began in.
+/// A budget in a month: of an account, a team or an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetRead {
-    /// The budget.
-    pub budget: BudgetMonth,
+    /// Its name, the same in every month.
+    pub budget_id: BudgetId,
+    /// The account.
+    pub account_id: AccountId,
+    /// The team; none for the account's own.
+    pub team_id: Option<TeamId>,
+    /// The app, for a budget of one.
+    pub app_id: Option<AppId>,
+    /// First instant of the month.
+    pub month: Timestamp,
+    /// Used in its windows so far.
+    pub used: MicroTokens,
+    /// What is allowed; none where usage is counted only.
+    pub terms: Option<BudgetTerms>,
     /// The first month that is counted.
     pub from_month: Timestamp,
 }
@@ -43,7 +55,7 @@ struct Loaded {
     hard: bool,
 }
 
-fn terms(cap: Option<i64>, soft: &[u16], hard: bool) -> Result<Option<BudgetTerms>, Error> {
+pub(super) fn terms(cap: Option<i64>, soft: &[u16], hard: bool) -> Result<Option<BudgetTerms>, Error> {
     cap.map(|cap| BudgetTerms::new(MicroTokens::from_micros(cap), soft, hard))
         .transpose()
         .map_err(|e| Error::stored("terms of a budget")(e.into()))
@@ -120,7 +132,11 @@ pub async fn insert_in_tx(tx: &mut PgConnection, new: &BudgetMonth) -> Result<()
 
 /// Sets what a budget allows from a month on. The team is locked, and has another revision afterwards; who keeps its
 /// standing hears of it.
-pub async fn set_terms_in_tx(tx: &mut PgConnection, budget: &BudgetMonth, now: Timestamp) -> Result<(), Error> {
+pub async fn set_terms_in_tx(
+    tx: &mut PgConnection,
+    budget: &BudgetMonth,
+    now: Timestamp,
+) -> Result<(), Error> {
     let terms = budget.terms.as_ref();
     let soft = terms.map(BudgetTerms::soft).unwrap_or_default().iter().copied().map(i16::try_from);
     let soft: Vec<i16> = soft.collect::<Result<_, _>>().map_err(|e| Error::Broken(e.to_string()))?;
@@ -183,16 +199,16 @@ pub async fn read(
         .map(|row| {
             let soft: Result<Vec<u16>, _> = row.soft_percent.iter().copied().map(u16::try_from).collect();
             let soft = soft.map_err(|e| Error::stored("level of a budget")(e.into()))?;
-            let budget = BudgetMonth {
+            Ok(BudgetRead {
                 budget_id: BudgetId::from_uuid(row.budget_id),
                 account_id: AccountId::from_uuid(row.account_id),
-                team_id: TeamId::from_uuid(row.team_id),
+                team_id: Some(TeamId::from_uuid(row.team_id)),
                 app_id: row.app_id.map(AppId::from_uuid),
                 month,
                 used: MicroTokens::from_micros(row.used_micros),
                 terms: terms(row.cap_micros, &soft, row.hard)?,
-            };
-            Ok(BudgetRead { budget, from_month: row.from_month.0 })
+                from_month: row.from_month.0,
+            })
         })
         .collect()
 }

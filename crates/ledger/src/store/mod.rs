@@ -5,6 +5,7 @@
 //! cursor of the shard → catalogue row → balances by team id → everything else, which a balance or a
 //! cursor guards. Rows without such a guard (newest usage of a client id) come last, sorted.
 
+pub mod account_budgets;
 pub mod adoption;
 pub mod audit;
 pub mod budgets;

@@ -66,20 +66,52 @@ pub async fn lock_in_tx(
     teams.dedup_by_key(|(_, team)| *team);
     let (accounts, ids): (Vec<Uuid>, Vec<Uuid>) =
         teams.iter().map(|(account, team)| (account.as_uuid(), team.as_uuid())).unzip();
-    sqlx::query!(
-        "insert into ledger.balance (account_id, team_id)
-         select account_id, team_id from unnest($1::uuid[], $2::uuid[]) as t (account_id, team_id)
-         order by team_id
-         on conflict do nothing",
-        &accounts,
-        &ids,
+    let there = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from ledger.balance where team_id = any($1)"#,
+        &ids
     )
-    .execute(&mut *tx)
+    .fetch_one(&mut *tx)
     .await?;
+    if usize::try_from(there).unwrap_or_default() < ids.len() {
+        make_in_tx(tx, &accounts, &ids).await?;
+    }
     let teams: Vec<TeamId> = teams.into_iter().map(|(_, team)| team).collect();
     lock_known_in_tx(tx, &teams)
         .await?
         .ok_or_else(|| Error::Broken("a balance that was made is not there".to_owned()))
+}
+
+/// Makes the balances that are missing, and what counts for the budget of an account that has one. Who sets such a
+/// budget is waited for, and waits: the statement after the lock sees what it set.
+async fn make_in_tx(tx: &mut PgConnection, accounts: &[Uuid], teams: &[Uuid]) -> Result<(), Error> {
+    sqlx::query!(
+        "select pg_advisory_xact_lock_shared(ledger.account_budget_key(account))
+         from (select distinct account from unnest($1::uuid[]) as a (account) order by 1) a",
+        accounts,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "with made as (
+             insert into ledger.balance (account_id, team_id)
+             select account_id, team_id from unnest($1::uuid[], $2::uuid[]) as t (account_id, team_id)
+             order by team_id
+             on conflict do nothing
+             returning account_id, team_id
+         ), counted as (
+             insert into ledger.budget (account_id, team_id, budget_id, app_id, from_month)
+             select m.account_id, m.team_id, gen_random_uuid(), null, a.from_month
+             from made m join ledger.account_budget a on a.account_id = m.account_id
+             returning account_id, team_id, budget_id, from_month
+         )
+         insert into ledger.budget_terms (account_id, team_id, budget_id, from_month, cap_micros, soft_percent, hard)
+         select account_id, team_id, budget_id, from_month, null, '{}', false from counted",
+        accounts,
+        teams,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Locks the balances of teams, each named once, in order of team id, and gives their revisions under the locks, by team

@@ -1,5 +1,7 @@
 //! Budgets: counted by the window of the usage, whatever the posting, and never in the way of a charge.
 
+use std::collections::BTreeSet;
+
 use drawdown_proto::ledger::v1::{
     Budget, BudgetReachedFact, BudgetState, GetBudgetRequest, ListBudgetsRequest, NoticeFilter, NoticeKind,
     SetBudgetRequest, budget_service_server::BudgetService, notice::Fact,
@@ -263,4 +265,54 @@ async fn budgets_are_listed_by_account_in_pages() {
     let nobody =
         ListBudgetsRequest { account_id: AccountId::generate().to_string(), ..ListBudgetsRequest::default() };
     assert!(ask(nobody).await.unwrap().into_inner().budgets.is_empty());
+}
+
+async fn of_account(world: &World, buyer: Buyer, cap_micros: i64) -> Result<Budget, Status> {
+    let request = SetBudgetRequest {
+        account_id: buyer.account.to_string(),
+        cap_micros: Some(cap_micros),
+        soft_percent: vec![50],
+        hard: true,
+        request_id: request_id(),
+        ..SetBudgetRequest::default()
+    };
+    Ok(world.budgets.set_budget(Request::new(request)).await?.into_inner().budget.unwrap())
+}
+
+#[tokio::test]
+async fn d59_the_budget_of_an_account_counts_what_all_its_teams_use_those_of_later_too() {
+    let world = World::new().await;
+    world.priced().await;
+    let (first, producer) = (world.buyer(), world.producer().await);
+    let (second, stranger) = (world.sibling(first), world.buyer());
+    let later = world.sibling(first);
+    spend(&world, producer, first, 4, MARCH).await;
+    spend(&world, producer, stranger, 100, MARCH).await;
+    // One team has a cap of its own, the other has nothing yet.
+    let own = world.budget(second, None, 1_000_000, &[]).await.unwrap();
+    spend(&world, producer, second, 6, MARCH).await;
+    let budget = of_account(&world, first, 10_000_000).await.unwrap();
+    assert_eq!((budget.team_id.as_str(), budget.used_micros, budget.hard), ("", 5_000_000, true));
+    assert_eq!((budget.state(), budget.reached_percent), (BudgetState::SoftLevelReached, 50));
+    for buyer in [first, second, later] {
+        spend(&world, producer, buyer, 2, MARCH).await;
+    }
+    let read = get(&world, &budget, "2026-03").await.unwrap();
+    assert_eq!((read.used_micros, read.remaining_micros), (8_000_000, Some(2_000_000)));
+    // Set again it is the same budget, and what its teams were given stays as it was.
+    let again = of_account(&world, first, 8_000_000).await.unwrap();
+    assert_eq!(
+        (&again.budget_id, again.used_micros, again.state()),
+        (&budget.budget_id, 8_000_000, BudgetState::CapReached)
+    );
+    assert_eq!(get(&world, &own, "").await.unwrap().cap_micros, Some(1_000_000));
+    let request = ListBudgetsRequest { account_id: first.account.to_string(), ..Default::default() };
+    let listed = world.budgets.list_budgets(Request::new(request)).await.unwrap().into_inner().budgets;
+    let teams: BTreeSet<_> = listed.iter().map(|budget| budget.team_id.clone()).collect();
+    let all = [first, second, later].map(|buyer| buyer.team.to_string());
+    assert_eq!(teams, all.into_iter().chain([String::new()]).collect());
+    world.clock.set(at("2026-04-01T00:00:30Z"));
+    assert_eq!(used(&world, &budget, "").await, 0);
+    assert_eq!(get(&world, &budget, "2026-02").await.unwrap_err().code(), Code::NotFound);
+    world.assert_clean().await;
 }

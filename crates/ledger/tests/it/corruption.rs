@@ -241,6 +241,11 @@ const CORRUPTIONS: &[Corruption] = &[
         sql: "update ledger.budget_month set used_micros = used_micros + 1",
         seen_by: &["budget_is_its_charges"],
     },
+    Corruption {
+        sql: "insert into ledger.account_budget (account_id, budget_id, from_month)
+              select account_id, gen_random_uuid(), '2020-01-01' from ledger.balance limit 1",
+        seen_by: &["account_budgets_count_all_teams"],
+    },
     Corruption { sql: "delete from ledger.budget_month", seen_by: &["budget_is_its_charges"] },
     Corruption {
         sql: "delete from ledger.outbox where position = 2",

@@ -467,6 +467,9 @@ fn every_statement_that_changes_what_a_post_remembers_is_known_to_change_the_rev
         // Makes balances, without anything to remember; and locks them.
         ("migrations/0008_revisions.sql", "balance"),
         ("src/store/teams.rs", "balance"),
+        // Of balances that it makes.
+        ("src/store/teams.rs", "budget"),
+        ("src/store/teams.rs", "budget_terms"),
         // The one place that writes what the core planned.
         ("sql/write_plan.sql", "balance"),
         ("sql/write_plan.sql", "budget_month"),
@@ -477,6 +480,10 @@ fn every_statement_that_changes_what_a_post_remembers_is_known_to_change_the_rev
         ("sql/write_holds.sql", "hold"),
         ("sql/write_holds.sql", "hold_lot"),
         // With the revision in the same statement.
+        ("src/store/account_budgets.rs", "balance"),
+        ("src/store/account_budgets.rs", "budget"),
+        ("src/store/account_budgets.rs", "budget_month"),
+        ("src/store/account_budgets.rs", "budget_terms"),
         ("src/store/budgets.rs", "balance"),
         ("src/store/budgets.rs", "budget"),
         ("src/store/budgets.rs", "budget_month"),

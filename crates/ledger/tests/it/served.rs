@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use drawdown_client::{ChannelOptions, connect};
 use drawdown_ledger::{Options, config::CellOptions};
-use drawdown_proto::ledger::v1::{GetBalanceRequest, GetShardsRequest, WatchNoticesRequest};
+use drawdown_proto::ledger::v1::{
+    GetBalanceRequest, GetShardsRequest, WatchNoticesRequest, WatchStandingsRequest,
+};
 use drawdown_service::{Addresses, Context, Telemetry, config::ListenAddress};
 use drawdown_testkit::Database;
 use drawdown_types::{SystemClock, TeamId};
@@ -55,6 +57,11 @@ async fn it_is_served_and_measured_and_stops() {
     let stream = drawdown_client::ledger::notice_stream(&channel).watch_notices(request).await.unwrap();
     let mut stream = stream.into_inner();
     assert!(stream.message().await.unwrap().unwrap().notices.is_empty());
+    // So is one of standings.
+    let mut standings = drawdown_client::ledger::standing_changes(&channel);
+    let changes = standings.watch_standings(WatchStandingsRequest::default()).await.unwrap();
+    let mut changes = changes.into_inner();
+    assert!(changes.message().await.unwrap().unwrap().as_of.is_some());
     let page = running.telemetry.scrape().unwrap();
     assert!(page.contains("drawdown_rpc_server_duration_seconds"), "{page}");
     assert!(page.contains("ledger_notices_lag_seconds 0"), "{page}");
@@ -64,6 +71,8 @@ async fn it_is_served_and_measured_and_stops() {
     running.shutdown.cancel();
     running.service.await.unwrap().unwrap();
     assert!(stream.message().await.unwrap().is_none(), "it ended in order");
+    // It may have had a sign of life to give.
+    while changes.message().await.unwrap().is_some() {}
 }
 
 #[tokio::test]

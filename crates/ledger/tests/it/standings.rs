@@ -11,7 +11,8 @@ use drawdown_ledger::{
 use drawdown_proto::{
     ledger::v1::{
         AccountStanding, BalanceStep, ListStandingsRequest, ListStandingsResponse, MeterPricing,
-        MeterStandings, Price, StandingRules, TeamStanding, WatchStandingsRequest, WatchStandingsResponse,
+        MeterStandings, Price, SetBudgetRequest, StandingRules, TeamStanding, WatchStandingsRequest,
+        WatchStandingsResponse, budget_service_server::BudgetService,
         standing_service_server::StandingService,
     },
     scalar::timestamp_to_proto,
@@ -276,7 +277,10 @@ async fn d48_while_one_team_is_past_its_deadline_no_other_of_the_account_has_gra
     world.grant(first, 9_000_000, None, "2026-06-01T00:00:00Z").await.unwrap();
     gate.catch_up(&world).await;
     assert!(gate.has_grace(first.account, deadline));
-    assert!(!gate.has_grace(first.account, at("2026-04-03T12:01:00Z")), "by then the second one has none itself");
+    assert!(
+        !gate.has_grace(first.account, at("2026-04-03T12:01:00Z")),
+        "by then the second one has none itself"
+    );
 }
 
 #[tokio::test]
@@ -299,10 +303,15 @@ async fn budgets_quotas_meters_and_rules_are_told_and_told_again_when_they_chang
     assert_eq!(pricing(&gate, "call"), [(MeterPricing::Charged, 0)]);
     world.budget(buyer, Some(buyer.app), 2_000_000, &[50]).await.unwrap();
     world.budget(buyer, None, 9_000_000, &[]).await.unwrap();
-    let photos = drawdown_proto::ledger::v1::line::State::Sum(drawdown_proto::ledger::v1::SumState {
-        quantity: 30,
-        events: 30,
-    });
+    let request = SetBudgetRequest {
+        account_id: buyer.account.to_string(),
+        cap_micros: Some(50_000_000),
+        request_id: crate::world::request_id(),
+        ..SetBudgetRequest::default()
+    };
+    world.budgets.set_budget(Request::new(request)).await.unwrap();
+    let photos =
+        drawdown_proto::ledger::v1::line::State::Sum(drawdown_proto::ledger::v1::SumState { quantity: 30 });
     let photos = crate::world::usage_at(buyer, "photo", photos, "2026-03-10T11:59:00Z");
     world.settle(producer, vec![calls(buyer, 3), photos]).await;
     world.publish("web", "2026-04-01T00:00:00Z", vec![free], false).await.unwrap();
@@ -312,12 +321,16 @@ async fn budgets_quotas_meters_and_rules_are_told_and_told_again_when_they_chang
         team.budgets.iter().map(|b| (b.app_id.as_str(), b.cap_micros, b.used_micros, b.hard)).collect();
     budgets.sort_unstable();
     let app = buyer.app.to_string();
-    assert_eq!(
-        budgets,
-        [("", Some(9_000_000), 1_500_000, true), (&app, Some(2_000_000), 1_500_000, true)]
-    );
+    assert_eq!(budgets, [("", Some(9_000_000), 1_500_000, true), (&app, Some(2_000_000), 1_500_000, true)]);
     assert!(team.budgets.iter().all(|budget| budget.month == "2026-03"));
-    let used: Vec<_> = team.quotas.iter().map(|q| (q.meter.as_str(), q.month.as_str(), q.used_quantity)).collect();
+    let of_account: Vec<_> = gate.accounts[&buyer.account.to_string()].budgets.iter().collect();
+    let [of_account] = of_account[..] else { panic!("{of_account:?}") };
+    assert_eq!(
+        (of_account.cap_micros, of_account.used_micros, of_account.hard),
+        (Some(50_000_000), 1_500_000, false)
+    );
+    let used: Vec<_> =
+        team.quotas.iter().map(|q| (q.meter.as_str(), q.month.as_str(), q.used_quantity)).collect();
     assert_eq!(used, [("photo", "2026-03", 30)]);
     let card = &gate.meters.meters.iter().find(|known| known.meter == "photo").unwrap().terms[0];
     assert_eq!(team.quotas[0].price_id, card.price_id);
@@ -344,7 +357,10 @@ async fn a_future_of_many_steps_is_told_as_far_as_a_message_holds() {
     }
     let gate = Gate::open(&world).await;
     let team = &gate.teams[&buyer.team.to_string()];
-    assert_eq!(team.steps.iter().map(|step| step.available_micros).collect::<Vec<_>>(), [3_000_000, 2_000_000]);
+    assert_eq!(
+        team.steps.iter().map(|step| step.available_micros).collect::<Vec<_>>(),
+        [3_000_000, 2_000_000]
+    );
     assert_eq!(team.steps_until, proto(at("2026-03-12T00:00:00Z")));
 }
 

@@ -12,9 +12,9 @@ mod moves;
 use drawdown_ledger_core::{
     Attribution, Batch, ContractKind, Correction, Cycle, Grant, Line, LotView, NewVersion, Payer, Plan,
     PoolKind, PoolOrder, PriceBook, Purchase, Reservation, Settings, StandingCharge, Team, Terms,
-    Unattributable, Usage, adjust_lot, ahead, balance_at, charge_back, correct, extend_hold, fold_batch, grant,
-    lots_at, move_lot, next_due, price_of, purchase, refund_lot, release_hold, replay, reserve, roll_forward,
-    usage_keys,
+    Unattributable, Usage, adjust_lot, ahead, balance_at, charge_back, correct, extend_hold, fold_batch,
+    grant, lots_at, move_lot, next_due, price_of, purchase, refund_lot, release_hold, replay, reserve,
+    roll_forward, usage_keys,
 };
 use drawdown_ledger_model::{
     self as naive, Ledger,

@@ -99,13 +99,18 @@ impl Both {
             let told = gate.balance(buyer.team, instant(at));
             assert_eq!(
                 (told.available_micros, told.uncharged_micros, told.held_micros, told.negative_since),
-                (naive.available(team, at), naive.owed(team), held, mine.below_since.and_then(|at| proto(instant(at))))
+                (
+                    naive.available(team, at),
+                    naive.owed(team),
+                    held,
+                    mine.below_since.and_then(|at| proto(instant(at)))
+                )
             );
             let mut latest = self.naive.clone();
             latest.advance(team, end, end - ALLOWANCE);
-            let deadline = latest.teams[team].below_since.map(|since| {
-                (since + GRACE + latest.window - 1).div_euclid(latest.window) * latest.window
-            });
+            let deadline = latest.teams[team]
+                .below_since
+                .map(|since| (since + GRACE + latest.window - 1).div_euclid(latest.window) * latest.window);
             grace &= deadline.is_none_or(|deadline| end < deadline);
         }
         assert_eq!(gate.has_grace(self.teams[0].account, instant(end)), grace);

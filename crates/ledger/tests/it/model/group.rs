@@ -79,7 +79,8 @@ impl Group {
             leaving_older: Default::default(),
             hits: Hits::new(),
         };
-        let mut group = Self { world, naive, sequences: Vec::with_capacity(sequences), gate: Gate::default() };
+        let mut group =
+            Self { world, naive, sequences: Vec::with_capacity(sequences), gate: Gate::default() };
         group.set_up(setup, cards).await;
         for number in 0..sequences {
             let beside = group.world.beside(change);
