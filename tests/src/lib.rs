@@ -1,7 +1,6 @@
 //! The harness of Drawdown: real processes on private servers, the platform that demo and tests set
 //! up, a recount by other code, and a naive model of lots.
 
-pub mod check;
 pub mod crash;
 pub mod figures;
 pub mod foreign;

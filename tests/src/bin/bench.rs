@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use drawdown_tests::{check, figures::Figures, ingest, ledger};
+use drawdown_tests::{figures::Figures, ingest, ledger};
 
 // As the product has it: the ledger's handlers and the producers of the load run in this process.
 #[global_allocator]
@@ -21,7 +21,7 @@ struct Args {
     /// Where its figures are written as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Seconds of load: for each part of `check`, in each run of `ingest` (its sustained one is six times as long) and `ingest-growth`, in all of `ledger`.
+    /// Seconds of load: in each run of `ingest` (its sustained one is six times as long) and `ingest-growth`, in all of `ledger`.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Teams of `ledger` and `ledger-history`.
@@ -45,18 +45,6 @@ struct Args {
     /// The most producers of a step of `ingest-growth`.
     #[arg(long, default_value_t = 64)]
     producers_max: usize,
-    /// Credentials of `check`.
-    #[arg(long, default_value_t = 1_000_000)]
-    credentials: usize,
-    /// Changes of each kind whose way into the answers `check` times.
-    #[arg(long, default_value_t = 100)]
-    changes: usize,
-    /// Ports of `check-peers`.
-    #[arg(long, num_args = 2, hide = true)]
-    ports: Vec<u16>,
-    /// The Redis of `check-peers`.
-    #[arg(long, default_value = "", hide = true)]
-    redis: String,
 }
 
 /// The benches that exist.
@@ -72,11 +60,6 @@ enum Name {
     Ledger,
     /// Posting and reading when the ledger has ten million charges.
     LedgerHistory,
-    /// `CheckAccess`, beside a method that does nothing and one that asks Redis.
-    Check,
-    /// Serves what `check` is compared with, until it is ended.
-    #[value(hide = true)]
-    CheckPeers,
 }
 
 #[tokio::main]
@@ -101,15 +84,6 @@ async fn main() -> Result<()> {
             let (charges, teams, statement_charges) = (args.charges, args.teams, args.statement_charges);
             let size = ledger::history::Size { charges, teams, statement_charges };
             report(&args, &ledger::history::run(size).await?)
-        }
-        Name::Check => {
-            let length = Duration::from_secs(args.seconds);
-            let size = check::Size { length, credentials: args.credentials, changes: args.changes };
-            report(&args, &check::run(size).await?)
-        }
-        Name::CheckPeers => {
-            let [null, redis] = args.ports[..] else { anyhow::bail!("two ports are needed") };
-            check::peers::serve(null, redis, &args.redis).await
         }
     }
 }
