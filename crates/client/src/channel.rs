@@ -5,14 +5,22 @@
 //! connection. Making one costs no round trip, so a service starts while its peers are down.
 //! The deadline is sent as `grpc-timeout` (the peer gives up when the caller does) and bounds the call
 //! here too. A long stream must not carry one: it takes [`Channel::streaming`].
+//!
+//! An `https` address is reached by TLS 1.3 with the files of [`TlsOptions`], which are looked at again for each new
+//! connection: a rotation needs no restart, and a connection that is there stays. `http` is for the loopback, and for
+//! elsewhere only where that is allowed by name.
 
-use std::{fmt, time::Duration};
+mod secure;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use drawdown_tls::{Broken, Files, Name};
 
 use tonic::{
     Request, Status,
     metadata::{MetadataKey, MetadataMap, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::Endpoint,
+    transport::{Endpoint, Uri},
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -25,8 +33,12 @@ const DURATION_MS_MAX: u64 = 86_400_000;
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelOptions {
-    /// Address such as `http://127.0.0.1:7402`.
+    /// Address such as `http://127.0.0.1:7402` or `https://ledger.example:7402`.
     pub endpoint: String,
+    /// How an `https` address is reached.
+    pub tls: TlsOptions,
+    /// Calls without TLS to elsewhere than the loopback.
+    pub allow_plaintext: bool,
     /// How long to wait for a connection, in ms.
     pub connect_timeout_ms: u64,
     /// How long one unary call may take, in ms.
@@ -39,10 +51,27 @@ pub struct ChannelOptions {
     pub concurrency_max: usize,
 }
 
+/// The files of the side that connects, in PEM, and who is expected at the other end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsOptions {
+    /// Certificates of the authorities that are trusted.
+    pub trust_bundle: PathBuf,
+    /// The own certificate, then the ones between it and its authority; empty to have none.
+    pub certificate: PathBuf,
+    /// The key of the own certificate.
+    pub key: PathBuf,
+    /// The name that the other end's certificate must have, the NAME of `drawdown://NAME`, beside the host of the address;
+    /// empty where the host is enough.
+    pub peer: String,
+}
+
 impl Default for ChannelOptions {
     fn default() -> Self {
         Self {
             endpoint: String::new(),
+            tls: TlsOptions::default(),
+            allow_plaintext: false,
             connect_timeout_ms: 2_000,
             request_timeout_ms: 10_000,
             keepalive_interval_ms: 10_000,
@@ -73,6 +102,9 @@ pub enum ChannelError {
     /// Options that can not be used, all of them at once.
     #[error("channel options can not be used: {}", listed(.0))]
     Options(Vec<OptionProblem>),
+    /// Certificates that can not be used.
+    #[error("certificates can not be used")]
+    Tls(#[from] Broken),
 }
 
 fn listed(problems: &[OptionProblem]) -> String {
@@ -90,8 +122,9 @@ impl ChannelOptions {
     #[must_use]
     pub fn problems(&self) -> Vec<OptionProblem> {
         let mut problems = Vec::new();
-        if let Err(problem) = self.parsed_endpoint() {
-            problems.push(OptionProblem { field: "endpoint", problem });
+        match self.parsed_endpoint() {
+            Err(problem) => problems.push(OptionProblem { field: "endpoint", problem }),
+            Ok(endpoint) => problems.extend(self.transport_problems(endpoint.uri())),
         }
         for (field, value) in [
             ("connect_timeout_ms", self.connect_timeout_ms),
@@ -111,16 +144,74 @@ impl ChannelOptions {
         problems
     }
 
+    /// Takes the files of the service that calls, where the address is `https` and no file is named here: a service shows
+    /// the same certificate when it calls as when it is called.
+    #[must_use]
+    pub fn or_files(mut self, files: Option<&Files>) -> Self {
+        let own = [&self.tls.trust_bundle, &self.tls.certificate, &self.tls.key];
+        let has_none = own.iter().all(|path| path.as_os_str().is_empty());
+        if let Some(files) = files
+            && has_none
+            && self.endpoint.starts_with("https://")
+        {
+            self.tls.trust_bundle = files.trust_bundle.clone().unwrap_or_default();
+            self.tls.certificate = files.certificate.clone().unwrap_or_default();
+            self.tls.key = files.key.clone().unwrap_or_default();
+        }
+        self
+    }
+
+    fn transport_problems(&self, uri: &Uri) -> Vec<OptionProblem> {
+        let mut problems = self.tls.problems();
+        let mut wrong = |field, problem: &str| {
+            problems.push(OptionProblem { field, problem: problem.to_owned() });
+        };
+        if is_https(uri) {
+            if self.tls.trust_bundle.as_os_str().is_empty() {
+                wrong("tls.trust_bundle", "has to be set for an https address");
+            }
+        } else {
+            // who has certificates means to use them: a slip in the address must not send anything in the clear
+            if self.tls != TlsOptions::default() {
+                wrong("endpoint", "is http, although tls is set: use https");
+            }
+            if !self.allow_plaintext && !secure::is_loopback(uri) {
+                wrong("endpoint", "is http and not the loopback: use https, or allow_plaintext = true");
+            }
+        }
+        problems
+    }
+
     fn parsed_endpoint(&self) -> Result<Endpoint, String> {
         let rule = "must be an address such as http://127.0.0.1:7402";
         let endpoint = Endpoint::from_shared(self.endpoint.clone())
             .map_err(|_| format!("{:?} {rule}", self.endpoint))?;
         let uri = endpoint.uri();
-        if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
             return Err(format!("{:?} {rule}", self.endpoint));
         }
         Ok(endpoint)
     }
+}
+
+impl TlsOptions {
+    fn problems(&self) -> Vec<OptionProblem> {
+        let mut problems = Vec::new();
+        if self.certificate.as_os_str().is_empty() != self.key.as_os_str().is_empty() {
+            let problem = "has to be set with the other of certificate and key".to_owned();
+            problems.push(OptionProblem { field: "tls.key", problem });
+        }
+        if !self.peer.is_empty()
+            && let Err(error) = Name::new(&self.peer)
+        {
+            problems.push(OptionProblem { field: "tls.peer", problem: error.to_string() });
+        }
+        problems
+    }
+}
+
+fn is_https(uri: &Uri) -> bool {
+    uri.scheme_str() == Some("https")
 }
 
 /// Makes a channel. It connects when the first call needs it and again whenever the connection is lost.
@@ -140,8 +231,13 @@ pub fn connect(options: &ChannelOptions) -> Result<Channel, ChannelError> {
         .keep_alive_while_idle(true)
         .http2_adaptive_window(true)
         .tcp_nodelay(true)
-        .concurrency_limit(options.concurrency_max)
-        .connect_lazy();
+        .concurrency_limit(options.concurrency_max);
+    let transport = if is_https(transport.uri()) {
+        let secure = secure::Secure::new(transport.uri(), &options.tls)?;
+        transport.connect_with_connector_lazy(secure)
+    } else {
+        transport.connect_lazy()
+    };
     Ok(Channel { transport, deadline: Duration::from_millis(options.request_timeout_ms) })
 }
 
@@ -225,8 +321,7 @@ mod tests {
     #[test]
     fn every_wrong_option_is_named_at_once() {
         assert!(fields(&ChannelOptions::to("http://127.0.0.1:7402")).is_empty());
-        for endpoint in
-            ["", "127.0.0.1:7402", "https://ledger:7402", "http://", "not an address", "file:///x"]
+        for endpoint in ["", "127.0.0.1:7402", "ftp://ledger:7402", "http://", "not an address", "file:///x"]
         {
             assert_eq!(fields(&ChannelOptions::to(endpoint)), ["endpoint"], "{endpoint}");
         }
@@ -239,6 +334,51 @@ mod tests {
         let wrong = ["endpoint", "connect_timeout_ms", "request_timeout_ms", "concurrency_max"];
         assert_eq!(fields(&options), wrong);
         assert!(matches!(connect(&options), Err(ChannelError::Options(problems)) if problems.len() == 4));
+    }
+
+    #[test]
+    fn without_tls_only_the_loopback_is_called() {
+        for loopback in ["http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:1", "http://localhost:1"] {
+            assert!(fields(&ChannelOptions::to(loopback)).is_empty(), "{loopback}");
+        }
+        for elsewhere in
+            ["http://ledger:1", "http://10.0.0.1:1", "http://[::2]:1", "http://localhost.example:1"]
+        {
+            assert_eq!(fields(&ChannelOptions::to(elsewhere)), ["endpoint"], "{elsewhere}");
+            let allowed = ChannelOptions { allow_plaintext: true, ..ChannelOptions::to(elsewhere) };
+            assert!(fields(&allowed).is_empty(), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn tls_needs_what_it_needs_and_is_never_left_out() {
+        let with = |endpoint: &str, tls: TlsOptions| ChannelOptions { tls, ..ChannelOptions::to(endpoint) };
+        let files = || TlsOptions {
+            trust_bundle: "t".into(),
+            certificate: "c".into(),
+            key: "k".into(),
+            peer: String::new(),
+        };
+        assert_eq!(fields(&ChannelOptions::to("https://ledger:1")), ["tls.trust_bundle"]);
+        assert!(fields(&with("https://ledger:1", files())).is_empty());
+        let half = TlsOptions { key: PathBuf::new(), peer: "Ledger".to_owned(), ..files() };
+        assert_eq!(fields(&with("https://ledger:1", half)), ["tls.key", "tls.peer"]);
+        assert_eq!(fields(&with("http://127.0.0.1:1", files())), ["endpoint"]);
+        let missing = connect(&with("https://ledger:1", files()));
+        assert!(matches!(missing, Err(ChannelError::Tls(Broken::Unreadable { .. }))), "{missing:?}");
+    }
+
+    #[test]
+    fn the_files_of_the_service_are_taken_where_none_is_named() {
+        let files =
+            Files { trust_bundle: Some("t".into()), certificate: Some("c".into()), key: Some("k".into()) };
+        let taken = ChannelOptions::to("https://ledger:1").or_files(Some(&files));
+        assert_eq!((fields(&taken), taken.tls.key), (vec![], PathBuf::from("k")));
+        let plain = ChannelOptions::to("http://127.0.0.1:1");
+        assert_eq!(plain.clone().or_files(Some(&files)), plain);
+        let tls = TlsOptions { trust_bundle: "mine".into(), ..TlsOptions::default() };
+        let own = ChannelOptions { tls, ..ChannelOptions::to("https://ledger:1") };
+        assert_eq!(own.clone().or_files(Some(&files)), own);
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ pub mod clients;
 pub mod producer;
 pub mod retry;
 
-pub use channel::{Channel, ChannelError, ChannelOptions, OptionProblem, connect};
+pub use channel::{Channel, ChannelError, ChannelOptions, OptionProblem, TlsOptions, connect};
 pub use clients::{entitlement, ledger, metering};
 pub use retry::{RetryOptions, is_transient, reason_of, retry};
 

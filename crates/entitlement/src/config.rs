@@ -283,7 +283,8 @@ impl Options {
             self.pepper().map_err(|problem| problems.push(problem.field.as_str(), problem.description)).ok();
         let server = problems.section("server", self.server.validate());
         let database = problems.section("database", self.database.validate());
-        for problem in self.ledger.problems() {
+        let ledger = self.ledger.or_files(server.as_ref().and_then(ServerConfig::files));
+        for problem in ledger.problems() {
             problems.push(&format!("ledger.{}", problem.field), problem.problem);
         }
         let checked =
@@ -313,7 +314,7 @@ impl Options {
                     clock_skew_alarm: self.clock_skew_alarm_ms.duration(),
                     server,
                     database,
-                    ledger: self.ledger,
+                    ledger,
                 }
             });
         problems.finish(checked)

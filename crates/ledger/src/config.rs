@@ -303,7 +303,8 @@ impl Options {
         let cells = problems.section("cells", self.cells.validate());
         let server = problems.section("server", self.server.validate());
         let database = problems.section("database", self.database.validate());
-        for problem in self.entitlement.problems() {
+        let entitlement = self.entitlement.or_files(server.as_ref().and_then(ServerConfig::files));
+        for problem in entitlement.problems() {
             problems.push(&format!("entitlement.{}", problem.field), problem.problem);
         }
         let jobs = limits.zip(adoption).zip(notices.zip(standings).zip(growth));
@@ -322,7 +323,7 @@ impl Options {
                 cells,
                 server,
                 database,
-                entitlement: self.entitlement,
+                entitlement,
             }
         });
         problems.finish(config)

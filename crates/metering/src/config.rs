@@ -380,20 +380,26 @@ impl Options {
         }
         self.check_limits(&mut problems);
         let server = problems.section("server", self.server.validate());
+        if let Some(server) = &server {
+            let events = server.may_listen(self.record.events_listen.address());
+            problems.field("record.events_listen", events);
+        }
         let redis = problems.section("redis", self.redis.validate());
-        for (section, channel) in [("ledger", &self.ledger), ("entitlement", &self.entitlement)] {
+        let files = server.as_ref().and_then(ServerConfig::files);
+        let (ledger, entitlement) = (self.ledger.or_files(files), self.entitlement.or_files(files));
+        for (section, channel) in [("ledger", &ledger), ("entitlement", &entitlement)] {
             for problem in channel.problems() {
                 problems.push(&format!("{section}.{}", problem.field), problem.problem);
             }
         }
-        let cells = cells::checked(&mut problems, &self.cells);
+        let cells = cells::checked(&mut problems, &self.cells, files);
         let config = server.zip(redis).map(|(server, redis)| Config {
             maps,
             server,
             redis,
-            ledger: self.ledger,
+            ledger,
             cells,
-            entitlement: self.entitlement,
+            entitlement,
             ingest: self.ingest,
             events: self.events,
             flush: self.flush,

@@ -29,6 +29,8 @@ pub struct Addresses {
     pub metrics: SocketAddr,
     /// What the service listens at beside, where it does.
     pub beside: Option<SocketAddr>,
+    /// Whether gRPC and what is beside are reached by TLS.
+    pub is_tls: bool,
 }
 
 /// Waits until a service takes calls.

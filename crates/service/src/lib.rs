@@ -12,6 +12,7 @@ pub mod reason;
 pub mod refusal;
 pub mod server;
 pub mod telemetry;
+pub mod tls;
 
 pub use config::Problem;
 pub use context::{Addresses, Bound, Context};

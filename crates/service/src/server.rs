@@ -3,7 +3,7 @@
 //! Ports are bound by [`Server::bind`], before anything is served, so that the address is known (port 0
 //! works) and a taken port fails the start. The layers around each call, from the outside in:
 //!
-//! 1. trace: a span under the caller's W3C context, and the request id (taken over or made);
+//! 1. trace: a span under the caller's W3C context, the request id (taken over or made), and the peer of the connection;
 //! 2. observe: duration by method and code, calls in hand. Outside of what refuses, so that it counts refusals;
 //! 3. panic: a panicking handler answers INTERNAL. Outside of admission, so that its permit goes back;
 //! 4. admission: at most so many calls at once, the rest is shed at once with OVERLOADED and a hint;
@@ -24,12 +24,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use http::{Request, Response};
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use tonic::{
-    body::Body,
-    server::NamedService,
-    service::RoutesBuilder,
-    transport::server::{Router, TcpIncoming},
-};
+use tonic::{body::Body, server::NamedService, service::RoutesBuilder, transport::server::Router};
 use tower::layer::util::Stack;
 
 pub use health::Health;
@@ -38,6 +33,7 @@ use self::layers::{Admission, Around, Deadline, Observe, Panic, Trace};
 use crate::{
     Addresses, Context,
     config::{Count, ListenAddress, Millis, Problem, Problems},
+    tls::{self, Broken, Listener, PlaintextRefused, Speaks, Tls, TlsConfig, TlsOptions},
 };
 
 /// HTTP/2 allows at most this much in flight.
@@ -52,8 +48,12 @@ const PLATFORM_SERVICES: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.
 pub struct ServerOptions {
     /// Where gRPC listens.
     pub listen: ListenAddress,
-    /// Where `/metrics` and `/healthz` listen.
+    /// Where `/metrics` and `/healthz` listen, always without TLS.
     pub metrics_listen: ListenAddress,
+    /// TLS of everything else; without a certificate there is none.
+    pub tls: TlsOptions,
+    /// Listen without TLS elsewhere than at the loopback.
+    pub allow_plaintext: bool,
     /// The longest a unary call may take, in ms; a caller's own deadline may only be earlier.
     pub call_time_max_ms: Millis,
     /// Calls in hand at once; the rest is refused with OVERLOADED.
@@ -81,6 +81,10 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Where `/metrics` and `/healthz` listen.
     pub metrics_listen: SocketAddr,
+    /// TLS of everything that listens but that.
+    pub tls: Option<TlsConfig>,
+    /// Whether anything may listen without TLS elsewhere than at the loopback.
+    pub allow_plaintext: bool,
     /// The longest a unary call may take.
     pub call_time_max: Duration,
     /// Calls in hand at once.
@@ -113,6 +117,9 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// Certificates that can not be used.
+    #[error("can not serve TLS")]
+    Tls(#[from] Broken),
     /// The contracts can not be served by reflection.
     #[error("can not serve the contracts by reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -125,8 +132,9 @@ pub enum ServerError {
 pub struct Server {
     config: ServerConfig,
     context: Context,
-    grpc: TcpListener,
+    grpc: Listener,
     metrics: TcpListener,
+    tls: Option<Arc<Tls>>,
     addresses: Addresses,
     routes: RoutesBuilder,
     health: Health,
@@ -138,6 +146,8 @@ impl Default for ServerOptions {
         Self {
             listen: ListenAddress::ANY_LOOPBACK,
             metrics_listen: ListenAddress::ANY_LOOPBACK,
+            tls: TlsOptions::default(),
+            allow_plaintext: false,
             call_time_max_ms: Millis::from_millis(30_000),
             calls_max: Count::of(1024),
             message_bytes_max: Count::of(16 << 20),
@@ -171,9 +181,14 @@ impl ServerOptions {
             "metrics_listen",
             "is the address of listen as well",
         );
-        problems.finish(Some(ServerConfig {
+        let tls = problems.section("tls", self.tls.validate());
+        let has_tls = tls.as_ref().is_none_or(Option::is_some);
+        problems.field("listen", tls::may_listen(listen, has_tls, self.allow_plaintext));
+        problems.finish(tls.map(|tls| ServerConfig {
             listen,
             metrics_listen,
+            tls,
+            allow_plaintext: self.allow_plaintext,
             call_time_max: self.call_time_max_ms.duration(),
             calls_max: self.calls_max.get().min(tokio::sync::Semaphore::MAX_PERMITS),
             message_bytes_max: self.message_bytes_max.get(),
@@ -187,34 +202,54 @@ impl ServerOptions {
     }
 }
 
-impl Server {
-    /// Binds both ports; serves nothing yet.
+impl ServerConfig {
+    /// The files of its TLS, which its own calls to others show as well.
+    #[must_use]
+    pub fn files(&self) -> Option<&tls::Files> {
+        self.tls.as_ref().map(|tls| &tls.files)
+    }
+
+    /// Whether one more port may be at this address.
     ///
     /// # Errors
-    /// [`ServerError::Bind`].
+    /// [`PlaintextRefused`].
+    pub fn may_listen(&self, address: SocketAddr) -> Result<(), PlaintextRefused> {
+        tls::may_listen(address, self.tls.is_some(), self.allow_plaintext)
+    }
+}
+
+impl Server {
+    /// Binds both ports and reads the certificates; serves nothing yet.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`] and [`ServerError::Tls`].
     pub async fn bind(config: &ServerConfig, context: &Context) -> Result<Self, ServerError> {
         let (grpc, grpc_address) = listen(config.listen).await?;
         let (metrics, metrics_address) = listen(config.metrics_listen).await?;
+        let tls = config.tls.as_ref().map(|tls| Tls::start(tls, context)).transpose()?;
+        let is_tls = tls.is_some();
         Ok(Self {
             config: config.clone(),
             context: context.clone(),
-            grpc,
+            grpc: Listener::new(grpc, grpc_address, tls.as_ref(), Speaks::Grpc),
             metrics,
-            addresses: Addresses { grpc: grpc_address, metrics: metrics_address, beside: None },
+            tls,
+            addresses: Addresses { grpc: grpc_address, metrics: metrics_address, beside: None, is_tls },
             routes: RoutesBuilder::default(),
             health: Health::new(),
             names: Vec::new(),
         })
     }
 
-    /// Binds one more port, which the service itself serves: its address is told with the others.
+    /// Binds one more port, which the service itself serves by HTTP, under the same TLS: its address is told with the
+    /// others. Serve it with [`tls::make_service`].
     ///
     /// # Errors
     /// [`ServerError::Bind`].
-    pub async fn listen_beside(&mut self, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    pub async fn listen_beside(&mut self, address: SocketAddr) -> Result<Listener, ServerError> {
         let (listener, address) = listen(address).await?;
         self.addresses.beside = Some(address);
-        Ok(listener)
+        Ok(Listener::new(listener, address, self.tls.as_ref(), Speaks::Http))
     }
 
     /// Where it will be reached.
@@ -254,7 +289,7 @@ impl Server {
         self.add_platform_services().await?;
         let Addresses { grpc, metrics, .. } = self.addresses;
         let service = self.context.telemetry.service();
-        tracing::info!(service, grpc.address = %grpc, metrics.address = %metrics, "serving");
+        tracing::info!(service, grpc.address = %grpc, metrics.address = %metrics, tls = self.tls.is_some(), "serving");
         let stopped = self.context.shutdown.clone();
         let pages = scrape::serve(
             self.metrics,
@@ -264,10 +299,9 @@ impl Server {
             self.config.drain,
         );
         let router = router(&self.config, &self.context, self.routes);
-        let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
         let health = self.health.clone();
         let signal = stopped.clone();
-        let calls = router.serve_with_incoming_shutdown(incoming, async move {
+        let calls = router.serve_with_incoming_shutdown(self.grpc, async move {
             signal.cancelled().await;
             health.drain().await;
         });

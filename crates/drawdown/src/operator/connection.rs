@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use drawdown_client::{Channel, ChannelError, ChannelOptions, connect};
-use drawdown_service::Problem;
+use drawdown_service::{Problem, refusal};
 
 use crate::{failure::BadConfiguration, output::Output};
 
@@ -134,19 +134,24 @@ impl Connection {
                 request_timeout_ms: self.timeout_ms,
                 ..ChannelOptions::to(endpoint.as_str())
             };
-            connect(&options)
-                .map_err(|ChannelError::Options(found)| {
-                    problems.extend(
-                        found.iter().map(|p| Problem::new(format!("{name} {}", p.field), &p.problem)),
-                    );
-                })
-                .ok()
+            connect(&options).map_err(|error| problems.extend(problems_of(name, error))).ok()
         });
         let [Some(metering), Some(ledger), Some(entitlement)] = channels else {
             return Err(BadConfiguration(problems).into());
         };
         let output = Output::new(self.json);
         Ok(Session { metering, ledger, entitlement, output, endpoints, json: self.json })
+    }
+}
+
+fn problems_of(service: &str, error: ChannelError) -> Vec<Problem> {
+    match error {
+        ChannelError::Options(found) => {
+            found.iter().map(|p| Problem::new(format!("{service} {}", p.field), &p.problem)).collect()
+        }
+        ChannelError::Tls(broken) => {
+            vec![Problem::new(format!("{service} tls"), refusal::chain(&broken.into()))]
+        }
     }
 }
 

@@ -99,10 +99,11 @@ async fn all_bound(bounds: Vec<(Service, Bound)>) -> BoundAddresses {
     let mut addresses = BoundAddresses::new();
     for (service, mut bound) in bounds {
         let Some(found) = bound.wait().await else { return std::future::pending().await };
+        let scheme = if found.is_tls { "https" } else { "http" };
         let here = ServiceAddresses {
-            grpc: format!("http://{}", found.grpc),
+            grpc: format!("{scheme}://{}", found.grpc),
             metrics: format!("http://{}", found.metrics),
-            events: found.beside.map(|address| format!("http://{address}")),
+            events: found.beside.map(|address| format!("{scheme}://{address}")),
         };
         addresses.insert(service.name().to_owned(), here);
     }

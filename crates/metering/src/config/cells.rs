@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use drawdown_client::ChannelOptions;
-use drawdown_service::config::Problems;
+use drawdown_service::{config::Problems, tls};
 use serde::Deserialize;
 
 /// Another cell.
@@ -16,15 +16,20 @@ pub struct CellOptions {
     pub ledger: ChannelOptions,
 }
 
-pub(super) fn checked(problems: &mut Problems, options: &[CellOptions]) -> BTreeMap<u8, ChannelOptions> {
+pub(super) fn checked(
+    problems: &mut Problems,
+    options: &[CellOptions],
+    files: Option<&tls::Files>,
+) -> BTreeMap<u8, ChannelOptions> {
     let mut cells = BTreeMap::new();
     for (at, cell) in options.iter().enumerate() {
         let field = format!("cells[{at}].number");
         problems.ensure(cell.number != 0, &field, "is 0, which is the leading cell");
-        for problem in cell.ledger.problems() {
+        let ledger = cell.ledger.clone().or_files(files);
+        for problem in ledger.problems() {
             problems.push(&format!("cells[{at}].ledger.{}", problem.field), problem.problem);
         }
-        let known = cells.insert(cell.number, cell.ledger.clone());
+        let known = cells.insert(cell.number, ledger);
         problems.ensure(known.is_none(), &field, "is the number of another cell as well");
     }
     cells

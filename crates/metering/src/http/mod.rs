@@ -19,8 +19,9 @@ use axum::{
     routing::post,
 };
 use bytes::BytesMut;
+use drawdown_service::tls;
 use futures::StreamExt as _;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::answer::{Problem, answered};
@@ -41,7 +42,7 @@ struct Intake {
 
 /// Takes events until the signal to stop, and answers calls in hand for at most `drain` longer.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: tls::Listener,
     recorder: Arc<Recorder>,
     options: &RecordOptions,
     stop: CancellationToken,
@@ -58,8 +59,8 @@ pub(crate) async fn serve(
     let router =
         Router::new().route("/v1/events", post(take)).route("/api/v1/events", post(take)).with_state(intake);
     let signal = stop.clone();
-    let serving =
-        axum::serve(listener, router).with_graceful_shutdown(async move { signal.cancelled().await });
+    let serving = axum::serve(listener, tls::make_service(router))
+        .with_graceful_shutdown(async move { signal.cancelled().await });
     // A client keeps its connection open without a call in hand: only calls are waited for.
     let idle = async {
         stop.cancelled().await;

@@ -7,14 +7,15 @@ use cargo_metadata::{DependencyKind, Metadata};
 use super::Finding;
 
 /// What a crate's own code may depend on.
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("types", &[]),
     ("metering-core", &["types"]),
     ("ledger-core", &["types"]),
     ("entitlement-core", &["types"]),
     ("proto", &["types"]),
-    ("service", &["types", "proto"]),
-    ("client", &["types", "proto", "metering-core"]),
+    ("tls", &["types"]),
+    ("service", &["types", "proto", "tls"]),
+    ("client", &["types", "proto", "metering-core", "tls"]),
     ("metering", &["metering-core", "types", "proto", "service", "client"]),
     ("ledger", &["ledger-core", "types", "proto", "service", "client"]),
     ("entitlement", &["entitlement-core", "types", "proto", "service", "client"]),
@@ -25,7 +26,18 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("xtask", &["sandbox"]),
     (
         "drawdown",
-        &["types", "proto", "service", "client", "agent", "metering", "ledger", "entitlement", "sandbox"],
+        &[
+            "types",
+            "proto",
+            "tls",
+            "service",
+            "client",
+            "agent",
+            "metering",
+            "ledger",
+            "entitlement",
+            "sandbox",
+        ],
     ),
 ];
 /// What tests of a crate may name besides; `testkit` is open to all of them.

@@ -1,4 +1,5 @@
-//! A span around each call, child of the caller's W3C context, and the request id.
+//! A span around each call, child of the caller's W3C context, and the request id. The peer of the connection, where a
+//! certificate named it, is put where the inner layers look for it.
 
 use http::{HeaderMap, HeaderValue, Request};
 use opentelemetry::{propagation::Extractor, trace::TraceContextExt};
@@ -7,7 +8,7 @@ use tracing::{Instrument, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{Policy, Reply};
-use crate::server::request_id;
+use crate::{server::request_id, tls};
 
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct Trace;
@@ -27,9 +28,11 @@ impl Extractor for Headers<'_> {
 impl Policy for Trace {
     fn apply(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         next: impl FnOnce(Request<Body>) -> Reply + Send + 'static,
     ) -> Reply {
+        // here, since this is the outermost layer: all others know who calls
+        tls::reveal(request.extensions_mut());
         let id = request_id::of(request.headers());
         let method = request.uri().path().trim_start_matches('/');
         let span = tracing::info_span!(
