@@ -88,15 +88,8 @@ pub fn plan_credential(
     rules: &Rules,
 ) -> Result<CredentialPlan, CredentialRefusal> {
     let at = created_at.unwrap_or(facts.now);
-    if at > facts.now {
-        return Err(CredentialRefusal::InFuture { at });
-    }
-    if at < facts.account_created_at {
-        return Err(CredentialRefusal::BeforeAccount { at, opened_at: facts.account_created_at });
-    }
-    if facts.credentials >= rules.credentials_per_app_max {
-        return Err(CredentialRefusal::TooMany { max: rules.credentials_per_app_max });
-    }
+    check_instant(at, facts.now, facts.account_created_at)?;
+    check_number(facts.credentials, rules)?;
     let known_from = rules.window.floor(at);
     let moved = match facts.trial.trial {
         None => Some(Trial::begin(at, rules)),
@@ -110,10 +103,37 @@ pub fn plan_credential(
         }
         Some(_) => None,
     };
-    // an account that is commercial since before its first credential never has a trial
-    let commercial = facts.trial.commercial_from.is_some_and(|commercial| commercial <= known_from);
-    let trial = moved.filter(|_| !commercial);
+    let trial = moved.filter(|trial| has_trial(*trial, facts.trial.commercial_from, rules));
     Ok(CredentialPlan::Create(NewCredential { created_at: at, known_from, trial }))
+}
+
+/// A credential is made between the opening of its account and now.
+pub(super) fn check_instant(
+    at: Timestamp,
+    now: Timestamp,
+    account_created_at: Timestamp,
+) -> Result<(), CredentialRefusal> {
+    if at > now {
+        return Err(CredentialRefusal::InFuture { at });
+    }
+    if at < account_created_at {
+        return Err(CredentialRefusal::BeforeAccount { at, opened_at: account_created_at });
+    }
+    Ok(())
+}
+
+/// There is room for one more beside those that are not revoked.
+pub(super) const fn check_number(credentials: u32, rules: &Rules) -> Result<(), CredentialRefusal> {
+    if credentials >= rules.credentials_per_app_max {
+        return Err(CredentialRefusal::TooMany { max: rules.credentials_per_app_max });
+    }
+    Ok(())
+}
+
+/// An account that is commercial since before its first credential never has a trial.
+pub(super) fn has_trial(trial: Trial, commercial_from: Option<Timestamp>, rules: &Rules) -> bool {
+    let known_from = rules.window.floor(trial.started_at);
+    commercial_from.is_none_or(|commercial| commercial > known_from)
 }
 
 #[cfg(test)]

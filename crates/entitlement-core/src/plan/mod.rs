@@ -9,6 +9,7 @@ mod account;
 mod assign;
 mod correct;
 mod credential;
+mod import;
 mod open;
 mod product;
 mod revoke;
@@ -26,6 +27,10 @@ pub use correct::{
     plan_correction,
 };
 pub use credential::{CredentialFacts, CredentialPlan, CredentialRefusal, NewCredential, plan_credential};
+pub use import::{
+    AccountImport, AccountRows, AppImport, AppRows, CredentialImport, ImportFault, ImportProblem,
+    PersonImport, TeamImport, plan_import,
+};
 pub use open::{NewAccount, NewTeam, OpenRefusal, plan_account, plan_team};
 pub use product::{
     Actor, ProductFacts, ProductPlan, ProductRefusal, Standing, plan_product, plan_product_end,
