@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "drawdown/entitlement/v1/hierarchy.proto",
     "drawdown/entitlement/v1/history.proto",
     "drawdown/entitlement/v1/hub.proto",
+    "drawdown/entitlement/v1/import.proto",
     "drawdown/entitlement/v1/member.proto",
     "drawdown/entitlement/v1/resolution.proto",
     "drawdown/entitlement/v1/transfer.proto",

@@ -5,6 +5,7 @@ mod callers;
 mod cells;
 mod fixture;
 mod main_job;
+mod moving;
 mod restored;
 mod set_up;
 mod telemetry;

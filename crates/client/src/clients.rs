@@ -158,8 +158,9 @@ pub mod entitlement {
     use drawdown_proto::entitlement::v1::{
         account_service_client::AccountServiceClient, credential_service_client::CredentialServiceClient,
         hierarchy_service_client::HierarchyServiceClient, history_service_client::HistoryServiceClient,
-        hub_service_client::HubServiceClient, member_service_client::MemberServiceClient,
-        resolution_service_client::ResolutionServiceClient, transfer_service_client::TransferServiceClient,
+        hub_service_client::HubServiceClient, import_service_client::ImportServiceClient,
+        member_service_client::MemberServiceClient, resolution_service_client::ResolutionServiceClient,
+        transfer_service_client::TransferServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -208,6 +209,14 @@ pub mod entitlement {
     #[must_use]
     pub fn hubs(channel: &Channel) -> HubServiceClient<Transport> {
         HubServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Moving here from another platform.
+    #[must_use]
+    pub fn imports(channel: &Channel) -> ImportServiceClient<Transport> {
+        ImportServiceClient::new(channel.unary())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

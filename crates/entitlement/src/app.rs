@@ -9,8 +9,9 @@ use drawdown_entitlement_core::Rules;
 use drawdown_proto::entitlement::v1::{
     account_service_server::AccountServiceServer, credential_service_server::CredentialServiceServer,
     hierarchy_service_server::HierarchyServiceServer, history_service_server::HistoryServiceServer,
-    hub_service_server::HubServiceServer, member_service_server::MemberServiceServer,
-    resolution_service_server::ResolutionServiceServer, transfer_service_server::TransferServiceServer,
+    hub_service_server::HubServiceServer, import_service_server::ImportServiceServer,
+    member_service_server::MemberServiceServer, resolution_service_server::ResolutionServiceServer,
+    transfer_service_server::TransferServiceServer,
 };
 use drawdown_service::{Context, Server};
 use drawdown_types::Clock;
@@ -18,8 +19,8 @@ use opentelemetry::metrics::Meter;
 use sqlx::PgPool;
 
 use crate::{
-    Accounts, Config, Credentials, Hierarchy, Histories, Hubs, Ledger, LedgerFacts, Limits, Members, Pepper,
-    Resolutions, Transfers,
+    Accounts, Config, Credentials, Hierarchy, Histories, Hubs, Imports, Ledger, LedgerFacts, Limits, Members,
+    Pepper, Resolutions, Transfers,
     acts::Acts,
     jobs::{adopt::Adoptions, clock_check::ClockCheck},
     metrics::Metrics,
@@ -115,6 +116,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .add_service(TransferServiceServer::new(Transfers::new(&parts)).max_decoding_message_size(bytes_max))
         .add_service(HubServiceServer::new(Hubs::new(&parts)).max_decoding_message_size(bytes_max))
         .add_service(HistoryServiceServer::new(Histories::new(&parts)).max_decoding_message_size(bytes_max))
+        .add_service(ImportServiceServer::new(Imports::new(&parts)).max_decoding_message_size(bytes_max))
         .add_service(MemberServiceServer::new(Members::new(&parts)).max_decoding_message_size(bytes_max))
         .add_service(
             ResolutionServiceServer::new(Resolutions::new(&parts)).max_decoding_message_size(bytes_max),

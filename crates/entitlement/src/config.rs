@@ -47,6 +47,10 @@ pub struct Options {
     pub page_rows_max: Count,
     /// How often an act is tried when others get in its way.
     pub act_attempts_max: Count,
+    /// The most accounts of one import.
+    pub import_accounts_max: Count,
+    /// The most contracts, teams, people, hubs, apps, assignments and credentials of one import, all together.
+    pub import_rows_max: Count,
     /// The highest number of a cell that an account may be opened in; 0 where there is one ledger.
     pub cell_max: u8,
     /// Apps have to be in a hub of their account (D29).
@@ -132,6 +136,10 @@ pub struct Limits {
     pub page_rows_max: u32,
     /// How often an act is tried.
     pub act_attempts_max: usize,
+    /// The most accounts of one import.
+    pub import_accounts_max: usize,
+    /// The most rows of one import.
+    pub import_rows_max: usize,
     /// The highest number of a cell that an account may be opened in.
     pub cell_max: u8,
     /// Apps outside of the hubs of their account are archived (D29).
@@ -213,6 +221,8 @@ impl Default for Options {
             resolve_queries_max: Count::of(RESOLVE_QUERIES_MAX),
             page_rows_max: Count::of(1_000),
             act_attempts_max: Count::of(4),
+            import_accounts_max: Count::of(100),
+            import_rows_max: Count::of(20_000),
             cell_max: 0,
             hub_mode: false,
             credential_pepper: SecretText::default(),
@@ -302,6 +312,8 @@ impl Options {
                         resolve_queries_max: queries,
                         page_rows_max: rows,
                         act_attempts_max: self.act_attempts_max.get(),
+                        import_accounts_max: self.import_accounts_max.get(),
+                        import_rows_max: self.import_rows_max.get(),
                         cell_max: self.cell_max,
                         hub_mode: self.hub_mode,
                     },

@@ -84,6 +84,27 @@ pub enum Refused {
     /// A credential can not be revoked so.
     #[error(transparent)]
     Revocation(#[from] RevocationRefusal),
+    /// What is imported does not fit.
+    #[error("{} places of the import do not fit", .0.len())]
+    Import(Vec<Unfit>),
+    /// The buyer has to name a team.
+    #[error("the account has several teams: name one of them")]
+    TeamNotNamed,
+    /// The team is of another account.
+    #[error("team {0} belongs to another account")]
+    TeamNotOfAccount(TeamId),
+    /// Nothing is bought in a trial.
+    #[error("the account is in its trial: end it before buying")]
+    TrialActive,
+}
+
+/// A place of an import that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// The path of the field.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
 }
 
 /// Why a call did not succeed.

@@ -18,8 +18,8 @@ mod store;
 
 pub use app::{Parts, migrate, run};
 pub use config::{Config, Limits, Options};
-pub use error::{Error, Refused};
-pub use grpc::{Accounts, Credentials, Hierarchy, Histories, Hubs, Members, Resolutions, Transfers};
+pub use error::{Error, Refused, Unfit};
+pub use grpc::{Accounts, Credentials, Hierarchy, Histories, Hubs, Imports, Members, Resolutions, Transfers};
 pub use jobs::adopt::{AdoptionConfig, Adoptions};
 pub use ledger::{Adopts, FirstTeam, Ledger, LedgerFacts};
 pub use secret::{Pepper, PepperError};

@@ -96,3 +96,11 @@ pub const PRIMARY_ADMIN_TAKEN: &str = "PRIMARY_ADMIN_TAKEN";
 pub const LEDGER_UNAVAILABLE: &str = "LEDGER_UNAVAILABLE";
 /// Other acts were in the way; read again and retry.
 pub const OVERTAKEN: &str = "OVERTAKEN";
+/// What is imported does not fit; the violations name each place.
+pub const IMPORT_REFUSED: &str = "IMPORT_REFUSED";
+/// The account has several teams: the buyer names one.
+pub const TEAM_NOT_NAMED: &str = "TEAM_NOT_NAMED";
+/// The team belongs to another account.
+pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";
+/// The account is in its trial: end it before buying.
+pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";

@@ -9,7 +9,11 @@ use drawdown_proto::entitlement::v1::{
 };
 use drawdown_types::Timestamp;
 
-use super::{Change, Connection, Pages, Session, wire};
+use super::{
+    Change, Connection, Pages, Session,
+    import_accounts::{EXAMPLE, ImportAccounts},
+    wire,
+};
 use crate::output::{Column, json_of, name, text};
 
 /// The kind of contract of an account.
@@ -55,6 +59,9 @@ enum AccountAction {
         #[command(flatten)]
         change: Change,
     },
+    /// Imports accounts of another platform: teams, people, apps and credentials, with their histories
+    #[command(after_help = EXAMPLE)]
+    Import(ImportAccounts),
     /// Shows an account
     #[command(after_help = "Example:\n  drawdown account get acct_01j2gv5gymfsfrn6rc3mq3yjjv")]
     Get {
@@ -234,6 +241,7 @@ impl AccountCommand {
                 let answer = client.create_account(request).await?.into_inner();
                 json_of("drawdown.entitlement.v1.CreateAccountResponse", &answer)?
             }
+            AccountAction::Import(import) => return import.run(&session).await,
             AccountAction::Get { account_id } => {
                 let answer = client.get_account(GetAccountRequest { account_id }).await?.into_inner();
                 json_of("drawdown.entitlement.v1.GetAccountResponse", &answer)?

@@ -1,7 +1,7 @@
 //! Lots and debts of another platform as a file of JSON lines, one line a team: what belongs to a team is one
 //! transaction, so it is one line, with the sums that it must end with.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -12,16 +12,11 @@ use drawdown_proto::{
     },
     scalar::timestamp_to_proto,
 };
-use drawdown_service::Problem;
 use drawdown_types::{AmountError, MicroTokens, Timestamp};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
-use super::Session;
-use crate::{
-    failure::BadConfiguration,
-    output::{Column, json_of, number, text, tokens},
-};
+use super::{Session, lines::Lines};
+use crate::output::{Column, json_of, number, text, tokens};
 
 /// Teams of one request, at least as many as the service takes by default.
 const TEAMS_MAX: usize = 100;
@@ -72,10 +67,9 @@ pub(super) struct ImportLots {
 
 impl ImportLots {
     pub(super) async fn run(self, session: &Session) -> Result<()> {
-        let text = std::fs::read_to_string(&self.file)
-            .with_context(|| format!("can not read {}", self.file.display()))?;
-        let teams = parse(&self.file, &text)?;
-        let id = self.request_id.unwrap_or_else(|| name_of(&text));
+        let lines = Lines::read(&self.file)?;
+        let teams: Vec<TeamImport> = lines.parse::<TeamLine>()?.into_iter().map(TeamImport::from).collect();
+        let id = self.request_id.unwrap_or_else(|| lines.request_id());
         let mut client = import(&session.ledger);
         let mut all = ImportTeamsResponse { teams: Vec::new(), written: !self.dry_run };
         for (number, chunk) in teams.chunks(TEAMS_MAX).enumerate() {
@@ -94,13 +88,6 @@ impl ImportLots {
         session.output.table(&summary(&all)?, "teams", &TEAM)?;
         session.output.beside(&format!("{}\n", verdict(&all)))
     }
-}
-
-/// The same file is the same import.
-fn name_of(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("import-{digest}")
 }
 
 /// The answer, with the balance of each team beside the number of its lots and rows.
@@ -204,22 +191,6 @@ struct ExpectedLine {
     closing: Tokens,
 }
 
-/// Every line; all that can not be read are told at once. Empty lines are passed over.
-fn parse(path: &Path, text: &str) -> Result<Vec<TeamImport>> {
-    let mut teams = Vec::new();
-    let mut problems = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        match serde_json::from_str::<TeamLine>(line) {
-            Ok(team) => teams.push(team.into()),
-            Err(error) => {
-                let place = format!("{} line {}", path.display(), number.saturating_add(1));
-                problems.push(Problem::new(place, error));
-            }
-        }
-    }
-    if problems.is_empty() { Ok(teams) } else { Err(BadConfiguration(problems).into()) }
-}
-
 impl From<TeamLine> for TeamImport {
     fn from(line: TeamLine) -> Self {
         let TeamLine { account, team, lots, debts, negative_since, expected } = line;
@@ -281,8 +252,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_help_is_a_line() {
-        let teams = parse(Path::new("old.jsonl"), &format!("{}\n\n", example())).unwrap();
-        let [team] = &teams[..] else { panic!("one team") };
+        let team = TeamImport::from(serde_json::from_str::<TeamLine>(&example()).unwrap());
         assert_eq!((team.lots[0].original_micros, team.lots[0].left_micros), (120_000_000, 40_000_000));
         assert_eq!(team.debts[0].amount_micros, 50_000_000);
         assert_eq!(team.expected.as_ref().map(|expected| expected.balance_micros), Some(-10_000_000));
@@ -290,24 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_can_not_be_read_are_all_told_with_their_places() {
-        let wrong = [
+    fn lines_of_another_form_are_refused() {
+        for wrong in [
             example().replace("\"40\"", "40.5"),
             example().replace("\"flex\"", "\"gold\""),
             example().replace("\"note\"", "\"remark\""),
-            "nonsense".to_owned(),
-        ];
-        let text = format!("{}\n{}", example(), wrong.join("\n"));
-        let error = parse(Path::new("old.jsonl"), &text).unwrap_err();
-        let Some(BadConfiguration(problems)) = error.downcast_ref() else { panic!("{error}") };
-        let places: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
-        assert_eq!(places, [2, 3, 4, 5].map(|line| format!("old.jsonl line {line}")));
-    }
-
-    #[test]
-    fn the_same_file_is_the_same_import() {
-        assert_eq!(name_of("a\n"), name_of("a\n"));
-        assert_ne!(name_of("a\n"), name_of("a"));
+        ] {
+            assert!(serde_json::from_str::<TeamLine>(&wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

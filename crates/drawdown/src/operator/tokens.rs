@@ -2,10 +2,13 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use drawdown_client::ledger::token;
-use drawdown_proto::ledger::v1::{
-    self as pb, GetBalanceRequest, GrantTokensRequest, ListChargesRequest, ListJournalRequest,
-    ListLotsRequest, PurchaseTokensRequest,
+use drawdown_client::{entitlement::accounts, ledger::token};
+use drawdown_proto::{
+    entitlement::v1::PreparePurchaseRequest,
+    ledger::v1::{
+        self as pb, GetBalanceRequest, GrantTokensRequest, ListChargesRequest, ListJournalRequest,
+        ListLotsRequest, PurchaseTokensRequest,
+    },
 };
 use drawdown_types::{MicroTokens, Timestamp};
 
@@ -25,13 +28,17 @@ pub(crate) struct TokensCommand {
 enum TokensAction {
     /// Buys tokens for a team: one lot that expires one calendar year later
     #[command(
-        after_help = "Example:\n  drawdown tokens purchase 500 --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv"
+        after_help = "Examples:\n  drawdown tokens purchase 500 --account acct_01j2gv5gymfsfrn6rc3mq3yjjv\n  drawdown tokens purchase 500 --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --team team_01j2gv5gymfsfrn6rc3mq3yjjv\n\nThe first purchase of an account that has no team creates its first one; with several teams one has to be named."
     )]
     Purchase {
         /// Whole tokens
         tokens: i64,
-        #[command(flatten)]
-        owner: Owner,
+        /// The account
+        #[arg(long, value_name = "ACCOUNT_ID")]
+        account: String,
+        /// The team of that account that will own the lot [default: its only one, or its first one]
+        #[arg(long, value_name = "TEAM_ID", default_value = "", hide_default_value = true)]
+        team: String,
         /// Set-up: the original instant [default: now]
         #[arg(long, value_name = "INSTANT")]
         purchased_at: Option<Timestamp>,
@@ -269,13 +276,21 @@ impl TokensCommand {
         let session = self.connection.open()?;
         let mut client = token(&session.ledger);
         let answer = match self.action {
-            TokensAction::Purchase { tokens, owner, purchased_at, note, change } => {
+            TokensAction::Purchase { tokens, account, team, purchased_at, note, change } => {
+                let request_id = change.id();
+                let request = PreparePurchaseRequest {
+                    account_id: account.clone(),
+                    team_id: team,
+                    request_id: request_id.clone(),
+                    ..PreparePurchaseRequest::default()
+                };
+                let prepared = accounts(&session.entitlement).prepare_purchase(request).await?.into_inner();
                 let request = PurchaseTokensRequest {
-                    account_id: owner.account,
-                    team_id: owner.team,
+                    account_id: account,
+                    team_id: prepared.team.unwrap_or_default().team_id,
                     tokens,
                     purchased_at: wire(purchased_at),
-                    request_id: change.id(),
+                    request_id,
                     note,
                 };
                 let answer = client.purchase_tokens(request).await?.into_inner();

@@ -185,6 +185,9 @@ pub enum ImportProblem {
     /// A role that is not of this place.
     #[error("a contract manager is one of the account, all others are of a team")]
     RoleElsewhere,
+    /// A buyer needs no assignment (D27).
+    #[error("a contract manager may use tokens without an assignment")]
+    NeedsNone,
     /// Somebody else is primary admin.
     #[error("the team has two primary admins")]
     TwoPrimaryAdmins,
@@ -199,6 +202,16 @@ pub enum ImportProblem {
         /// When it was made.
         created_at: Timestamp,
     },
+}
+
+impl AccountRows {
+    /// Every edge at which something of the account changes.
+    pub fn edges(&self) -> impl Iterator<Item = Timestamp> {
+        let links = self.apps.iter().flat_map(|app| app.assignments.iter().map(|(_, edge, _)| *edge));
+        let revocations = self.apps.iter().flat_map(|app| &app.credentials);
+        let revocations = revocations.filter_map(|(_, revocation)| Some(revocation.as_ref()?.unknown_from));
+        self.commercial_from.into_iter().chain(links).chain(revocations)
+    }
 }
 
 /// Plans the import of accounts at `now`.
@@ -336,6 +349,9 @@ impl<'a> Planning<'a> {
         for (n, person) in people.iter().enumerate() {
             if (person.role == Role::ContractManager) != managers {
                 self.fault(format!("{at}[{n}].role"), ImportProblem::RoleElsewhere);
+            }
+            if managers && person.uses_tokens {
+                self.fault(format!("{at}[{n}].uses_tokens"), ImportProblem::NeedsNone);
             }
             if person.from > self.now {
                 self.fault(format!("{at}[{n}].from"), ImportProblem::InFuture(person.from));

@@ -218,6 +218,11 @@ fn people_have_roles_of_their_place() {
         faults(|import| import.teams[0].members = vec![manager]),
         [fault("teams[0].members[0].role", ImportProblem::RoleElsewhere)]
     );
+    let assigned = PersonImport { uses_tokens: true, ..person("a@example.org", Role::ContractManager) };
+    assert_eq!(
+        faults(|import| import.managers = vec![assigned]),
+        [fault("managers[0].uses_tokens", ImportProblem::NeedsNone)]
+    );
     let late = PersonImport { from: at("2026-03-10T12:00:31Z"), ..person("a@example.org", Role::Member) };
     assert_eq!(
         faults(|import| import.managers = vec![late]),

@@ -14,9 +14,11 @@ mod apps;
 mod credentials;
 mod history;
 mod hubs;
+mod import;
 mod members;
 mod parties;
 mod people;
+mod purchase;
 mod revocation;
 mod terms;
 mod transfers;
@@ -35,8 +37,10 @@ pub(crate) use apps::{AssignApp, CreateApp};
 pub(crate) use credentials::CreateCredential;
 pub(crate) use history::{CancelScheduledChange, CorrectAssignment};
 pub(crate) use hubs::{CreateHub, MoveApp};
+pub(crate) use import::ImportAccounts;
 pub(crate) use members::{AssignProduct, EndProduct, EndRole, Product};
 pub(crate) use people::{CreateUser, SetRole};
+pub(crate) use purchase::PreparePurchase;
 pub(crate) use revocation::{RevokeCredential, RotateCredential};
 pub(crate) use terms::{ChangeContract, EndTrial, LiftSuspension, Suspend};
 pub(crate) use transfers::{
@@ -85,8 +89,13 @@ pub(crate) enum Step<R> {
     },
     /// The ledger has to be asked first whether usage is settled.
     Ask(UsageQuestion),
+    /// The ledger has to be asked first, of each list, whether usage of one of these client ids is settled in windows from
+    /// the edge on.
+    AskEach(Vec<(Vec<String>, Timestamp)>),
     /// The ledger has to be asked first for the balances of these teams.
     AskBalances(Vec<TeamId>),
+    /// All could be written, and nothing is: the answer of a dry run.
+    Validated(R),
     /// Time passed over the edge that was planned: plan again.
     Again,
 }
@@ -95,6 +104,8 @@ pub(crate) enum Step<R> {
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) usage: Option<UsageAnswer>,
+    /// Of each list that was asked about.
+    pub(crate) settled: Option<Vec<bool>>,
     /// In micro-tokens.
     pub(crate) balances: Vec<(TeamId, i64)>,
 }
@@ -158,6 +169,18 @@ impl Acts {
                     tx.rollback().await?;
                     told.usage = Some(UsageAnswer { question, settled: self.ask(question).await? });
                 }
+                Step::Validated(reply) => {
+                    tx.rollback().await?;
+                    return Ok(reply);
+                }
+                Step::AskEach(questions) => {
+                    tx.rollback().await?;
+                    let mut settled = Vec::with_capacity(questions.len());
+                    for (client_ids, from) in questions {
+                        settled.push(self.ask_all(client_ids, from).await?);
+                    }
+                    told.settled = Some(settled);
+                }
                 Step::AskBalances(teams) => {
                     tx.rollback().await?;
                     for team_id in teams {
@@ -180,8 +203,7 @@ impl Acts {
             let page = self.store.client_ids(question.scope, &after, rows).await?;
             let Some(last) = page.last().cloned() else { return Ok(false) };
             let whole = page.len() == CLIENT_IDS_MAX;
-            let settled = self.ledger.has_settled(page, question.from).await;
-            if settled.map_err(|status| Error::Ledger(Box::new(status)))? {
+            if self.ask_all(page, question.from).await? {
                 return Ok(true);
             }
             if !whole {
@@ -189,5 +211,16 @@ impl Acts {
             }
             after = last;
         }
+    }
+
+    /// Asks the ledger about client ids that are known here, or not yet.
+    async fn ask_all(&self, client_ids: Vec<String>, from: Timestamp) -> Result<bool, Error> {
+        for page in client_ids.chunks(CLIENT_IDS_MAX) {
+            let settled = self.ledger.has_settled(page.to_vec(), from).await;
+            if settled.map_err(|status| Error::Ledger(Box::new(status)))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -2,8 +2,8 @@
 
 use drawdown_proto::entitlement::v1::{
     ChangeContractRequest, ChangeContractResponse, EndTrialRequest, EndTrialResponse, LiftSuspensionRequest,
-    LiftSuspensionResponse, ListSuspensionsRequest, ListSuspensionsResponse, SuspendRequest, SuspendResponse,
-    account_service_server::AccountService,
+    LiftSuspensionResponse, ListSuspensionsRequest, ListSuspensionsResponse, PreparePurchaseRequest,
+    PreparePurchaseResponse, SuspendRequest, SuspendResponse, account_service_server::AccountService,
 };
 use drawdown_types::AccountId;
 use tonic::{Request, Response};
@@ -67,5 +67,12 @@ impl AccountService for Accounts {
         request: Request<ChangeContractRequest>,
     ) -> Answer<ChangeContractResponse> {
         act(&self.acts, request, decode::account::change_contract).await
+    }
+
+    async fn prepare_purchase(
+        &self,
+        request: Request<PreparePurchaseRequest>,
+    ) -> Answer<PreparePurchaseResponse> {
+        act(&self.acts, request, decode::account::prepare_purchase).await
     }
 }

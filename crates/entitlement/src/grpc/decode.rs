@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod credential;
 pub(crate) mod history;
 pub(crate) mod hub;
+pub(crate) mod import;
 pub(crate) mod member;
 pub(crate) mod transfer;
 
@@ -32,7 +33,7 @@ pub(crate) type Keyed<A> = (A, RequestKey);
 
 pub(crate) fn create_account(request: &v1::CreateAccountRequest) -> Result<Keyed<CreateAccount>, Refusal> {
     let mut violations = Violations::new();
-    let name = name(&mut violations, &request.name);
+    let name = name(&mut violations, "name", &request.name);
     let kind = contract_kind(&mut violations, request.contract_kind());
     let created_at = instant(&mut violations, "created_at", request.created_at.as_ref());
     let cell = violations.field("cell", || {
@@ -47,7 +48,7 @@ pub(crate) fn create_account(request: &v1::CreateAccountRequest) -> Result<Keyed
 pub(crate) fn create_team(request: &v1::CreateTeamRequest) -> Result<Keyed<CreateTeam>, Refusal> {
     let mut violations = Violations::new();
     let account_id = violations.field("account_id", || request.account_id.parse());
-    let name = name(&mut violations, &request.name);
+    let name = name(&mut violations, "name", &request.name);
     let created_at = instant(&mut violations, "created_at", request.created_at.as_ref());
     let act = account_id.zip(name).zip(created_at).map(|((account_id, name), created_at)| CreateTeam {
         account_id,
@@ -60,7 +61,7 @@ pub(crate) fn create_team(request: &v1::CreateTeamRequest) -> Result<Keyed<Creat
 pub(crate) fn create_user(request: &v1::CreateUserRequest) -> Result<Keyed<CreateUser>, Refusal> {
     let mut violations = Violations::new();
     let email = violations.field("email", || email(&request.email));
-    let name = name(&mut violations, &request.name);
+    let name = name(&mut violations, "name", &request.name);
     let act = email.zip(name).map(|(email, name)| CreateUser { email, name });
     keyed(violations, act, request, &request.request_id)
 }
@@ -68,7 +69,14 @@ pub(crate) fn create_user(request: &v1::CreateUserRequest) -> Result<Keyed<Creat
 pub(crate) fn set_role(request: &v1::SetRoleRequest) -> Result<Keyed<SetRole>, Refusal> {
     let mut violations = Violations::new();
     let user_id = violations.field("user_id", || request.user_id.parse());
-    let role = match request.role() {
+    let role = role(&mut violations, request.role());
+    let scope = role.and_then(|role| scope(&mut violations, role, request));
+    let act = user_id.zip(role).zip(scope).map(|((user_id, role), scope)| SetRole { user_id, role, scope });
+    keyed(violations, act, request, &request.request_id)
+}
+
+fn role(violations: &mut Violations, role: v1::Role) -> Option<Role> {
+    match role {
         v1::Role::Unspecified => {
             violations.push("role", "must be one of the roles");
             None
@@ -77,10 +85,7 @@ pub(crate) fn set_role(request: &v1::SetRoleRequest) -> Result<Keyed<SetRole>, R
         v1::Role::SecondaryAdmin => Some(Role::SecondaryAdmin),
         v1::Role::Member => Some(Role::Member),
         v1::Role::ContractManager => Some(Role::ContractManager),
-    };
-    let scope = role.and_then(|role| scope(&mut violations, role, request));
-    let act = user_id.zip(role).zip(scope).map(|((user_id, role), scope)| SetRole { user_id, role, scope });
-    keyed(violations, act, request, &request.request_id)
+    }
 }
 
 fn scope(violations: &mut Violations, role: Role, request: &v1::SetRoleRequest) -> Option<Scope> {
@@ -99,11 +104,8 @@ fn scope(violations: &mut Violations, role: Role, request: &v1::SetRoleRequest) 
 pub(crate) fn create_app(request: &v1::CreateAppRequest) -> Result<Keyed<CreateApp>, Refusal> {
     let mut violations = Violations::new();
     let account_id = violations.field("account_id", || request.account_id.parse());
-    let owner = match request.owner_user_id.as_str() {
-        "" => Some(None),
-        text => violations.field("owner_user_id", || text.parse()).map(Some),
-    };
-    let name = name(&mut violations, &request.name);
+    let owner = optional_id(&mut violations, "owner_user_id", &request.owner_user_id);
+    let name = name(&mut violations, "name", &request.name);
     let act = account_id.zip(owner).zip(name).map(|((account_id, owner), name)| CreateApp {
         account_id,
         owner,
@@ -142,6 +144,15 @@ pub(crate) fn id<T: std::str::FromStr<Err = drawdown_types::IdError>>(
     violations.finish(reason::REQUEST_INVALID, id)
 }
 
+/// An id that may be empty.
+fn optional_id<T: std::str::FromStr<Err = drawdown_types::IdError>>(
+    violations: &mut Violations,
+    field: &str,
+    text: &str,
+) -> Option<Option<T>> {
+    if text.is_empty() { Some(None) } else { violations.field(field, || text.parse()).map(Some) }
+}
+
 /// The account a list is about; all where empty.
 pub(crate) fn account_filter(text: &str) -> Result<Option<drawdown_types::AccountId>, Refusal> {
     if text.is_empty() { Ok(None) } else { id("account_id", text).map(Some) }
@@ -172,8 +183,8 @@ fn keyed<A: Act>(
     Ok((act, RequestKey { method: A::METHOD, request_id: request_id.to_owned(), hash }))
 }
 
-fn name(violations: &mut Violations, text: &str) -> Option<String> {
-    violations.field("name", || {
+fn name(violations: &mut Violations, field: &str, text: &str) -> Option<String> {
+    violations.field(field, || {
         if text.trim().is_empty() {
             Err("is empty".to_owned())
         } else if text.len() > NAME_BYTES_MAX {

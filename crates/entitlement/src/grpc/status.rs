@@ -36,6 +36,10 @@ impl From<Error> for Status {
 
 /// Code, reason and field of every refusal.
 pub(super) fn refusal(refused: &Refused) -> Refusal {
+    if let Refused::Import(unfit) = refused {
+        let refusal = Refusal::new(Code::FailedPrecondition, reason::IMPORT_REFUSED, refused.to_string());
+        return unfit.iter().fold(refusal, |refusal, unfit| refusal.violation(&unfit.field, &unfit.problem));
+    }
     let (code, reason, field) = match refused {
         Refused::AccountNotFound(_) => (Code::NotFound, reason::ACCOUNT_UNKNOWN, "account_id"),
         Refused::CellUnknown(_) => (Code::FailedPrecondition, reason::CELL_UNKNOWN, "cell"),
@@ -71,21 +75,7 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
         Refused::Revocation(RevocationRefusal::TooFarAhead { .. }) => {
             (Code::FailedPrecondition, reason::CHANGE_TOO_FAR_AHEAD, "at")
         }
-        Refused::Assign(AssignRefusal::AppAndTeamDiffer) => {
-            (Code::FailedPrecondition, reason::APP_AND_TEAM_DIFFER, "team_id")
-        }
-        Refused::Assign(AssignRefusal::TooFarAhead { .. }) => {
-            (Code::FailedPrecondition, reason::ASSIGNMENT_TOO_FAR_AHEAD, "from")
-        }
-        Refused::Assign(AssignRefusal::BeforeTeam { .. }) => {
-            (Code::FailedPrecondition, reason::INSTANT_BEFORE_TEAM, "from")
-        }
-        Refused::Assign(AssignRefusal::Overlap { .. }) => {
-            (Code::FailedPrecondition, reason::ASSIGNMENT_OVERLAP, "from")
-        }
-        Refused::Assign(AssignRefusal::SettledUsage { .. }) => {
-            (Code::FailedPrecondition, reason::WINDOW_SETTLED, "from")
-        }
+        Refused::Assign(refusal) => assign(refusal),
         Refused::Credential(CredentialRefusal::SettledUsage { .. }) => {
             (Code::FailedPrecondition, reason::WINDOW_SETTLED, "created_at")
         }
@@ -101,8 +91,23 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
         Refused::Role(RoleRefusal::PrimaryAdminTaken(_)) => {
             (Code::FailedPrecondition, reason::PRIMARY_ADMIN_TAKEN, "role")
         }
+        Refused::Import(_) => (Code::FailedPrecondition, reason::IMPORT_REFUSED, "accounts"),
+        Refused::TeamNotNamed => (Code::FailedPrecondition, reason::TEAM_NOT_NAMED, "team_id"),
+        Refused::TeamNotOfAccount(_) => (Code::FailedPrecondition, reason::TEAM_NOT_OF_ACCOUNT, "team_id"),
+        Refused::TrialActive => (Code::FailedPrecondition, reason::TRIAL_ACTIVE, "account_id"),
     };
     Refusal::new(code, reason, refused.to_string()).violation(field, refused)
+}
+
+const fn assign(refusal: &AssignRefusal) -> (Code, &'static str, &'static str) {
+    let (reason, field) = match refusal {
+        AssignRefusal::AppAndTeamDiffer => (reason::APP_AND_TEAM_DIFFER, "team_id"),
+        AssignRefusal::TooFarAhead { .. } => (reason::ASSIGNMENT_TOO_FAR_AHEAD, "from"),
+        AssignRefusal::BeforeTeam { .. } => (reason::INSTANT_BEFORE_TEAM, "from"),
+        AssignRefusal::Overlap { .. } => (reason::ASSIGNMENT_OVERLAP, "from"),
+        AssignRefusal::SettledUsage { .. } => (reason::WINDOW_SETTLED, "from"),
+    };
+    (Code::FailedPrecondition, reason, field)
 }
 
 const fn account(refusal: &AccountRefusal) -> (Code, &'static str, &'static str) {

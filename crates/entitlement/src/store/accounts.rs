@@ -5,7 +5,7 @@ use drawdown_entitlement_core::{
     plan::{NewAccount, NewTeam},
 };
 use drawdown_types::{AccountId, TeamId, Timestamp};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Instant, Lock, Made, Store};
@@ -297,34 +297,34 @@ impl Store {
         after: TeamId,
         rows: i64,
     ) -> Result<Vec<TeamRecord>, Error> {
-        let rows = match account_id {
-            Some(account_id) => teams_of_account(&self.pool, account_id, after, rows).await?,
-            None => {
-                sqlx::query_as!(
-                    TeamRow,
-                    r#"SELECT team_id, account_id, name, created_at,
-                            (SELECT from_at FROM entitlement.suspension s
-                             WHERE s.team_id = t.team_id AND s.to_at IS NULL) AS "suspended_since"
-                     FROM entitlement.team t WHERE team_id > $1 ORDER BY team_id LIMIT $2"#,
-                    after.as_uuid(),
-                    rows,
-                )
-                .fetch_all(&self.pool)
-                .await?
-            }
-        };
+        if let Some(account_id) = account_id {
+            let mut connection = self.pool.acquire().await?;
+            return teams_of_account_in_tx(&mut connection, account_id, after, rows).await;
+        }
+        let rows = sqlx::query_as!(
+            TeamRow,
+            r#"SELECT team_id, account_id, name, created_at,
+                    (SELECT from_at FROM entitlement.suspension s
+                     WHERE s.team_id = t.team_id AND s.to_at IS NULL) AS "suspended_since"
+             FROM entitlement.team t WHERE team_id > $1 ORDER BY team_id LIMIT $2"#,
+            after.as_uuid(),
+            rows,
+        )
+        .fetch_all(&self.pool)
+        .await?;
         Ok(rows.into_iter().map(TeamRecord::from).collect())
     }
 }
 
-/// A statement of its own: one statement for both would have one plan for both.
-async fn teams_of_account(
-    pool: &PgPool,
+/// Up to `rows` teams of an account after `after`, in the order of their ids. A statement of its own: one for these and
+/// for all teams would have one plan for both.
+pub(crate) async fn teams_of_account_in_tx(
+    tx: &mut PgConnection,
     account_id: AccountId,
     after: TeamId,
     rows: i64,
-) -> Result<Vec<TeamRow>, sqlx::Error> {
-    sqlx::query_as!(
+) -> Result<Vec<TeamRecord>, Error> {
+    let rows = sqlx::query_as!(
         TeamRow,
         r#"SELECT team_id, account_id, name, created_at,
                 (SELECT from_at FROM entitlement.suspension s
@@ -334,6 +334,7 @@ async fn teams_of_account(
         after.as_uuid(),
         rows,
     )
-    .fetch_all(pool)
-    .await
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(TeamRecord::from).collect())
 }

@@ -13,6 +13,7 @@ mod credentials;
 mod directory;
 mod history;
 mod hubs;
+mod imports;
 mod installation;
 mod instant;
 mod members;
@@ -31,7 +32,7 @@ pub use pool::{PoolConfig, SERVICE_ROLE, owner, pool};
 
 pub(crate) use accounts::{
     AccountRecord, TeamRecord, account_in_tx, append_contract_in_tx, insert_account_in_tx, insert_team_in_tx,
-    kind_text, set_commercial_in_tx, set_trial_in_tx, team_in_tx,
+    kind_text, set_commercial_in_tx, set_trial_in_tx, team_in_tx, teams_of_account_in_tx,
 };
 pub(crate) use adoption::{
     DueAdoption, adoption_begun_in_tx, first_team_in_tx, note_adoption_in_tx, renew_adoption_in_tx,
@@ -52,6 +53,7 @@ pub(crate) use history::{
 pub(crate) use hubs::{
     HubRecord, Place, enter_hub_in_tx, hub_account_in_tx, insert_hub_in_tx, leave_hub_in_tx, place_in_tx,
 };
+pub(crate) use imports::{hold_imports_in_tx, taken_client_ids_in_tx, users_by_email_in_tx};
 pub(crate) use members::{
     ProductRecord, RoleRecord, UserRecord, Whose, begin_product_in_tx, end_product_in_tx, product_in_tx,
     standing_in_tx,

@@ -12,9 +12,11 @@ mod credentials;
 mod hierarchy;
 mod history;
 mod hubs;
+mod imports;
 mod members;
 #[path = "../../../entitlement-core/tests/model/mod.rs"]
 mod model;
+mod purchases;
 mod random;
 mod records;
 mod refusals;

@@ -179,6 +179,8 @@ impl World {
                 resolve_queries_max: 10_000,
                 page_rows_max: 3,
                 act_attempts_max: 4,
+                import_accounts_max: 3,
+                import_rows_max: 60,
                 cell_max: 2,
                 hub_mode: false,
             },

@@ -3,9 +3,9 @@
 use drawdown_proto::entitlement::v1;
 use drawdown_service::{Refusal, Violations};
 
-use super::{Keyed, contract_kind, instant, keyed};
+use super::{Keyed, contract_kind, instant, keyed, name, optional_id};
 use crate::{
-    acts::{ChangeContract, EndTrial, LiftSuspension, Suspend},
+    acts::{ChangeContract, EndTrial, LiftSuspension, PreparePurchase, Suspend},
     store::Scope,
 };
 
@@ -46,6 +46,24 @@ pub(crate) fn change_contract(request: &v1::ChangeContractRequest) -> Result<Key
         kind,
         from,
     });
+    keyed(violations, act, request, &request.request_id)
+}
+
+pub(crate) fn prepare_purchase(
+    request: &v1::PreparePurchaseRequest,
+) -> Result<Keyed<PreparePurchase>, Refusal> {
+    let mut violations = Violations::new();
+    let account_id = violations.field("account_id", || request.account_id.parse());
+    let team_id = optional_id(&mut violations, "team_id", &request.team_id);
+    let by = optional_id(&mut violations, "by_user_id", &request.by_user_id);
+    let team_name = match request.team_name.as_str() {
+        "" => Some(None),
+        text => name(&mut violations, "team_name", text).map(Some),
+    };
+    let act =
+        account_id.zip(team_id).zip(by.zip(team_name)).map(|((account_id, team_id), (by, team_name))| {
+            PreparePurchase { account_id, team_id, team_name, by }
+        });
     keyed(violations, act, request, &request.request_id)
 }
 
