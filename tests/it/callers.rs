@@ -29,23 +29,22 @@ use drawdown_types::{Clock as _, SystemClock};
 use sqlx::{Connection as _, PgConnection};
 
 const SIZE: LoadSize = LoadSize { teams: 3, apps: 9, meters: 2 };
-const CALLERS: usize = 12;
-const CALLS_EACH: usize = 10;
+pub(crate) const CALLERS: usize = 12;
+pub(crate) const CALLS_EACH: usize = 10;
 const EVENTS_PER_CALL: usize = 4;
 /// What dies, in this order, evenly over the calls.
 const VICTIMS: [Service; 4] = [Service::Metering, Service::Ledger, Service::Metering, Service::Metering];
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// As long as the services may be away.
 const PATIENT: RetryOptions = RetryOptions { attempts_max: 1_000, pause_min_ms: 10, pause_max_ms: 100 };
 
-/// The calls of a caller; ids are its own.
-fn calls_of(caller: usize, series: &[LoadSeries]) -> Vec<Vec<UsageEvent>> {
+/// The calls of a caller, on series by client id and meter; ids are its own.
+pub(crate) fn calls_of(caller: usize, series: &[(String, String)]) -> Vec<Vec<UsageEvent>> {
     let mut bits = Bits(u64::try_from(caller).unwrap_or_default());
     let time = Some(timestamp_to_proto(SystemClock.now()));
     let mut event = |call: usize, place: usize| {
         let choice = usize::try_from(bits.draw() >> 32).unwrap_or_default() % series.len();
-        let LoadSeries { client_id, meter, .. } = &series[choice];
-        let (client_id, meter) = (client_id.to_string(), meter.to_string());
+        let (client_id, meter) = series[choice].clone();
         UsageEvent {
             source: format!("caller-{caller}"),
             id: format!("{call}-{place}"),
@@ -57,8 +56,8 @@ fn calls_of(caller: usize, series: &[LoadSeries]) -> Vec<Vec<UsageEvent>> {
     (0..CALLS_EACH).map(|call| (0..EVENTS_PER_CALL).map(|place| event(call, place)).collect()).collect()
 }
 
-/// What each call of a caller was answered.
-async fn call_all(
+/// What each call of a caller was answered, and how many attempts that took.
+pub(crate) async fn call_all(
     channel: Channel,
     calls: Arc<Vec<Vec<UsageEvent>>>,
     answered: Arc<AtomicUsize>,
@@ -91,9 +90,9 @@ async fn disturb(installation: &mut Installation, answered: &AtomicUsize) -> Res
     Ok(())
 }
 
-/// Ids that the ledger has.
-async fn ids(installation: &Installation) -> Result<i64> {
-    let mut at = PgConnection::connect(installation.databases()[0]).await?;
+/// Ids that the ledger at this database has.
+pub(crate) async fn ids(database: &str) -> Result<i64> {
+    let mut at = PgConnection::connect(database).await?;
     let ids = sqlx::query_scalar("select count(*) from ledger.event").fetch_one(&mut at).await?;
     at.close().await?;
     Ok(ids)
@@ -103,7 +102,10 @@ async fn ids(installation: &Installation) -> Result<i64> {
 async fn events_by_id_are_charged_once_whatever_is_killed_under_their_callers() -> Result<()> {
     let mut installation = Installation::start(&Settings::default()).await?;
     let platform = load_platform::set_up(installation.channels(), SIZE).await?;
-    let calls: Vec<_> = (0..CALLERS).map(|caller| Arc::new(calls_of(caller, &platform.series))).collect();
+    let series =
+        |LoadSeries { client_id, meter, .. }: &LoadSeries| (client_id.to_string(), meter.to_string());
+    let series: Vec<_> = platform.series.iter().map(series).collect();
+    let calls: Vec<_> = (0..CALLERS).map(|caller| Arc::new(calls_of(caller, &series))).collect();
     let channel = installation.channels().metering.clone();
     let answered = Arc::new(AtomicUsize::new(0));
     let start = |calls: &Arc<Vec<Vec<UsageEvent>>>| {
@@ -125,7 +127,7 @@ async fn events_by_id_are_charged_once_whatever_is_killed_under_their_callers() 
         sent().fold((0, 0), |(events, quantity), event| (events + 1, quantity + event.quantity));
     let charged = ledger_totals(installation.channels(), &platform).await?;
     ensure!(charged == (events, quantity), "charged {charged:?}, sent {:?}", (events, quantity));
-    ensure!(ids(&installation).await? == i64::try_from(events)?, "not each id is there once");
+    ensure!(ids(installation.databases()[0]).await? == i64::try_from(events)?, "not each id is there once");
     let mut events_of_charges = BTreeMap::new();
     for team in &platform.teams {
         let charges = charges(installation.channels(), team).await?;

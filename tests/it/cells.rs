@@ -2,11 +2,17 @@
 //! the second one. Judged like any run of it (every charge and lot of both against the recount and the naive model,
 //! every invariant of both), and by the two databases, which have to agree batch for batch.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::{Context as _, Result, ensure};
 use drawdown_client::clients::metering;
-use drawdown_proto::metering::v1::GetMeteringStatusRequest;
+use drawdown_proto::metering::v1::{GetMeteringStatusRequest, RecordOutcome, RecordedUsage};
 use drawdown_tests::{
     crash::settled_charges,
     installation::{Service, Settings},
@@ -15,7 +21,10 @@ use drawdown_tests::{
 };
 use sqlx::{Connection as _, PgConnection};
 
-use crate::main_job::pass;
+use crate::{
+    callers::{CALLERS, CALLS_EACH, LIMIT, call_all, calls_of, ids},
+    main_job::pass,
+};
 
 /// Log seconds in a second: the whole log, three and a half days, in some ten seconds.
 const PACED: &str = "30000";
@@ -68,6 +77,16 @@ async fn nothing_is_retired_without(run: &Run) -> Result<()> {
     Ok(())
 }
 
+/// Events that are charged in a database, or kept without a payer.
+async fn recorded_events(url: &str) -> Result<i64> {
+    let mut at = PgConnection::connect(url).await?;
+    let sql = "select (select coalesce(sum(events), 0)::bigint from ledger.charge)
+                    + (select coalesce(sum(events), 0)::bigint from ledger.unattributed)";
+    let events = sqlx::query_scalar(sql).fetch_one(&mut at).await?;
+    at.close().await?;
+    Ok(events)
+}
+
 /// The run is judged, and both databases agree.
 async fn judge(run: Run, mut replay: Program) -> Result<()> {
     let status = replay.wait(REPLAY_LIMIT).await.with_context(|| run.installation.logs())?;
@@ -76,19 +95,8 @@ async fn judge(run: Run, mut replay: Program) -> Result<()> {
     let books = books(&run).await?;
     ensure!(books.len() == 2 && !books[0].0.is_empty(), "there are not two cells with batches");
     ensure!(books[0] == books[1], "the cells differ: {books:#?}");
-    let events = |url: &str| {
-        let url = url.to_owned();
-        async move {
-            let mut at = PgConnection::connect(&url).await?;
-            let sql = "select (select coalesce(sum(events), 0)::bigint from ledger.charge)
-                            + (select coalesce(sum(events), 0)::bigint from ledger.unattributed)";
-            let events: i64 = sqlx::query_scalar(sql).fetch_one(&mut at).await?;
-            at.close().await?;
-            anyhow::Ok(events)
-        }
-    };
     let databases = run.installation.databases();
-    let (leading, other) = (events(databases[0]).await?, events(databases[1]).await?);
+    let (leading, other) = (recorded_events(databases[0]).await?, recorded_events(databases[1]).await?);
     let refused: i64 = {
         let mut at = PgConnection::connect(databases[0]).await?;
         let sql = "select coalesce(sum(refused), 0)::bigint from ledger.settlement_batch";
@@ -162,4 +170,49 @@ async fn the_leading_cell_killed_and_back_changes_no_sum() -> Result<()> {
     run.installation.kill_service(Service::Ledger)?;
     run.installation.start_service(Service::Ledger).await?;
     judge(run, replay).await
+}
+
+/// Callers without a log, on apps of both cells: each ledger dies under their calls, and each event is recorded once, in
+/// one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_by_id_are_recorded_in_one_cell_whichever_is_killed_under_their_callers() -> Result<()> {
+    let mut run = Run::prepare(&Settings::two_cells()).await?;
+    let series: Vec<_> =
+        run.platform.clients.values().map(|client| (client.clone(), "web.call".to_owned())).collect();
+    let calls: Vec<_> = (0..CALLERS).map(|caller| Arc::new(calls_of(caller, &series))).collect();
+    let (channel, answered) = (run.installation.channels().metering.clone(), Arc::new(AtomicUsize::new(0)));
+    let start = |calls: &Arc<Vec<_>>| {
+        tokio::spawn(call_all(channel.clone(), Arc::clone(calls), Arc::clone(&answered)))
+    };
+    let callers: Vec<_> = calls.iter().map(start).collect();
+    for (number, victim) in (1..).zip([Service::OtherLedger, Service::Ledger, Service::Metering]) {
+        let due = CALLERS * CALLS_EACH * number / 4;
+        let calls = || async { Ok(answered.load(Ordering::Relaxed) >= due) };
+        let waited = wait_until("calls to be answered", LIMIT, calls).await;
+        waited.with_context(|| run.installation.logs())?;
+        run.installation.kill_service(victim)?;
+        run.installation.start_service(victim).await?;
+    }
+    let mut first = Vec::new();
+    for caller in callers {
+        first.push(caller.await??.0);
+    }
+    let again: Vec<_> = calls.iter().map(start).collect();
+    for (again, first) in again.into_iter().zip(first) {
+        let (again, _) = again.await??;
+        for (first, again) in first.into_iter().flatten().zip(again.into_iter().flatten()) {
+            let told =
+                |answer: &RecordedUsage| (answer.outcome(), answer.charge_id.clone(), answer.recorded_at);
+            ensure!(first.outcome() == RecordOutcome::Recorded, "{first:?}");
+            ensure!(again.already_recorded && told(&again) == told(&first), "{first:?}, then {again:?}");
+        }
+    }
+    let events = calls.iter().flat_map(|calls| calls.iter()).map(Vec::len).sum::<usize>();
+    let databases = run.installation.databases();
+    let (leading, other) = (ids(databases[0]).await?, ids(databases[1]).await?);
+    ensure!(leading > 0 && other > 0, "{leading} and {other}: one of the cells has nothing");
+    ensure!(leading + other == i64::try_from(events)?, "{leading} + {other} ids, {events} events");
+    let settled: i64 = recorded_events(databases[0]).await? + recorded_events(databases[1]).await?;
+    ensure!(settled == i64::try_from(events)?, "{settled} settled, {events} events");
+    run.installation.stop().await
 }

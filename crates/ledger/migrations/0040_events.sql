@@ -48,6 +48,26 @@ create trigger event_only_grows before update or delete or truncate on ledger.ev
 create table ledger.event_default partition of ledger.event default;
 comment on table ledger.event_default is 'Events of months that have no partition: never forgotten.';
 
+create table ledger.event_claim (
+    name uuid not null,
+    recorded_at timestamptz not null,
+    source text not null check (octet_length(source) between 1 and 256),
+    id text not null check (octet_length(id) between 1 and 256),
+    content bytea not null check (octet_length(content) = 32),
+    cell smallint not null check (cell between 1 and 255),
+    usage bytea not null,
+    primary key (name, recorded_at)
+) partition by range (recorded_at);
+comment on table ledger.event_claim is
+    'In the leading cell: events whose money is another cell''s. An id is looked up here and in ledger.event under one lock, so it is recorded in one cell only. Cut and forgotten as events are.';
+comment on column ledger.event_claim.recorded_at is 'When it was claimed; it is recorded in its cell afterwards.';
+comment on column ledger.event_claim.usage is 'The NamedUsage as it was first sent: what its cell is given, however often.';
+create trigger event_claim_only_grows before update or delete or truncate on ledger.event_claim
+    for each statement execute function ledger.refuse_change();
+
+create table ledger.event_claim_default partition of ledger.event_claim default;
+comment on table ledger.event_claim_default is 'Claims of months that have no partition: never forgotten.';
+
 create table ledger.event_horizon (
     only_row boolean primary key default true check (only_row),
     forgotten_before timestamptz not null default '-infinity',
@@ -61,7 +81,7 @@ comment on column ledger.event_horizon.refused_before is
 
 create function ledger.make_event_months(at timestamptz, months integer) returns integer language sql security definer
     set search_path = pg_catalog, pg_temp as $$
-    select ledger.add_months(array['event'], 'recorded_at', (select forgotten_before from ledger.event_horizon), at, months)
+    select ledger.add_months(array['event', 'event_claim'], 'recorded_at', (select forgotten_before from ledger.event_horizon), at, months)
 $$;
 comment on function ledger.make_event_months(timestamptz, integer) is
     'Makes what is missing of the month of an instant and of so many after it for events, and gives the number of partitions made.';
@@ -85,7 +105,7 @@ begin
         cross join lateral (
             select regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([^'']+)''\)') as words
         ) as bound
-        where i.inhparent = 'ledger.event'::regclass
+        where i.inhparent in ('ledger.event'::regclass, 'ledger.event_claim'::regclass)
           and (bound.words)[1]::timestamptz <= at - make_interval(secs => keep_secs + ahead_secs)
         order by 2
     loop

@@ -29,4 +29,10 @@ impl Cells {
     pub const fn leads(&self) -> bool {
         self.number == 0
     }
+
+    /// It is this one, or one that this one leads.
+    #[must_use]
+    pub fn knows(&self, cell: u8) -> bool {
+        cell == self.number || self.others.contains(&cell)
+    }
 }

@@ -181,13 +181,15 @@ impl Metrics {
     pub fn record(&self, outcome: &Result<Recorded, PostError>, took: Duration) {
         let label = match outcome {
             Ok(recorded) => {
-                let mut counts = [("recorded", 0), ("repeated", 0), ("conflict", 0), ("refused", 0)];
+                let mut counts =
+                    [("recorded", 0), ("repeated", 0), ("conflict", 0), ("refused", 0), ("elsewhere", 0)];
                 for verdict in &recorded.verdicts {
-                    let [new, again, conflict, refused] = &mut counts;
+                    let [new, again, conflict, refused, elsewhere] = &mut counts;
                     let (_, count) = match verdict {
                         Verdict::Recorded { already: false, .. } => new,
                         Verdict::Recorded { already: true, .. } => again,
-                        Verdict::Conflict(_) => conflict,
+                        Verdict::Conflict { .. } => conflict,
+                        Verdict::Elsewhere { .. } => elsewhere,
                         Verdict::TooOld { .. } | Verdict::InFuture { .. } => refused,
                     };
                     *count += 1;

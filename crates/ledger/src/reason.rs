@@ -44,8 +44,6 @@ pub const EVENT_ID_CONFLICT: &str = "EVENT_ID_CONFLICT";
 pub const EVENT_TIME_TOO_OLD: &str = "EVENT_TIME_TOO_OLD";
 /// The time of an event lies too far ahead.
 pub const EVENT_TIME_IN_FUTURE: &str = "EVENT_TIME_IN_FUTURE";
-/// Events by id are not taken where accounts are spread over several cells.
-pub const EVENTS_NEED_ONE_CELL: &str = "EVENTS_NEED_ONE_CELL";
 
 // === catalogue ===
 

@@ -107,14 +107,17 @@ async fn start(config: &Config, context: &Context) -> anyhow::Result<Started> {
     let others = config.cells.iter().map(|(number, options)| {
         let channel =
             drawdown_client::connect(options).with_context(|| format!("ledger of cell {number}"))?;
-        Ok(Cell { number: *number, ledger: Ledger::new(&channel) })
+        Ok((*number, channel))
     });
     let others = others.collect::<anyhow::Result<Vec<_>>>()?;
+    let events = Events::new(&ledger_channel, &others);
+    let cell = |(number, channel): &(u8, Channel)| Cell { number: *number, ledger: Ledger::new(channel) };
+    let others = others.iter().map(cell).collect();
     let entitlement_channel = drawdown_client::connect(&config.entitlement).context("entitlement")?;
     let store = Arc::new(Store::connect(&config.redis).await.context("redis")?);
     let instance = assemble(config, context, store, &ledger_channel, others).await;
     let resolver = Resolver::new(&entitlement_channel, &config.settle, Arc::clone(&context.clock));
-    Ok(Started { instance, resolver: Arc::new(resolver), events: Events::new(&ledger_channel) })
+    Ok(Started { instance, resolver: Arc::new(resolver), events })
 }
 
 /// Waits for the ledger, of every cell: without it no lane can be placed and no event judged.

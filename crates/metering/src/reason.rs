@@ -39,7 +39,5 @@ pub const EVENT_ID_CONFLICT: &str = "EVENT_ID_CONFLICT";
 pub const EVENTS_COUNT: &str = "EVENTS_COUNT";
 /// As many events by id wait as may.
 pub const EVENTS_WAITING: &str = "EVENTS_WAITING";
-/// Events by id are not taken where accounts are spread over several cells.
-pub const EVENTS_NEED_ONE_CELL: &str = "EVENTS_NEED_ONE_CELL";
 /// A body over HTTP is of a type that is not taken.
 pub const CONTENT_TYPE_UNKNOWN: &str = "CONTENT_TYPE_UNKNOWN";

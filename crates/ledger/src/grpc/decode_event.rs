@@ -4,12 +4,14 @@
 use drawdown_proto::ledger::v1::{NamedUsage, RecordEventsRequest};
 use drawdown_service::{Refusal, Violations};
 use drawdown_types::{EVENT_SLOTS, EventId, EventName, EventSource, Quantity, WindowSize};
+use prost::Message as _;
 
 use super::{
     decode::{optional_instant, parsed},
     decode_batch::LineReader,
 };
 use crate::{
+    cells::Cells,
     posting::{EVENT_SHARDS, NamedEvent, Recording},
     reason,
 };
@@ -19,7 +21,7 @@ const CONTENT_BYTES: usize = 32;
 
 pub(super) fn recording(
     request: &RecordEventsRequest,
-    size: WindowSize,
+    (size, cells): (WindowSize, &Cells),
     events_max: usize,
 ) -> Result<Recording, Refusal> {
     let mut v = Violations::new();
@@ -35,13 +37,19 @@ pub(super) fn recording(
     }
     let mut events = Vec::with_capacity(count);
     for (index, event) in request.events.iter().enumerate() {
-        events.extend(v.within(&format!("events[{index}]"), |v| named(v, event, request.slot, size)));
+        events
+            .extend(v.within(&format!("events[{index}]"), |v| named(v, event, request.slot, (size, cells))));
     }
     let shard = i32::try_from(request.slot).ok().and_then(|slot| EVENT_SHARDS.checked_add(slot));
     v.finish(reason::REQUEST_INVALID, shard.map(|shard| Recording { shard, events }))
 }
 
-fn named(v: &mut Violations, event: &NamedUsage, slot: u32, size: WindowSize) -> Option<NamedEvent> {
+fn named(
+    v: &mut Violations,
+    event: &NamedUsage,
+    slot: u32,
+    (size, cells): (WindowSize, &Cells),
+) -> Option<NamedEvent> {
     let source = parsed::<EventSource>(v, "source", &event.source);
     let id = parsed::<EventId>(v, "id", &event.id);
     let name = source.zip(id).map(|(source, id)| EventName { source, id });
@@ -54,6 +62,10 @@ fn named(v: &mut Violations, event: &NamedUsage, slot: u32, size: WindowSize) ->
         v.push("content_digest", format!("has {bytes} bytes, must have {CONTENT_BYTES}"));
     }
     let time = optional_instant(v, "time", event.time.as_ref());
+    let cell = u8::try_from(event.cell).ok().filter(|cell| cells.knows(*cell));
+    if cell.is_none() {
+        v.push("cell", format!("{} is neither this one nor one that it leads", event.cell));
+    }
     let mut reader = LineReader::new(size, 1);
     let usage = v.require("usage", event.usage.as_ref())?;
     if let Err(problem) = reader.read(usage) {
@@ -67,5 +79,7 @@ fn named(v: &mut Violations, event: &NamedUsage, slot: u32, size: WindowSize) ->
     if units.is_none_or(|units| Quantity::of_event(units).is_err()) {
         v.push("usage.state", format!("carries more than {} base units", Quantity::EVENT_MAX));
     }
-    Some(NamedEvent { name: name?, content: content?, time: time?, line, detail })
+    let cell = cell?;
+    let sent = if cell == cells.number { Vec::new() } else { event.encode_to_vec() };
+    Some(NamedEvent { name: name?, content: content?, time: time?, line, detail, cell, sent })
 }

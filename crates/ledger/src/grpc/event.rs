@@ -4,21 +4,16 @@ use std::sync::Arc;
 
 use drawdown_proto::{
     ledger::v1::{
-        EventAnswer, EventOutcome, RecordEventsRequest, RecordEventsResponse,
+        EventAnswer, EventOutcome, NamedUsage, RecordEventsRequest, RecordEventsResponse,
         event_service_server::EventService,
     },
     scalar::timestamp_to_proto,
 };
-use drawdown_service::{Code, Refusal};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{decode_event, status};
-use crate::{
-    posting::Verdict,
-    reason,
-    service::Ledger,
-    store::events::{Fate, Kept},
-};
+use crate::{error::Error, posting::Verdict, reason, service::Ledger, store::events::Fate};
 
 /// `EventService` over a ledger.
 #[derive(Clone)]
@@ -30,45 +25,46 @@ impl Events {
     pub const fn new(ledger: Arc<Ledger>) -> Self {
         Self(ledger)
     }
-
-    /// An id is looked up where its money is. With several cells the same event could be charged in two of them: once
-    /// when nobody paid for it, once when its app had a team elsewhere.
-    fn in_one_cell(&self) -> Result<(), Refusal> {
-        if self.0.cells.leads() && self.0.cells.others.is_empty() {
-            return Ok(());
-        }
-        let why = "events by id are not taken where accounts are spread over several cells: send a stream";
-        Err(Refusal::new(Code::FailedPrecondition, reason::EVENTS_NEED_ONE_CELL, why))
-    }
 }
 
-fn answer(verdict: &Verdict) -> EventAnswer {
-    let known = |kept: &Kept, outcome: EventOutcome| EventAnswer {
-        outcome: outcome.into(),
-        recorded_at: Some(timestamp_to_proto(kept.recorded_at)),
-        window_start: Some(timestamp_to_proto(kept.window)),
-        ..EventAnswer::default()
-    };
+fn answer(verdict: &Verdict, claims: &[Vec<u8>]) -> Result<EventAnswer, Error> {
     let refused = |reason: &str, bound| EventAnswer {
         outcome: EventOutcome::Refused.into(),
         refused_reason: reason.to_owned(),
         time_bound: Some(timestamp_to_proto(bound)),
         ..EventAnswer::default()
     };
-    match verdict {
+    Ok(match verdict {
         Verdict::Recorded { kept, already } => {
             let (charge_id, unattributed_reason) = match kept.fate {
                 Fate::Charged(charge) => (charge.to_string(), String::new()),
                 Fate::Left(reason) => (String::new(), reason.as_str().to_owned()),
             };
-            let known = known(kept, EventOutcome::Recorded);
-            EventAnswer { already_recorded: *already, charge_id, unattributed_reason, ..known }
+            EventAnswer {
+                outcome: EventOutcome::Recorded.into(),
+                already_recorded: *already,
+                recorded_at: Some(timestamp_to_proto(kept.recorded_at)),
+                window_start: Some(timestamp_to_proto(kept.window)),
+                charge_id,
+                unattributed_reason,
+                ..EventAnswer::default()
+            }
         }
         // Of another content nothing is told but that it is there: whoever knows an id need not know its usage.
-        Verdict::Conflict(kept) => EventAnswer { window_start: None, ..known(kept, EventOutcome::Conflict) },
+        Verdict::Conflict { since } => EventAnswer {
+            outcome: EventOutcome::Conflict.into(),
+            recorded_at: Some(timestamp_to_proto(*since)),
+            ..EventAnswer::default()
+        },
+        Verdict::Elsewhere { claim } => {
+            let usage = claims.get(*claim).map_or(&[][..], |usage| &usage[..]);
+            let claimed = NamedUsage::decode(usage).map_err(|error| Error::stored("usage")(error.into()))?;
+            let outcome = EventOutcome::Elsewhere.into();
+            EventAnswer { outcome, claimed: Some(claimed), ..EventAnswer::default() }
+        }
         Verdict::TooOld { bound } => refused(reason::EVENT_TIME_TOO_OLD, *bound),
         Verdict::InFuture { bound } => refused(reason::EVENT_TIME_IN_FUTURE, *bound),
-    }
+    })
 }
 
 #[tonic::async_trait]
@@ -77,11 +73,13 @@ impl EventService for Events {
         &self,
         request: Request<RecordEventsRequest>,
     ) -> Result<Response<RecordEventsResponse>, Status> {
-        self.in_one_cell()?;
         let (size, events_max) = (self.0.settings.window_size, self.0.events().per_call_max);
-        let call = decode_event::recording(request.get_ref(), size, events_max)?;
+        let call = decode_event::recording(request.get_ref(), (size, &self.0.cells), events_max)?;
         drop(request);
         let recorded = self.0.record(&call).await.map_err(|error| status::of_post(error, &self.0.metrics))?;
-        Ok(Response::new(RecordEventsResponse { answers: recorded.verdicts.iter().map(answer).collect() }))
+        let answers = recorded.verdicts.iter().map(|verdict| answer(verdict, &recorded.claims));
+        let answers =
+            answers.collect::<Result<_, _>>().map_err(|error| status::of(error, &self.0.metrics))?;
+        Ok(Response::new(RecordEventsResponse { answers }))
     }
 }

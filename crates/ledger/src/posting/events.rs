@@ -4,11 +4,14 @@
 //! |---|---|---|
 //! | 1 | lock the cursor of the slot, and the version of the catalogue for reading | two calls with one id meet here |
 //! | 2 | read what is known of the ids, and up to when ids were forgotten | a later statement than the lock |
+//! | 2a | in the leading one of several cells: read what is claimed for others | the same lock: an event or a claim |
 //! | – | judge each event: known, known with another content, out of time, or new | in the order of the call |
+//! | 2b | claim the new ones whose money is another cell's | here, so that one cell gets each and always the same |
 //! | 3 to 6 | the new ones, merged to lines, as the next batch of the slot ([`super`]) | the same locks and rows |
 //! | 7 | remember the ids with their answers | the same transaction: an id is there exactly where its charge is |
 //!
-//! So whoever got no answer asks again and gets the one that there is. Nothing is written where no event is new. An id
+//! So whoever got no answer asks again and gets the one that there is; what is claimed may be recorded in its cell any number
+//! of times, since that cell knows the id as well. Nothing is written where no event is new. An id
 //! that was forgotten can not come again: its time lies before the bound, which is moved in the transaction that forgets.
 
 use std::{
@@ -27,6 +30,7 @@ use super::{
 use crate::{
     error::Error,
     store::{
+        claims::{self, Claim, ClaimRow},
         events::{self, EventKey, EventRow, Fate, Kept, Known},
         settlement,
         shards::{self, Cursor},
@@ -71,6 +75,10 @@ pub struct NamedEvent {
     pub line: Line,
     /// What is kept beside the line.
     pub detail: LineDetail,
+    /// The cell that has its money.
+    pub cell: u8,
+    /// As it was sent, encoded; empty where its money is here.
+    pub sent: Vec<u8>,
 }
 
 /// What became of an event.
@@ -83,8 +91,16 @@ pub enum Verdict {
         /// Before this call, or earlier in it.
         already: bool,
     },
-    /// Its id is recorded with another content.
-    Conflict(Kept),
+    /// Its id is recorded or claimed with another content.
+    Conflict {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It is claimed for another cell.
+    Elsewhere {
+        /// Which claim of the call.
+        claim: usize,
+    },
     /// Its time lies before what is kept.
     TooOld {
         /// The bound.
@@ -102,6 +118,8 @@ pub enum Verdict {
 pub struct Recorded {
     /// One for each event, in the order of the call.
     pub verdicts: Vec<Verdict>,
+    /// What is to be recorded in other cells: events as they were first sent, encoded.
+    pub claims: Vec<Vec<u8>>,
     /// What was posted, where an event was new.
     pub summary: Option<Summary>,
 }
@@ -184,72 +202,138 @@ impl Poster {
         };
         let keys: Vec<EventKey> = call.events.iter().map(|event| EventKey::of(&event.name)).collect();
         let known = events::known_in_tx(&mut tx, &keys).await?;
-        let (judged, fresh) = judge(call, &keys, &known, self.bounds(&known));
-        if fresh.is_empty() {
-            tx.rollback().await.map_err(Error::from)?;
-            return Ok(Some(Recorded { verdicts: verdicts(&judged, &[]), summary: None }));
+        let mut claimed = HashMap::new();
+        if !self.cells.others.is_empty() {
+            claimed = claims::known_in_tx(&mut tx, &keys).await?;
         }
-        let (batch, fresh) = batch_of(&cursor, &fresh)?;
+        let now = self.clock.now();
+        let mut judging = Judging::new(&known, claimed, self.bounds(&known, now));
+        for (event, key) in call.events.iter().zip(&keys) {
+            judging.judge(event, *key);
+        }
+        let own = self.cells.number;
+        let (here, there): (Vec<_>, Vec<_>) = judging.fresh.iter().partition(|(_, event)| event.cell == own);
+        if !there.is_empty() {
+            let rows: Vec<_> = there.iter().map(|(key, event)| claim_row(*key, event)).collect();
+            claims::claim_in_tx(&mut tx, &rows, now).await?;
+        }
+        if here.is_empty() {
+            match attempt.ending {
+                Ending::Commit if !there.is_empty() => tx.commit().await.map_err(Error::from)?,
+                Ending::Commit | Ending::RollBack => tx.rollback().await.map_err(Error::from)?,
+            }
+            return Ok(Some(judging.recorded(own, (&[], now), None)));
+        }
+        let (batch, fresh) = batch_of(&cursor, &here)?;
         let post = Post { batch: &batch, events: &fresh };
         let Some((summary, kept)) = Box::pin(self.settle(tx, &post, version, attempt)).await? else {
             return Ok(None);
         };
-        Ok(Some(Recorded { verdicts: verdicts(&judged, &kept), summary: Some(summary) }))
+        Ok(Some(judging.recorded(own, (&kept, now), Some(summary))))
     }
 
     /// The earliest and the latest time of an event that may be recorded.
-    fn bounds(&self, known: &Known) -> (Timestamp, Timestamp) {
-        let now = self.clock.now();
+    fn bounds(&self, known: &Known, now: Timestamp) -> (Timestamp, Timestamp) {
         let oldest = now.checked_sub(self.events.keep).unwrap_or(Timestamp::MIN).max(known.refused_before);
         (oldest, now.checked_add(self.events.ahead_max).unwrap_or(Timestamp::MAX))
     }
 }
 
-/// Each event, and those that are new.
-fn judge<'a>(
-    call: &'a Recording,
-    keys: &[EventKey],
-    known: &Known,
-    (oldest, latest): (Timestamp, Timestamp),
-) -> (Vec<Judged>, Vec<(EventKey, &'a NamedEvent)>) {
-    let mut fresh: Vec<(EventKey, &NamedEvent)> = Vec::new();
-    let mut places: HashMap<EventKey, usize> = HashMap::new();
-    let mut judged = Vec::with_capacity(call.events.len());
-    for (event, key) in call.events.iter().zip(keys) {
-        if let Some(kept) = known.kept.get(key).copied() {
-            let same = kept.content == event.content;
-            let verdict =
-                if same { Verdict::Recorded { kept, already: true } } else { Verdict::Conflict(kept) };
-            judged.push(Judged::Known(verdict));
-            continue;
-        }
-        let first = places.get(key).and_then(|place| Some((*place, fresh.get(*place)?.1)));
-        if let Some((place, first)) = first {
-            let same = first.content == event.content;
-            judged.push(if same { Judged::Again(place) } else { Judged::Against(place) });
-            continue;
-        }
-        judged.push(match event.time {
-            Some(time) if time < oldest => Judged::Known(Verdict::TooOld { bound: oldest }),
-            Some(time) if time > latest => Judged::Known(Verdict::InFuture { bound: latest }),
-            Some(_) | None => {
-                places.insert(*key, fresh.len());
-                fresh.push((*key, event));
-                Judged::Fresh(fresh.len().saturating_sub(1))
-            }
-        });
-    }
-    (judged, fresh)
+/// The events of a call, one after the other.
+struct Judging<'a> {
+    known: &'a Known,
+    claimed: HashMap<EventKey, Claim>,
+    oldest: Timestamp,
+    latest: Timestamp,
+    judged: Vec<Judged>,
+    /// Those that are new, in their order.
+    fresh: Vec<(EventKey, &'a NamedEvent)>,
+    /// Where each of them is among the new ones.
+    places: HashMap<EventKey, usize>,
+    /// What is to be recorded in other cells.
+    claims: Vec<Vec<u8>>,
 }
 
-fn verdicts(judged: &[Judged], kept: &[Kept]) -> Vec<Verdict> {
-    let verdict = |judged: &Judged| match *judged {
-        Judged::Known(verdict) => Some(verdict),
-        Judged::Fresh(place) => Some(Verdict::Recorded { kept: *kept.get(place)?, already: false }),
-        Judged::Again(place) => Some(Verdict::Recorded { kept: *kept.get(place)?, already: true }),
-        Judged::Against(place) => kept.get(place).copied().map(Verdict::Conflict),
-    };
-    judged.iter().filter_map(verdict).collect()
+impl<'a> Judging<'a> {
+    fn new(
+        known: &'a Known,
+        claimed: HashMap<EventKey, Claim>,
+        (oldest, latest): (Timestamp, Timestamp),
+    ) -> Self {
+        let (judged, fresh, places, claims) = (Vec::new(), Vec::new(), HashMap::new(), Vec::new());
+        Self { known, claimed, oldest, latest, judged, fresh, places, claims }
+    }
+
+    fn judge(&mut self, event: &'a NamedEvent, key: EventKey) {
+        let judged = self.stored(event, key).map(Judged::Known).or_else(|| self.of_this_call(event, key));
+        let judged = judged.unwrap_or_else(|| match event.time {
+            Some(time) if time < self.oldest => Judged::Known(Verdict::TooOld { bound: self.oldest }),
+            Some(time) if time > self.latest => Judged::Known(Verdict::InFuture { bound: self.latest }),
+            Some(_) | None => {
+                self.places.insert(key, self.fresh.len());
+                self.fresh.push((key, event));
+                Judged::Fresh(self.fresh.len().saturating_sub(1))
+            }
+        });
+        self.judged.push(judged);
+    }
+
+    /// What is told of an event whose id is recorded or claimed.
+    fn stored(&mut self, event: &NamedEvent, key: EventKey) -> Option<Verdict> {
+        if let Some(kept) = self.known.kept.get(&key).copied() {
+            let same = kept.content == event.content;
+            let conflict = Verdict::Conflict { since: kept.recorded_at };
+            return Some(if same { Verdict::Recorded { kept, already: true } } else { conflict });
+        }
+        let claim = self.claimed.get(&key)?;
+        if claim.content != event.content {
+            return Some(Verdict::Conflict { since: claim.claimed_at });
+        }
+        self.claims.push(claim.usage.clone());
+        Some(Verdict::Elsewhere { claim: self.claims.len().saturating_sub(1) })
+    }
+
+    fn of_this_call(&self, event: &NamedEvent, key: EventKey) -> Option<Judged> {
+        let place = *self.places.get(&key)?;
+        let (_, first) = self.fresh.get(place)?;
+        Some(if first.content == event.content { Judged::Again(place) } else { Judged::Against(place) })
+    }
+
+    /// What became of all, now that the new ones of this cell are `kept`.
+    fn recorded(mut self, own: u8, (kept, now): (&[Kept], Timestamp), summary: Option<Summary>) -> Recorded {
+        let mut kept = kept.iter();
+        let fates: Vec<Option<Verdict>> = self
+            .fresh
+            .iter()
+            .map(|(_, event)| {
+                if event.cell == own {
+                    return kept.next().map(|kept| Verdict::Recorded { kept: *kept, already: false });
+                }
+                self.claims.push(event.sent.clone());
+                Some(Verdict::Elsewhere { claim: self.claims.len().saturating_sub(1) })
+            })
+            .collect();
+        let fate = |place: usize| fates.get(place).copied().flatten();
+        let verdict = |judged: &Judged| match *judged {
+            Judged::Known(verdict) => Some(verdict),
+            Judged::Fresh(place) => fate(place),
+            Judged::Again(place) => fate(place).map(|fate| match fate {
+                Verdict::Recorded { kept, .. } => Verdict::Recorded { kept, already: true },
+                other => other,
+            }),
+            Judged::Against(place) => fate(place).map(|fate| match fate {
+                Verdict::Recorded { kept, .. } => Verdict::Conflict { since: kept.recorded_at },
+                _ => Verdict::Conflict { since: now },
+            }),
+        };
+        let verdicts = self.judged.iter().filter_map(verdict).collect();
+        Recorded { verdicts, claims: self.claims, summary }
+    }
+}
+
+fn claim_row<'a>(key: EventKey, event: &'a NamedEvent) -> ClaimRow<'a> {
+    let NamedEvent { name, content, cell, sent, .. } = event;
+    ClaimRow { key, name, content, cell: *cell, usage: sent }
 }
 
 /// The next batch of the slot, with the new events merged to lines in the order in which they came.

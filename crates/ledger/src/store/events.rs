@@ -76,6 +76,18 @@ impl EventKey {
         Self(Uuid::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]))
     }
 
+    /// As it is stored.
+    #[must_use]
+    pub const fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+
+    /// Of what is stored.
+    #[must_use]
+    pub const fn from_uuid(name: Uuid) -> Self {
+        Self(name)
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {

@@ -11,6 +11,7 @@ pub mod audit;
 pub mod budgets;
 pub mod catalog;
 pub mod charges;
+pub mod claims;
 pub mod clock;
 pub mod corrections;
 pub mod due;

@@ -20,16 +20,16 @@ const WINDOW: &str = "2026-03-10T12:00:00Z";
 type Settled = (i64, Vec<u8>, String, i64);
 
 /// Two cells, a buyer in each, and a producer that the leading one has registered.
-struct Pair {
-    leading: World,
-    other: World,
-    here: Buyer,
-    there: Buyer,
+pub(crate) struct Pair {
+    pub(crate) leading: World,
+    pub(crate) other: World,
+    pub(crate) here: Buyer,
+    pub(crate) there: Buyer,
     producer: ProducerId,
 }
 
 impl Pair {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let leading = World::with(|options| {
             options.cells.others = vec![1];
             options.cells.parts_keep_ms = Millis::from_millis(60_000);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use drawdown_ledger::Options;
 use drawdown_proto::ledger::v1::{
     EventAnswer, EventOutcome, Line, NamedUsage, RecordEventsRequest, event_service_server::EventService,
 };
@@ -22,16 +21,16 @@ async fn priced() -> (World, Buyer) {
     (world, buyer)
 }
 
-fn outcomes(answers: &[EventAnswer]) -> Vec<(EventOutcome, bool)> {
+pub(crate) fn outcomes(answers: &[EventAnswer]) -> Vec<(EventOutcome, bool)> {
     answers.iter().map(|answer| (answer.outcome(), answer.already_recorded)).collect()
 }
 
-const NEW: (EventOutcome, bool) = (EventOutcome::Recorded, false);
-const AGAIN: (EventOutcome, bool) = (EventOutcome::Recorded, true);
-const CONFLICT: (EventOutcome, bool) = (EventOutcome::Conflict, false);
-const REFUSED: (EventOutcome, bool) = (EventOutcome::Refused, false);
+pub(crate) const NEW: (EventOutcome, bool) = (EventOutcome::Recorded, false);
+pub(crate) const AGAIN: (EventOutcome, bool) = (EventOutcome::Recorded, true);
+pub(crate) const CONFLICT: (EventOutcome, bool) = (EventOutcome::Conflict, false);
+pub(crate) const REFUSED: (EventOutcome, bool) = (EventOutcome::Refused, false);
 
-async fn one(world: &World, sql: &str) -> i64 {
+pub(crate) async fn one(world: &World, sql: &str) -> i64 {
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(world.database.pool()).await.unwrap()
 }
 
@@ -378,12 +377,4 @@ async fn every_fault_of_a_call_is_named_and_nothing_is_recorded() {
     let bare = NamedUsage { usage: None, ..good };
     assert_eq!(refused(&call(slot, vec![bare]).await.unwrap_err()), ["events[0].usage"]);
     assert_eq!(one(&world, "select count(*) from ledger.event").await, 0);
-}
-
-#[tokio::test]
-async fn events_by_id_are_refused_where_accounts_are_spread() {
-    let spread = |options: &mut Options| options.cells.others = vec![1];
-    let world = World::with(spread).await;
-    let told = world.record(&[event("a", 1, calls(world.buyer(), 1))]).await.unwrap_err();
-    assert_eq!(refusal(&told), (Code::FailedPrecondition, "EVENTS_NEED_ONE_CELL".to_owned(), Vec::new()));
 }

@@ -11,6 +11,7 @@ mod corrections;
 mod corruption;
 mod earlier;
 mod events;
+mod events_of_cells;
 mod explain;
 mod export;
 mod gate;

@@ -49,9 +49,6 @@ fn unanswered(why: Unanswered) -> Status {
         Unanswered::Shed => Refusal::new(Code::ResourceExhausted, reason::EVENTS_WAITING, why.to_string())
             .retry_after(RETRY_AFTER)
             .into(),
-        Unanswered::Cells => {
-            Refusal::new(Code::FailedPrecondition, reason::EVENTS_NEED_ONE_CELL, why.to_string()).into()
-        }
         Unanswered::Late | Unanswered::Ending => refusal::unavailable(why),
         Unanswered::Peer(error) if error.is_transient() => refusal::unavailable(Unanswered::Peer(error)),
         Unanswered::Peer(_) => refusal::internal(why),
@@ -66,7 +63,7 @@ fn answer(answer: Answer) -> RecordedUsage {
             problems: flaws.fields.into_iter().map(problem).collect(),
             ..RecordedUsage::default()
         },
-        Answer::Told(told) => self::told(told),
+        Answer::Told(told) => self::told(*told),
     }
 }
 
@@ -78,7 +75,9 @@ fn told(told: EventAnswer) -> RecordedUsage {
     let outcome = match told.outcome() {
         EventOutcome::Recorded => wire::RecordOutcome::Recorded,
         EventOutcome::Conflict => wire::RecordOutcome::Conflict,
-        EventOutcome::Refused | EventOutcome::Unspecified => wire::RecordOutcome::Refused,
+        EventOutcome::Refused | EventOutcome::Elsewhere | EventOutcome::Unspecified => {
+            wire::RecordOutcome::Refused
+        }
     };
     let problem = told.problem();
     RecordedUsage {
@@ -110,7 +109,7 @@ impl Problem for EventAnswer {
             EventOutcome::Conflict => {
                 Some(FieldFault::new("id", "is recorded with another content, which stays"))
             }
-            EventOutcome::Refused | EventOutcome::Unspecified => {
+            EventOutcome::Refused | EventOutcome::Elsewhere | EventOutcome::Unspecified => {
                 let side = if reason_of(self) == crate::record::IN_FUTURE { "after" } else { "before" };
                 Some(FieldFault::new("time", format!("is {side} {}", bound())))
             }

@@ -67,9 +67,6 @@ impl Problem {
     pub(super) fn unanswered(why: Unanswered) -> Box<Self> {
         match &why {
             Unanswered::Shed => Self::busy(reason::EVENTS_WAITING, why.to_string()),
-            Unanswered::Cells => {
-                Self::new(StatusCode::NOT_IMPLEMENTED, reason::EVENTS_NEED_ONE_CELL, why.to_string())
-            }
             Unanswered::Late | Unanswered::Ending => Self::late(),
             Unanswered::Peer(error) => {
                 let transient = error.is_transient();
@@ -190,7 +187,10 @@ fn told(answer: &Answer) -> Told {
             });
             Told { outcome: "recorded", members }
         }
-        outcome @ (EventOutcome::Conflict | EventOutcome::Refused | EventOutcome::Unspecified) => {
+        outcome @ (EventOutcome::Conflict
+        | EventOutcome::Refused
+        | EventOutcome::Elsewhere
+        | EventOutcome::Unspecified) => {
             let conflict = outcome == EventOutcome::Conflict;
             let problems = told.problem().iter().map(problem).collect();
             let mut members = vec![("reason", json!(reason_of(told))), ("problems", problems)];

@@ -3,14 +3,18 @@
 //! The ledger works off a slot one post after the other, so a second post at once would only wait there. A lane asks who
 //! pays for all of a post in one question. What the ledger refuses as a whole is tried call by call, so that nobody waits
 //! for the fault of another.
+//!
+//! With several cells the leading ledger answers first. What it claimed for another cell is recorded there by a task
+//! of its own: a cell that is down keeps those waiting who wait for it, and no next post. Such tasks are bounded as
+//! calls are, by the room that each holds.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use drawdown_metering_core::{meter::Counting, series::Outcome};
 use drawdown_proto::{
     ledger::v1::{
-        CountState, EventAnswer, Line, MaxState, NamedUsage, RecordEventsRequest, SumState, UniqueState,
-        line::State,
+        CountState, EventAnswer, EventOutcome, Line, MaxState, NamedUsage, RecordEventsRequest, SumState,
+        UniqueState, line::State,
     },
     scalar::timestamp_to_proto,
 };
@@ -21,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Checked, RecordMetrics, Unanswered};
 use crate::{
     config::RecordOptions,
-    peer::{self, Events, Question, Resolver},
+    peer::{self, Events, Question, Resolved, Resolver},
 };
 
 /// An event on its way to the ledger.
@@ -61,6 +65,8 @@ impl Lane {
             resolver: Arc::clone(resolver),
             events: events.clone(),
             events_max: options.events_per_post_max.get(),
+            parts: parts.clone(),
+            stop: stop.clone(),
         };
         parts.spawn(stop.clone().run_until_cancelled_owned(poster.run(asked)));
         Self(sender)
@@ -87,6 +93,8 @@ struct Poster {
     resolver: Arc<Resolver>,
     events: Events,
     events_max: usize,
+    parts: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Poster {
@@ -125,15 +133,16 @@ impl Poster {
             Ok(mut told) => {
                 for call in calls {
                     let rest = told.split_off(call.events.len().min(told.len()));
-                    // Whoever does not wait any more does not need it.
-                    drop(call.answer.send(Ok(std::mem::replace(&mut told, rest))));
+                    self.tell(call, std::mem::replace(&mut told, rest));
                 }
             }
             Err(error) if !error.is_transient() && calls.len() > 1 => {
                 for call in calls {
                     let events: Vec<&Placed> = call.events.iter().collect();
-                    let told = self.post(&events).await.map_err(Arc::new);
-                    drop(call.answer.send(told));
+                    match self.post(&events).await {
+                        Ok(told) => self.tell(call, told),
+                        Err(error) => drop(call.answer.send(Err(Arc::new(error)))),
+                    }
                 }
             }
             Err(error) => {
@@ -145,6 +154,20 @@ impl Poster {
         }
     }
 
+    /// Answers a call, at once or when other cells have recorded what the leading ledger claimed for them. Whoever does
+    /// not wait any more does not need it.
+    fn tell(&self, call: Asked, told: Vec<EventAnswer>) {
+        if told.iter().all(|answer| answer.outcome() != EventOutcome::Elsewhere) {
+            drop(call.answer.send(Ok(told)));
+            return;
+        }
+        let (slot, events, metrics) = (self.slot, self.events.clone(), Arc::clone(&self.metrics));
+        self.parts.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            let told = elsewhere(slot, (&events, &metrics), told).await.map_err(Arc::new);
+            drop(call.answer.send(told));
+        }));
+    }
+
     async fn post(&self, events: &[&Placed]) -> Result<Vec<EventAnswer>, peer::Error> {
         let question =
             |placed: &&Placed| -> Question { (placed.event.series.client_id().clone(), placed.window_start) };
@@ -154,7 +177,7 @@ impl Poster {
             let payer = payer.ok_or_else(|| {
                 peer::Error::answer("entitlement", "BatchResolve", "a question has no answer")
             })?;
-            Ok(named(placed, payer.attribution.clone()))
+            Ok(named(placed, payer.clone()))
         });
         let request =
             RecordEventsRequest { slot: self.slot, events: named.collect::<Result<_, peer::Error>>()? };
@@ -165,7 +188,39 @@ impl Poster {
     }
 }
 
-fn named(placed: &Placed, attribution: drawdown_proto::ledger::v1::line::Attribution) -> NamedUsage {
+/// Has other cells record what was claimed for them, each in the order of the call, and puts their answers in its place.
+async fn elsewhere(
+    slot: u32,
+    (events, metrics): (&Events, &RecordMetrics),
+    mut told: Vec<EventAnswer>,
+) -> Result<Vec<EventAnswer>, peer::Error> {
+    let mut of_cells: BTreeMap<u32, (Vec<usize>, Vec<NamedUsage>)> = BTreeMap::new();
+    for (at, answer) in told.iter_mut().enumerate() {
+        if let Some(claimed) = answer.claimed.take() {
+            let (places, events) = of_cells.entry(claimed.cell).or_default();
+            places.push(at);
+            events.push(claimed);
+        }
+    }
+    for (cell, (places, claimed)) in of_cells {
+        let (count, started) = (claimed.len(), tokio::time::Instant::now());
+        let theirs = events.record_in(cell, RecordEventsRequest { slot, events: claimed }).await;
+        metrics.post(count, started.elapsed(), theirs.is_ok());
+        let theirs = theirs?;
+        if theirs.iter().any(|answer| answer.outcome() == EventOutcome::Elsewhere) {
+            let detail = "an event is claimed for a cell that claims it for another one";
+            return Err(peer::Error::answer("ledger", "RecordEvents", detail));
+        }
+        for (at, answer) in places.into_iter().zip(theirs) {
+            if let Some(told) = told.get_mut(at) {
+                *told = answer;
+            }
+        }
+    }
+    Ok(told)
+}
+
+fn named(placed: &Placed, Resolved { attribution, cell }: Resolved) -> NamedUsage {
     let Checked { name, series, quantity, time, content } = &placed.event;
     // The counted dimension of a unique meter is no part of what is charged.
     let counted = match placed.counting {
@@ -203,5 +258,6 @@ fn named(placed: &Placed, attribution: drawdown_proto::ledger::v1::line::Attribu
         content_digest: content.to_vec(),
         time: time.map(timestamp_to_proto),
         usage: Some(usage),
+        cell: cell.into(),
     }
 }

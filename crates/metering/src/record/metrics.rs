@@ -57,7 +57,7 @@ impl RecordMetrics {
                     EventOutcome::Recorded if told.already_recorded => again,
                     EventOutcome::Recorded => new,
                     EventOutcome::Conflict => conflict,
-                    EventOutcome::Refused | EventOutcome::Unspecified => refused,
+                    EventOutcome::Refused | EventOutcome::Elsewhere | EventOutcome::Unspecified => refused,
                 },
             };
             *count += 1;

@@ -40,7 +40,7 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
     /// The ledger has it, or has refused it by its id or time.
-    Told(ledger::EventAnswer),
+    Told(Box<ledger::EventAnswer>),
     /// It is wrong by itself.
     Wrong(Flaws),
 }
@@ -60,9 +60,6 @@ pub(crate) enum Unanswered {
     /// The service is ending.
     #[error("the service is ending")]
     Ending,
-    /// Accounts are spread over several cells.
-    #[error("events by id are not taken where accounts are spread over several cells")]
-    Cells,
 }
 
 /// Records events.
@@ -98,9 +95,6 @@ impl Recorder {
 
     /// Records what holds of some events; one answer for each, in their order. An event with flaws keeps them.
     pub(crate) async fn record(&self, sent: Vec<Result<Checked, Flaws>>) -> Result<Vec<Answer>, Unanswered> {
-        if !self.instance.config.cells.is_empty() {
-            return Err(Unanswered::Cells);
-        }
         let events = u32::try_from(sent.len()).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.waiting).try_acquire_many_owned(events) else {
             self.metrics.shed(sent.len());
@@ -151,7 +145,7 @@ impl Recorder {
             let told = told.await.map_err(|_| Unanswered::Ending)?.map_err(Unanswered::Peer)?;
             for (at, told) in places.into_iter().zip(told) {
                 if let Some(answer) = answers.get_mut(at) {
-                    *answer = Some(Answer::Told(told));
+                    *answer = Some(Answer::Told(Box::new(told)));
                 }
             }
         }
@@ -182,6 +176,8 @@ pub(crate) fn reason_of(answer: &ledger::EventAnswer) -> &str {
         ledger::EventOutcome::Conflict => reason::EVENT_ID_CONFLICT,
         ledger::EventOutcome::Refused if answer.refused_reason.is_empty() => core_reason::EVENT_TIME_TOO_OLD,
         ledger::EventOutcome::Refused => &answer.refused_reason,
-        ledger::EventOutcome::Recorded | ledger::EventOutcome::Unspecified => "",
+        ledger::EventOutcome::Recorded
+        | ledger::EventOutcome::Elsewhere
+        | ledger::EventOutcome::Unspecified => "",
     }
 }

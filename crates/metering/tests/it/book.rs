@@ -23,6 +23,8 @@ pub(crate) type Sums = BTreeMap<(String, String, bool), (u64, i64)>;
 pub(crate) struct Book {
     events: BTreeMap<(String, String), (Vec<u8>, EventAnswer)>,
     pub(crate) sums: Sums,
+    /// What is claimed for other cells, as it was sent first.
+    pub(crate) claims: BTreeMap<(String, String), NamedUsage>,
     /// Events of each call that came.
     pub(crate) calls: Vec<usize>,
     /// Calls that are held back, one permit each.
@@ -32,7 +34,7 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    fn record(&mut self, event: &NamedUsage) -> EventAnswer {
+    fn record(&mut self, event: &NamedUsage, own: u32) -> EventAnswer {
         let usage = event.usage.as_ref().unwrap();
         assert_eq!((usage.events, event.content_digest.len()), (1, 32));
         let key = (event.source.clone(), event.id.clone());
@@ -47,6 +49,15 @@ impl Book {
                     ..EventAnswer::default()
                 }
             };
+        }
+        if own != 0 {
+            assert_eq!(event.cell, own, "events of another cell");
+        } else if event.cell != 0 || self.claims.contains_key(&key) {
+            let claimed = self.claims.entry(key).or_insert_with(|| event.clone());
+            let same = claimed.content_digest == event.content_digest;
+            let outcome = if same { EventOutcome::Elsewhere } else { EventOutcome::Conflict };
+            let claimed = same.then(|| claimed.clone());
+            return EventAnswer { outcome: outcome.into(), claimed, ..EventAnswer::default() };
         }
         let quantity = match usage.state.as_ref().unwrap() {
             line::State::Sum(sum) => sum.quantity,
@@ -82,7 +93,7 @@ impl EventService for Gate {
         if let Some(held) = held {
             held.acquire().await.unwrap().forget();
         }
-        let mode = self.mode();
+        let (mode, own) = (self.mode(), self.state().cell);
         if matches!(mode, Mode::Down | Mode::Gone) {
             return Err(Status::unavailable("the test says so"));
         }
@@ -97,7 +108,7 @@ impl EventService for Gate {
             let usage = event.usage.as_ref().unwrap();
             assert!(usage.hold_id.is_empty() || usage.hold_id.parse::<HoldId>().is_ok());
         }
-        let answers = request.events.iter().map(|event| book.record(event)).collect();
+        let answers = request.events.iter().map(|event| book.record(event, own)).collect();
         if mode == Mode::ReplyLost {
             return Err(Status::unavailable("the reply is lost"));
         }

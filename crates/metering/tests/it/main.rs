@@ -20,6 +20,7 @@ mod producer;
 mod proxy;
 mod records;
 mod records_http;
+mod records_of_cells;
 mod rig;
 mod several;
 mod wire_faults;

@@ -122,6 +122,7 @@ pub(crate) fn event(id: &str, content: u8, usage: Line) -> NamedUsage {
         content_digest: vec![content; 32],
         time: usage.window_start,
         usage: Some(usage),
+        cell: 0,
     }
 }
 
