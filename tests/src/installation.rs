@@ -386,8 +386,6 @@ fn config_toml((postgres, redis): (&str, &str), ports: [u16; 6], settings: &Sett
 [metering.server]
 listen = "127.0.0.1:{metering}"
 metrics_listen = "127.0.0.1:{metering_page}"
-[metering.record]
-events_listen = "127.0.0.1:0"
 [metering.redis]
 url = "{redis}"
 [metering.ledger]

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
+    openapi::OpenApiCommand,
     operator::{
         app::{AppCommand, CredentialCommand, ResolveCommand},
         budget::BudgetCommand,
@@ -53,6 +54,8 @@ enum Command {
     Entitlement(ServeArguments),
     Migrate(MigrateCommand),
     Config(ConfigCommand),
+    #[command(name = "openapi")]
+    OpenApi(OpenApiCommand),
     Status(StatusCommand),
     Account(AccountCommand),
     Team(TeamCommand),
@@ -94,6 +97,7 @@ impl Cli {
             Command::Entitlement(arguments) => arguments.run(Service::Entitlement).await,
             Command::Migrate(command) => command.run().await,
             Command::Config(command) => command.run(),
+            Command::OpenApi(command) => command.run(),
             Command::Status(command) => command.run().await,
             Command::Account(command) => command.run().await,
             Command::Team(command) => command.run().await,

@@ -5,6 +5,7 @@
 
 mod cli;
 mod failure;
+mod openapi;
 mod operator;
 mod output;
 mod replay;

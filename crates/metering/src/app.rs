@@ -44,8 +44,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         started = start(&config, &context) => started?,
     };
     let Started { instance, resolver, events } = started;
-    let mut server = Server::bind(&config.server, &context).await?;
-    let events_listener = server.listen_beside(config.record.events_listen.address()).await?;
+    let server = Server::bind(&config.server, &context).await?;
     let streams = TaskTracker::new();
     let message_bytes_max = config.server.message_bytes_max;
     let ingest = Ingest::new(Arc::clone(&instance), stop.clone(), streams.clone());
@@ -64,11 +63,10 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         Recorder::start(Arc::clone(&instance), &resolver, (&events, metrics), &parts, &after_streams);
     let record = RecordServiceServer::new(Record::new(Arc::clone(&recorder)))
         .max_decoding_message_size(message_bytes_max);
-    let server = server.add_service(ingest).add_service(usage).add_service(record);
+    let events = http::router(recorder, &config.record, config.server.call_time_max);
+    let server =
+        server.add_service(ingest).add_service(usage).add_service(record).add_own(http::PATHS, events);
     let drain = config.server.drain;
-    let (record, taking) = (config.record.clone(), stop.clone());
-    let times = (config.server.call_time_max, drain);
-    streams.spawn(async move { http::serve(events_listener, recorder, &record, taking, times).await });
     let flusher = Arc::clone(&instance);
     let flusher_stop = stop.clone();
     parts.spawn(async move { flusher.flush(flusher_stop, drain).await });

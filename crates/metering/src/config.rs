@@ -380,10 +380,6 @@ impl Options {
         }
         self.check_limits(&mut problems);
         let server = problems.section("server", self.server.validate());
-        if let Some(server) = &server {
-            let events = server.may_listen(self.record.events_listen.address());
-            problems.field("record.events_listen", events);
-        }
         let redis = problems.section("redis", self.redis.validate());
         let files = server.as_ref().and_then(ServerConfig::files);
         let (ledger, entitlement) = (self.ledger.or_files(files), self.entitlement.or_files(files));

@@ -23,7 +23,7 @@ pub struct Context {
 /// Where a service is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// gRPC.
+    /// gRPC, and JSON over HTTP.
     pub grpc: SocketAddr,
     /// HTTP: `/metrics` and `/healthz`.
     pub metrics: SocketAddr,

@@ -10,3 +10,15 @@ pub const OVERLOADED: &str = "OVERLOADED";
 pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
 /// A page token that this list did not give out.
 pub const PAGE_TOKEN_INVALID: &str = "PAGE_TOKEN_INVALID";
+/// Fields of the request are wrong; the violations name them.
+pub const REQUEST_INVALID: &str = "REQUEST_INVALID";
+/// No read has the path.
+pub const PATH_UNKNOWN: &str = "PATH_UNKNOWN";
+/// The path is not read by this HTTP method.
+pub const HTTP_METHOD_UNKNOWN: &str = "HTTP_METHOD_UNKNOWN";
+/// The body has more bytes than are taken.
+pub const BODY_TOO_LARGE: &str = "BODY_TOO_LARGE";
+/// The body is no JSON by its content type.
+pub const BODY_NOT_JSON: &str = "BODY_NOT_JSON";
+/// The target of the request (path and query) has more bytes than are taken.
+pub const TARGET_TOO_LONG: &str = "TARGET_TOO_LONG";

@@ -222,6 +222,12 @@ impl Violations {
         result
     }
 
+    /// With what was found elsewhere in the same message.
+    pub fn append(&mut self, other: Self) {
+        let room = VIOLATIONS_MAX.saturating_sub(self.found.len());
+        self.found.extend(other.found.into_iter().take(room));
+    }
+
     /// Nothing was wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -3,11 +3,14 @@
 //! Ports are bound by [`Server::bind`], before anything is served, so that the address is known (port 0
 //! works) and a taken port fails the start. The layers around each call, from the outside in:
 //!
+//! 0. door: an HTTP call becomes the gRPC call that it stands for, and its answer JSON (see [`crate::json`]). Outside of all
+//!    others, so that each of them sees one kind of call;
 //! 1. trace: a span under the caller's W3C context, the request id (taken over or made), and the peer of the connection;
 //! 2. observe: duration by method and code, calls in hand. Outside of what refuses, so that it counts refusals;
 //! 3. panic: a panicking handler answers INTERNAL. Outside of admission, so that its permit goes back;
 //! 4. admission: at most so many calls at once, the rest is shed at once with OVERLOADED and a hint;
-//! 5. deadline: the lower of the caller's `grpc-timeout` and the service's own limit.
+//! 5. deadline: the lower of the caller's `grpc-timeout` and the service's own limit;
+//! 6. own: what a service reads itself over HTTP gets its path back.
 //!
 //! Admission and deadline are about the time up to the head of the answer: for a unary call that is all of
 //! it, for a stream only its start. Streams end by themselves when `ctx.shutdown` is cancelled.
@@ -24,15 +27,21 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use http::{Request, Response};
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use tonic::{body::Body, server::NamedService, service::RoutesBuilder, transport::server::Router};
+use tonic::{
+    body::Body,
+    server::NamedService,
+    service::{Routes, RoutesBuilder},
+    transport::server::Router,
+};
 use tower::layer::util::Stack;
 
 pub use health::Health;
 
-use self::layers::{Admission, Around, Deadline, Observe, Panic, Trace};
+use self::layers::{Admission, Around, Deadline, Observe, Own, Panic, Trace};
 use crate::{
     Addresses, Context,
     config::{Count, ListenAddress, Millis, Problem, Problems},
+    json::{BindingError, Door, Limits, OwnPaths},
     tls::{self, Broken, Listener, PlaintextRefused, Speaks, Tls, TlsConfig, TlsOptions},
 };
 
@@ -60,6 +69,8 @@ pub struct ServerOptions {
     pub calls_max: Count,
     /// The largest message taken, in bytes.
     pub message_bytes_max: Count,
+    /// Path and query of a call over HTTP, in bytes.
+    pub http_target_bytes_max: Count,
     /// Streams (calls) of one connection at once.
     pub connection_streams_max: Count,
     /// A silent connection is asked for a sign of life this often, in ms.
@@ -91,6 +102,8 @@ pub struct ServerConfig {
     pub calls_max: usize,
     /// The largest message taken, in bytes: give it to `max_decoding_message_size` of each service.
     pub message_bytes_max: usize,
+    /// Path and query of a call over HTTP, in bytes.
+    pub http_target_bytes_max: usize,
     /// Streams of one connection at once.
     pub connection_streams_max: u32,
     /// How often a silent connection is asked for a sign of life.
@@ -123,6 +136,9 @@ pub enum ServerError {
     /// The contracts can not be served by reflection.
     #[error("can not serve the contracts by reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// An annotation of the contracts can not be served over HTTP.
+    #[error("can not serve the contracts over HTTP")]
+    Http(#[from] BindingError),
     /// The transport failed.
     #[error("gRPC server failed")]
     Transport(#[from] tonic::transport::Error),
@@ -137,6 +153,7 @@ pub struct Server {
     tls: Option<Arc<Tls>>,
     addresses: Addresses,
     routes: RoutesBuilder,
+    own: Vec<(OwnPaths, axum::Router)>,
     health: Health,
     names: Vec<&'static str>,
 }
@@ -151,6 +168,7 @@ impl Default for ServerOptions {
             call_time_max_ms: Millis::from_millis(30_000),
             calls_max: Count::of(1024),
             message_bytes_max: Count::of(16 << 20),
+            http_target_bytes_max: Count::of(8 << 10),
             connection_streams_max: Count::of(1024),
             keepalive_interval_ms: Millis::from_millis(20_000),
             keepalive_timeout_ms: Millis::from_millis(10_000),
@@ -192,6 +210,7 @@ impl ServerOptions {
             call_time_max: self.call_time_max_ms.duration(),
             calls_max: self.calls_max.get().min(tokio::sync::Semaphore::MAX_PERMITS),
             message_bytes_max: self.message_bytes_max.get(),
+            http_target_bytes_max: self.http_target_bytes_max.get(),
             connection_streams_max: self.connection_streams_max.get_u32(),
             keepalive_interval: self.keepalive_interval_ms.duration(),
             keepalive_timeout: self.keepalive_timeout_ms.duration(),
@@ -236,6 +255,7 @@ impl Server {
             tls,
             addresses: Addresses { grpc: grpc_address, metrics: metrics_address, beside: None, is_tls },
             routes: RoutesBuilder::default(),
+            own: Vec::new(),
             health: Health::new(),
             names: Vec::new(),
         })
@@ -281,10 +301,18 @@ impl Server {
         self
     }
 
+    /// Adds paths of HTTP that the service reads itself, in whatever form: `router` has them. Every layer takes a call of them for
+    /// one of the method that they stand for.
+    #[must_use]
+    pub fn add_own(mut self, paths: OwnPaths, router: axum::Router) -> Self {
+        self.own.push((paths, router));
+        self
+    }
+
     /// Serves until the context's signal to stop, then drains.
     ///
     /// # Errors
-    /// [`ServerError::Reflection`] and [`ServerError::Transport`].
+    /// [`ServerError::Reflection`], [`ServerError::Http`] and [`ServerError::Transport`].
     pub async fn serve(mut self) -> Result<(), ServerError> {
         self.add_platform_services().await?;
         let Addresses { grpc, metrics, .. } = self.addresses;
@@ -298,7 +326,18 @@ impl Server {
             stopped.clone(),
             self.config.drain,
         );
-        let router = router(&self.config, &self.context, self.routes);
+        let limits = Limits {
+            target_bytes_max: self.config.http_target_bytes_max,
+            body_bytes_max: self.config.message_bytes_max,
+        };
+        let (own, routers): (Vec<_>, Vec<_>) = self.own.into_iter().unzip();
+        let door = Door::new(&self.names, own, limits)?;
+        let mut routes = self.routes.routes();
+        for own in routers {
+            let merged = std::mem::take(routes.axum_router_mut()).merge(own);
+            *routes.axum_router_mut() = merged;
+        }
+        let router = router(&self.config, &self.context, door, routes);
         let health = self.health.clone();
         let signal = stopped.clone();
         let calls = router.serve_with_incoming_shutdown(self.grpc, async move {
@@ -340,28 +379,40 @@ impl Server {
 }
 
 type Layers = Stack<
-    Around<Deadline>,
+    Around<Own>,
     Stack<
-        Around<Admission>,
-        Stack<Around<Panic>, Stack<Around<Observe>, Stack<Around<Trace>, tower::layer::util::Identity>>>,
+        Around<Deadline>,
+        Stack<
+            Around<Admission>,
+            Stack<
+                Around<Panic>,
+                Stack<
+                    Around<Observe>,
+                    Stack<Around<Trace>, Stack<Around<Door>, tower::layer::util::Identity>>,
+                >,
+            >,
+        >,
     >,
 >;
 
-fn router(config: &ServerConfig, context: &Context, routes: RoutesBuilder) -> Router<Layers> {
+fn router(config: &ServerConfig, context: &Context, door: Door, routes: Routes) -> Router<Layers> {
     let methods = Arc::new(methods::known());
     let meter = context.telemetry.meter();
     tonic::transport::Server::builder()
+        .accept_http1(true)
         .http2_keepalive_interval(Some(config.keepalive_interval))
         .http2_keepalive_timeout(Some(config.keepalive_timeout))
         .initial_stream_window_size(config.stream_window_bytes)
         .initial_connection_window_size(config.connection_window_bytes)
         .max_concurrent_streams(config.connection_streams_max)
+        .layer(Around::by(door))
         .layer(Around::by(Trace))
         .layer(Around::by(Observe::new(&meter, methods)))
         .layer(Around::by(Panic))
         .layer(Around::by(Admission::new(config.calls_max, &meter)))
         .layer(Around::by(Deadline::at_most(config.call_time_max)))
-        .add_routes(routes.routes())
+        .layer(Around::by(Own))
+        .add_routes(routes)
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {

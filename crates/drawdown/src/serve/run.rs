@@ -103,7 +103,7 @@ async fn all_bound(bounds: Vec<(Service, Bound)>) -> BoundAddresses {
         let here = ServiceAddresses {
             grpc: format!("{scheme}://{}", found.grpc),
             metrics: format!("http://{}", found.metrics),
-            events: found.beside.map(|address| format!("{scheme}://{address}")),
+            events: (service == Service::Metering).then(|| format!("{scheme}://{}", found.grpc)),
         };
         addresses.insert(service.name().to_owned(), here);
     }

@@ -161,7 +161,6 @@ fn with_free_ports(mut sources: Sources) -> Result<Sources> {
             metrics,
         );
     }
-    sources = sources.with("metering", "record.events_listen", free()?);
     Ok(sources)
 }
 

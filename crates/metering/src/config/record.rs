@@ -1,6 +1,6 @@
 //! The section `[metering.record]`: callers without a log, whose events have ids.
 
-use drawdown_service::config::{Count, ListenAddress, Millis, Problems};
+use drawdown_service::config::{Count, Millis, Problems};
 use serde::Deserialize;
 
 /// More events in one call to the ledger than it may take.
@@ -11,8 +11,6 @@ const EVENTS_PER_POST_MAX: usize = 10_000;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordOptions {
-    /// Where `CloudEvents` are taken over HTTP.
-    pub events_listen: ListenAddress,
     /// Events of one call.
     pub events_per_call_max: Count,
     /// Events of one call to the ledger.
@@ -32,7 +30,6 @@ pub struct RecordOptions {
 impl Default for RecordOptions {
     fn default() -> Self {
         Self {
-            events_listen: super::local(7421),
             events_per_call_max: Count::of(1000),
             events_per_post_max: Count::of(2000),
             events_waiting_max: Count::of(20_000),

@@ -19,16 +19,12 @@ use axum::{
     routing::post,
 };
 use bytes::BytesMut;
-use drawdown_service::tls;
+use drawdown_service::json::OwnPaths;
 use futures::StreamExt as _;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use self::answer::{Problem, answered};
 use crate::{config::RecordOptions, reason, record::Recorder};
-
-/// How long a connection without a call in hand may live after the signal to stop.
-const IDLE_CONNECTION: Duration = Duration::from_millis(250);
 
 /// What a handler needs.
 #[derive(Clone)]
@@ -40,40 +36,21 @@ struct Intake {
     call_time_max: Duration,
 }
 
-/// Takes events until the signal to stop, and answers calls in hand for at most `drain` longer.
-pub(crate) async fn serve(
-    listener: tls::Listener,
-    recorder: Arc<Recorder>,
-    options: &RecordOptions,
-    stop: CancellationToken,
-    (call_time_max, drain): (Duration, Duration),
-) {
+/// Where events come in, and what each call is for the layers of the server.
+pub(crate) const PATHS: OwnPaths = OwnPaths {
+    paths: &["/v1/events", "/api/v1/events"],
+    stand_for: "/drawdown.metering.v1.RecordService/RecordCloudEvents",
+};
+
+/// Takes events; the server around it drains.
+pub(crate) fn router(recorder: Arc<Recorder>, options: &RecordOptions, call_time_max: Duration) -> Router {
     let intake = Intake {
         recorder,
         calls: Arc::new(Semaphore::new(options.http_calls_max.get().min(Semaphore::MAX_PERMITS))),
         body_bytes_max: options.body_bytes_max.get(),
         call_time_max,
     };
-    let calls = Arc::clone(&intake.calls);
-    let permits = calls.available_permits();
-    let router =
-        Router::new().route("/v1/events", post(take)).route("/api/v1/events", post(take)).with_state(intake);
-    let signal = stop.clone();
-    let serving = axum::serve(listener, tls::make_service(router))
-        .with_graceful_shutdown(async move { signal.cancelled().await });
-    // A client keeps its connection open without a call in hand: only calls are waited for.
-    let idle = async {
-        stop.cancelled().await;
-        let all = u32::try_from(permits).unwrap_or(u32::MAX);
-        drop(tokio::time::timeout(drain, calls.acquire_many(all)).await);
-        tokio::time::sleep(drain.min(IDLE_CONNECTION)).await;
-    };
-    tokio::select! {
-        served = serving => if let Err(error) = served {
-            tracing::error!(%error, "events are no longer taken over HTTP");
-        },
-        () = idle => {}
-    }
+    Router::new().route("/v1/events", post(take)).route("/api/v1/events", post(take)).with_state(intake)
 }
 
 async fn take(State(intake): State<Intake>, request: Request<Body>) -> Response {

@@ -100,7 +100,6 @@ impl Rig {
         let mut options = Options { shard_count, ..Options::default() };
         options.server.listen = ListenAddress::ANY_LOOPBACK;
         options.server.metrics_listen = ListenAddress::ANY_LOOPBACK;
-        options.record.events_listen = ListenAddress::ANY_LOOPBACK;
         options.redis.url.clone_from(&self.space.url);
         options.redis.namespace.clone_from(&self.space.namespace);
         options.ledger.endpoint = format!("http://{}", self.ledger);
@@ -136,7 +135,7 @@ impl Rig {
         let addresses = soon("start", bound.wait()).await;
         match addresses {
             Some(addresses) => {
-                Running { address: addresses.grpc, events: addresses.beside.unwrap(), telemetry, stop, task }
+                Running { address: addresses.grpc, events: addresses.grpc, telemetry, stop, task }
             }
             None => panic!("the instance did not start: {:?}", task.await),
         }

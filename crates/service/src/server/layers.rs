@@ -3,7 +3,9 @@
 
 mod admission;
 mod deadline;
+mod door;
 mod observe;
+mod own;
 mod panic;
 mod trace;
 
@@ -21,6 +23,7 @@ use tower::{Layer, Service};
 pub(super) use admission::Admission;
 pub(super) use deadline::Deadline;
 pub(super) use observe::Observe;
+pub(super) use own::Own;
 pub(super) use panic::Panic;
 pub(super) use trace::Trace;
 

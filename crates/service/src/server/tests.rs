@@ -24,6 +24,8 @@ use tonic_types::StatusExt;
 use super::*;
 use crate::{Telemetry, reason, refusal};
 
+mod http;
+
 /// Does what its client id asks for.
 struct Scripted {
     entered: Arc<Semaphore>,
@@ -67,6 +69,15 @@ struct Running {
 
 impl Running {
     async fn with(change: impl FnOnce(&mut ServerOptions)) -> Self {
+        Self::start(change, |server| server).await
+    }
+
+    /// With further services.
+    async fn of(add: impl FnOnce(Server) -> Server) -> Self {
+        Self::start(|_| {}, add).await
+    }
+
+    async fn start(change: impl FnOnce(&mut ServerOptions), add: impl FnOnce(Server) -> Server) -> Self {
         let mut options = ServerOptions::default();
         change(&mut options);
         let shutdown = CancellationToken::new();
@@ -75,7 +86,8 @@ impl Running {
         let (entered, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let scripted = Scripted { entered: entered.clone(), go_on: go_on.clone() };
         let server = Server::bind(&options.validate().unwrap(), &context).await.unwrap();
-        let served = tokio::spawn(server.add_service(ResolutionServiceServer::new(scripted)).serve());
+        let server = add(server.add_service(ResolutionServiceServer::new(scripted)));
+        let served = tokio::spawn(server.serve());
         let addresses = bound.wait().await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", addresses.grpc)).unwrap().connect_lazy();
         let client = ResolutionServiceClient::new(channel.clone());

@@ -42,7 +42,7 @@ impl Tls {
         let clients = config.clients;
         let configs = Reloading::new(config.files.clone(), move |set| {
             Ok(Configs {
-                grpc: set.server(clients, &[ALPN_HTTP2])?,
+                grpc: set.server(clients, &[ALPN_HTTP2, ALPN_HTTP1])?,
                 http: set.server(clients, &[ALPN_HTTP1])?,
             })
         })?;
