@@ -22,6 +22,7 @@ const FILES: &[&str] = &[
     "drawdown/ledger/v1/import.proto",
     "drawdown/ledger/v1/lot.proto",
     "drawdown/ledger/v1/notice.proto",
+    "drawdown/ledger/v1/posting.proto",
     "drawdown/ledger/v1/report.proto",
     "drawdown/ledger/v1/review.proto",
     "drawdown/ledger/v1/settlement.proto",

@@ -10,10 +10,10 @@ use drawdown_proto::ledger::v1::{
     correction_service_server::CorrectionServiceServer, event_service_server::EventServiceServer,
     explain_service_server::ExplainServiceServer, hold_service_server::HoldServiceServer,
     import_service_server::ImportServiceServer, lot_service_server::LotServiceServer,
-    notice_service_server::NoticeServiceServer, report_service_server::ReportServiceServer,
-    review_service_server::ReviewServiceServer, settlement_service_server::SettlementServiceServer,
-    standing_service_server::StandingServiceServer, token_service_server::TokenServiceServer,
-    what_if_service_server::WhatIfServiceServer,
+    notice_service_server::NoticeServiceServer, posting_service_server::PostingServiceServer,
+    report_service_server::ReportServiceServer, review_service_server::ReviewServiceServer,
+    settlement_service_server::SettlementServiceServer, standing_service_server::StandingServiceServer,
+    token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Server};
 use sqlx::PgPool;
@@ -22,8 +22,8 @@ use crate::{
     config::Config,
     directory::Entitlement,
     grpc::{
-        Budgets, Catalog, Corrections, Events, Explain, Holds, Imports, Lots, Notices, Reports, Review,
-        Settlement, Standings, Tokens, WhatIf,
+        Budgets, Catalog, Corrections, Events, Explain, Holds, Imports, Lots, Notices, Postings, Reports,
+        Review, Settlement, Standings, Tokens, WhatIf,
     },
     jobs::{
         adopt::Adopt, compact::Compact, due::Due, feed::FeedSweep, months::Months, relay::Relay, skew::Skew,
@@ -120,6 +120,7 @@ fn with_services(server: Server, ledger: Arc<Ledger>, notices: Notices, bytes_ma
             ImportServiceServer::new(Imports::new(Arc::clone(&ledger))).max_decoding_message_size(bytes_max),
         )
         .add_service(NoticeServiceServer::new(notices).max_decoding_message_size(bytes_max))
+        .add_service(limited!(PostingServiceServer, Postings))
         .add_service(limited!(ReportServiceServer, Reports))
         .add_service(limited!(ReviewServiceServer, Review))
         .add_service(limited!(SettlementServiceServer, Settlement))

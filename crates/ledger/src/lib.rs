@@ -25,6 +25,7 @@ mod lots;
 pub mod metrics;
 mod noting;
 pub mod posting;
+mod postings;
 pub mod reason;
 pub mod reports;
 mod review;

@@ -28,6 +28,7 @@ pub mod partitions;
 pub mod parts;
 pub mod periods;
 pub mod pool;
+pub mod postings;
 pub mod reads;
 pub mod review;
 pub mod rollups;

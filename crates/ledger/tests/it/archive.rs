@@ -23,7 +23,7 @@ use crate::{
 
 const KEEP: u32 = 4;
 
-fn march() -> Month {
+pub(crate) fn march() -> Month {
     "2026-03".parse().unwrap()
 }
 
@@ -43,7 +43,7 @@ async fn needs(world: &World, month: Month, keep: u32) -> Vec<String> {
     archive::needs(world.database.pool(), month, now, keep).await.unwrap()
 }
 
-async fn detach(world: &World, month: Month) -> anyhow::Result<()> {
+pub(crate) async fn detach(world: &World, month: Month) -> anyhow::Result<()> {
     archive::detach(world.database.pool(), month, drawdown_types::Clock::now(&*world.clock), KEEP).await
 }
 
@@ -126,7 +126,7 @@ async fn a_lot_that_is_open_keeps_the_months_it_paid_in() {
 }
 
 /// A team whose March can go.
-async fn ready(world: &World) -> Buyer {
+pub(crate) async fn ready(world: &World) -> Buyer {
     let buyer = months(world).await;
     world.grant(buyer, 90_000_000, None, "2026-09-01T00:00:00Z").await.unwrap();
     world.compact.up_to(at("2026-08-01T00:00:00Z")).await.unwrap();

@@ -30,6 +30,7 @@ mod outlook;
 mod partitions;
 mod pooler;
 mod posting;
+mod postings;
 mod producers;
 mod race;
 mod rating;
