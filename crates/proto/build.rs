@@ -3,6 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 const FILES: &[&str] = &[
+    "drawdown/entitlement/v1/access.proto",
     "drawdown/entitlement/v1/account.proto",
     "drawdown/entitlement/v1/credential.proto",
     "drawdown/entitlement/v1/hierarchy.proto",

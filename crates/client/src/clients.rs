@@ -156,14 +156,30 @@ pub mod ledger {
 /// Clients of entitlement.
 pub mod entitlement {
     use drawdown_proto::entitlement::v1::{
-        account_service_client::AccountServiceClient, credential_service_client::CredentialServiceClient,
-        hierarchy_service_client::HierarchyServiceClient, history_service_client::HistoryServiceClient,
-        hub_service_client::HubServiceClient, import_service_client::ImportServiceClient,
-        member_service_client::MemberServiceClient, resolution_service_client::ResolutionServiceClient,
-        transfer_service_client::TransferServiceClient,
+        access_service_client::AccessServiceClient, account_service_client::AccountServiceClient,
+        credential_service_client::CredentialServiceClient, hierarchy_service_client::HierarchyServiceClient,
+        history_service_client::HistoryServiceClient, hub_service_client::HubServiceClient,
+        import_service_client::ImportServiceClient, member_service_client::MemberServiceClient,
+        resolution_service_client::ResolutionServiceClient, transfer_service_client::TransferServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
+
+    /// Whether a client id may use a meter now, a call at a time.
+    #[must_use]
+    pub fn access(channel: &Channel) -> AccessServiceClient<Transport> {
+        AccessServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The same as streams, which live as long as both sides want.
+    #[must_use]
+    pub fn access_streams(channel: &Channel) -> AccessServiceClient<Transport> {
+        AccessServiceClient::new(channel.streaming())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
 
     /// Accounts, teams, users, apps, credentials.
     #[must_use]

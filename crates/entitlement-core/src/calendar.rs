@@ -29,6 +29,11 @@ pub(crate) fn month_edge(at: Timestamp) -> Timestamp {
     found().unwrap_or(Timestamp::MAX)
 }
 
+/// Year and month, from 1, of an instant.
+pub(crate) fn month_of(at: Timestamp) -> (i32, i32) {
+    civil(at).map_or((0, 1), |at| (i32::from(at.year()), i32::from(at.month())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
