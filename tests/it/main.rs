@@ -1,5 +1,6 @@
 //! One integration binary: everything here runs against real servers and real processes.
 
+mod access;
 mod bad_input;
 mod callers;
 mod cells;

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     openapi::OpenApiCommand,
     operator::{
+        access::AccessCommand,
         app::{AppCommand, CredentialCommand, ResolveCommand},
         budget::BudgetCommand,
         catalog::{MeterCommand, RateCardCommand},
@@ -67,6 +68,7 @@ enum Command {
     Transfer(TransferCommand),
     Hub(HubCommand),
     Resolve(ResolveCommand),
+    Access(AccessCommand),
     History(HistoryCommand),
     Meter(MeterCommand),
     RateCard(RateCardCommand),
@@ -109,6 +111,7 @@ impl Cli {
             Command::Transfer(command) => command.run().await,
             Command::Hub(command) => command.run().await,
             Command::Resolve(command) => command.run().await,
+            Command::Access(command) => command.run().await,
             Command::History(command) => command.run().await,
             Command::Meter(command) => command.run().await,
             Command::RateCard(command) => command.run().await,

@@ -2,6 +2,7 @@
 //!
 //! Nothing is checked here that a service checks: its refusal names every wrong field.
 
+pub(crate) mod access;
 pub(crate) mod app;
 pub(crate) mod budget;
 pub(crate) mod catalog;

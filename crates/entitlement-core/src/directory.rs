@@ -108,11 +108,40 @@ pub struct Directory {
     clients: HashMap<ClientId, Client>,
 }
 
+/// Whether usage in the window that starts at `edge` has an app, where its client id is known from `known_from` on.
+#[must_use]
+pub fn is_known_at(known_from: Timestamp, end: Option<&Revocation>, edge: Timestamp) -> bool {
+    known_from <= edge && end.is_none_or(|end| edge < end.unknown_from)
+}
+
 impl Client {
     /// Whether usage in the window that starts at `edge` has an app.
     #[must_use]
     pub fn is_known_at(&self, edge: Timestamp) -> bool {
-        self.known_from <= edge && self.revocation.is_none_or(|end| edge < end.unknown_from)
+        is_known_at(self.known_from, self.revocation.as_ref(), edge)
+    }
+}
+
+impl Account {
+    /// Its kind of contract in the window that starts at `edge`.
+    #[must_use]
+    pub fn kind_at(&self, edge: Timestamp) -> ContractKind {
+        self.contract.at(edge).copied().unwrap_or(self.opened_as)
+    }
+}
+
+impl BilledTo {
+    /// Who pays for an app in a window in which it has this team of this account.
+    #[must_use]
+    pub fn at(app_id: AppId, team_id: TeamId, account: &Account, window: Window, rules: &Rules) -> Self {
+        Self {
+            app_id,
+            team_id,
+            account_id: account.account_id,
+            contract_kind: account.kind_at(window.start()),
+            in_trial: account.trial.holds_at(window, rules),
+            cell: account.cell,
+        }
     }
 }
 
@@ -131,15 +160,7 @@ impl Directory {
             return Resolution::UnknownClient;
         };
         let Some(link) = client.app.teams.at(at) else { return Resolution::NoTeam };
-        let account = &link.account;
-        Resolution::BilledTo(BilledTo {
-            app_id: client.app.app_id,
-            team_id: link.team_id,
-            account_id: account.account_id,
-            contract_kind: account.contract.at(at).copied().unwrap_or(account.opened_as),
-            in_trial: account.trial.holds_at(window, rules),
-            cell: account.cell,
-        })
+        Resolution::BilledTo(BilledTo::at(client.app.app_id, link.team_id, &link.account, window, rules))
     }
 }
 

@@ -33,12 +33,13 @@ pub struct Conflict(pub Timestamp);
 /// All links of one thing, oldest first. It may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History<T> {
-    changes: Vec<Change<T>>,
+    // many histories of one link lie in memory: no room to grow
+    changes: Box<[Change<T>]>,
 }
 
 impl<T> Default for History<T> {
     fn default() -> Self {
-        Self { changes: Vec::new() }
+        Self { changes: Box::default() }
     }
 }
 
@@ -54,7 +55,7 @@ impl<T> History<T> {
             [a, b] if a.from == b.from => Some(a.from),
             _ => None,
         });
-        twice.map_or(Ok(Self { changes }), |at| Err(Conflict(at)))
+        twice.map_or_else(|| Ok(Self { changes: changes.into() }), |at| Err(Conflict(at)))
     }
 
     /// What holds at `at`.
@@ -62,6 +63,13 @@ impl<T> History<T> {
     pub fn at(&self, at: Timestamp) -> Option<&T> {
         let begun = self.changes.partition_point(|change| change.from <= at);
         self.changes.get(begun.checked_sub(1)?).map(|change| &change.value)
+    }
+
+    /// The first instant after `at` from which on another value holds.
+    #[must_use]
+    pub fn next_after(&self, at: Timestamp) -> Option<Timestamp> {
+        let begun = self.changes.partition_point(|change| change.from <= at);
+        self.changes.get(begun).map(|change| change.from)
     }
 
     /// The link that holds at `at`.
@@ -110,6 +118,8 @@ mod tests {
         {
             assert_eq!(history.at(at(instant)).copied(), value, "{instant}");
             assert_eq!(history.link_at(at(instant)).map(|link| *link.value), value, "{instant}");
+            let next = [10, 20].into_iter().find(|from| *from > instant);
+            assert_eq!(history.next_after(at(instant)), next.map(at), "{instant}");
         }
         let links: Vec<_> = history.links().map(|link| (link.from, link.to, *link.value)).collect();
         assert_eq!(links, [(at(10), Some(at(20)), 'a'), (at(20), None, 'b')]);

@@ -17,7 +17,7 @@ mod rules;
 mod trial;
 
 pub use directory::{
-    Account, App, BilledTo, Client, ContractKind, Directory, Resolution, Revocation, TeamLink,
+    Account, App, BilledTo, Client, ContractKind, Directory, Resolution, Revocation, TeamLink, is_known_at,
 };
 pub use history::{Change, Conflict, History, Link};
 pub use hub::is_archived;

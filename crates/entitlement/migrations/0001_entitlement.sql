@@ -136,8 +136,11 @@ CREATE TABLE entitlement.audit_log (
     -- why, where the act asks for it
     reason text,
     before jsonb,
-    after jsonb NOT NULL
+    after jsonb NOT NULL,
+    -- the transaction of the line: what is new since a snapshot is found by it, whatever the order of the numbers
+    xact xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
+CREATE INDEX audit_of_xact ON entitlement.audit_log (xact, audit_id);
 CREATE INDEX audit_of_account ON entitlement.audit_log (account_id, audit_id);
 CREATE INDEX audit_of_subject ON entitlement.audit_log (subject, audit_id);
 
@@ -150,6 +153,16 @@ $$;
 
 CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entitlement.audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
+
+-- Instances that keep the directory in memory listen; one that does not hear looks now and then.
+CREATE FUNCTION entitlement.tell_of_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('entitlement_audit', '');
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tell_of_change AFTER INSERT ON entitlement.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION entitlement.tell_of_change();
 CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON entitlement.app_team
     FOR EACH STATEMENT EXECUTE FUNCTION entitlement.refuse_change();
 CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON entitlement.account_contract

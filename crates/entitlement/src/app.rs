@@ -7,11 +7,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use drawdown_entitlement_core::Rules;
 use drawdown_proto::entitlement::v1::{
-    account_service_server::AccountServiceServer, credential_service_server::CredentialServiceServer,
-    hierarchy_service_server::HierarchyServiceServer, history_service_server::HistoryServiceServer,
-    hub_service_server::HubServiceServer, import_service_server::ImportServiceServer,
-    member_service_server::MemberServiceServer, resolution_service_server::ResolutionServiceServer,
-    transfer_service_server::TransferServiceServer,
+    access_service_server::AccessServiceServer, account_service_server::AccountServiceServer,
+    credential_service_server::CredentialServiceServer, hierarchy_service_server::HierarchyServiceServer,
+    history_service_server::HistoryServiceServer, hub_service_server::HubServiceServer,
+    import_service_server::ImportServiceServer, member_service_server::MemberServiceServer,
+    resolution_service_server::ResolutionServiceServer, transfer_service_server::TransferServiceServer,
 };
 use drawdown_service::{Context, Server};
 use drawdown_types::Clock;
@@ -19,10 +19,10 @@ use opentelemetry::metrics::Meter;
 use sqlx::PgPool;
 
 use crate::{
-    Accounts, Config, Credentials, Hierarchy, Histories, Hubs, Imports, Ledger, LedgerFacts, Limits, Members,
-    Pepper, Resolutions, Transfers,
+    Access, Accounts, Config, Credentials, Follower, Hierarchy, Histories, Hubs, Imports, Ledger,
+    LedgerFacts, Limits, Members, Memory, Pepper, Resolutions, Transfers,
     acts::Acts,
-    jobs::{adopt::Adoptions, clock_check::ClockCheck},
+    jobs::{adopt::Adoptions, clock_check::ClockCheck, feed::DirectoryFeed},
     metrics::Metrics,
     store,
 };
@@ -44,6 +44,8 @@ pub struct Parts {
     pub pepper: Pepper,
     /// Who knows what the ledger knows.
     pub ledger: Arc<dyn LedgerFacts>,
+    /// What access is answered from, and resolution once it is loaded.
+    pub memory: Arc<Memory>,
 }
 
 impl Parts {
@@ -55,6 +57,7 @@ impl Parts {
             limits: self.limits,
             pepper: self.pepper.clone(),
             ledger: Arc::clone(&self.ledger),
+            memory: Arc::clone(&self.memory),
             metrics: Metrics::new(&self.meter),
         }
     }
@@ -84,14 +87,19 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .context("can not start on this database; was it migrated?")?;
     let channel = drawdown_client::connect(&config.ledger).context("no channel to the ledger")?;
     let ledger = Arc::new(Ledger::new(channel));
+    let meter = context.telemetry.meter();
+    let of_rules = (config.rules, config.limits.hub_mode);
+    let clock = Arc::clone(&context.clock);
+    let memory = Memory::new(pool.clone(), clock, of_rules, config.access.policy, &meter);
     let parts = Parts {
         pool: pool.clone(),
         clock: Arc::clone(&context.clock),
-        meter: context.telemetry.meter(),
+        meter,
         rules: config.rules,
         limits: config.limits,
         pepper: config.pepper,
         ledger: Arc::clone(&ledger) as Arc<dyn LedgerFacts>,
+        memory: Arc::clone(&memory),
     };
     let server = Server::bind(&config.server, &context).await?;
     let bytes_max = config.server.message_bytes_max;
@@ -103,7 +111,14 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         interval: config.clock_check_interval,
         alarm: config.clock_skew_alarm,
     };
+    memory.load().await.context("can not read the directory")?;
     let job_stop = context.shutdown.child_token();
+    let listen = config.access.feed_listens.then(|| store::listener(&config.database));
+    let feed = DirectoryFeed { memory: Arc::clone(&memory), listen, interval: config.access.feed_interval };
+    let feed = tokio::spawn(feed.run(job_stop.clone()));
+    let follower = Follower::new(Arc::clone(&memory), Arc::clone(&ledger) as _, config.access.follow);
+    let follower = tokio::spawn(follower.run(job_stop.clone()));
+    let access = Access::new(memory, config.access.limits, context.shutdown.clone());
     let adoptions = Adoptions::new(&parts, ledger, config.adoption);
     let adoptions = tokio::spawn(adoptions.run(job_stop.clone()));
     let job = tokio::spawn(check.run(job_stop.clone()));
@@ -121,10 +136,13 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .add_service(
             ResolutionServiceServer::new(Resolutions::new(&parts)).max_decoding_message_size(bytes_max),
         )
+        .add_service(AccessServiceServer::new(access).max_decoding_message_size(bytes_max))
         .serve()
         .await;
     job_stop.cancel();
     job.await.context("the clock check failed")?;
+    feed.await.context("the feed of the directory failed")?;
+    follower.await.context("the follower of the ledger failed")?;
     adoptions.await.context("the job that tells of first teams failed")?;
     pool.close().await;
     Ok(served?)

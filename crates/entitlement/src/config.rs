@@ -1,6 +1,8 @@
 //! Options as they are read, and the checked configuration made of them. Every limit of this service is
 //! named here, with its unit.
 
+mod access;
+
 use std::{fmt, path::PathBuf, time::Duration};
 
 use drawdown_client::ChannelOptions;
@@ -13,6 +15,8 @@ use drawdown_service::{
 use drawdown_types::WindowSize;
 use serde::{Deserialize, Deserializer, de};
 use zeroize::Zeroizing;
+
+pub use access::{AccessConfig, AccessLimits, AccessOptions, StaleOption};
 
 use crate::{jobs::adopt::AdoptionConfig, secret::Pepper, store::PoolConfig};
 
@@ -73,6 +77,8 @@ pub struct Options {
     pub database: DatabaseOptions,
     /// How to reach the ledger.
     pub ledger: ChannelOptions,
+    /// How access is answered.
+    pub access: AccessOptions,
 }
 
 /// The section `[entitlement.database]`.
@@ -125,6 +131,8 @@ pub struct Config {
     pub database: PoolConfig,
     /// How to reach the ledger.
     pub ledger: ChannelOptions,
+    /// How access is answered.
+    pub access: AccessConfig,
 }
 
 /// Limits of the handlers.
@@ -238,6 +246,7 @@ impl Default for Options {
             },
             database: DatabaseOptions::default(),
             ledger: ChannelOptions::to("http://127.0.0.1:7402"),
+            access: AccessOptions::default(),
         }
     }
 }
@@ -293,42 +302,43 @@ impl Options {
             self.pepper().map_err(|problem| problems.push(problem.field.as_str(), problem.description)).ok();
         let server = problems.section("server", self.server.validate());
         let database = problems.section("database", self.database.validate());
+        let access = problems.section("access", self.access.validate());
         let ledger = self.ledger.or_files(server.as_ref().and_then(ServerConfig::files));
         for problem in ledger.problems() {
             problems.push(&format!("ledger.{}", problem.field), problem.problem);
         }
-        let checked =
-            window.zip(pepper).zip(server.zip(database)).map(|((window, pepper), (server, database))| {
-                Config {
-                    rules: Rules {
-                        window,
-                        lead: self.change_lead_ms.duration(),
-                        trial: Duration::from_secs(self.trial_secs),
-                        schedule_ahead_max: Duration::from_secs(self.schedule_ahead_max_secs),
-                        credentials_per_app_max: self.credentials_per_app_max.get_u32(),
-                        invitation: Duration::from_secs(self.transfer_invitation_secs),
-                    },
-                    limits: Limits {
-                        resolve_queries_max: queries,
-                        page_rows_max: rows,
-                        act_attempts_max: self.act_attempts_max.get(),
-                        import_accounts_max: self.import_accounts_max.get(),
-                        import_rows_max: self.import_rows_max.get(),
-                        cell_max: self.cell_max,
-                        hub_mode: self.hub_mode,
-                    },
-                    pepper,
-                    adoption: AdoptionConfig {
-                        interval: self.adoption_interval_ms.duration(),
-                        rows_max: self.adoption_rows_max.get_u32(),
-                    },
-                    clock_check_interval: self.clock_check_interval_ms.duration(),
-                    clock_skew_alarm: self.clock_skew_alarm_ms.duration(),
-                    server,
-                    database,
-                    ledger,
-                }
-            });
+        let checked = window.zip(pepper).zip(server.zip(database)).zip(access).map(
+            |(((window, pepper), (server, database)), access)| Config {
+                rules: Rules {
+                    window,
+                    lead: self.change_lead_ms.duration(),
+                    trial: Duration::from_secs(self.trial_secs),
+                    schedule_ahead_max: Duration::from_secs(self.schedule_ahead_max_secs),
+                    credentials_per_app_max: self.credentials_per_app_max.get_u32(),
+                    invitation: Duration::from_secs(self.transfer_invitation_secs),
+                },
+                limits: Limits {
+                    resolve_queries_max: queries,
+                    page_rows_max: rows,
+                    act_attempts_max: self.act_attempts_max.get(),
+                    import_accounts_max: self.import_accounts_max.get(),
+                    import_rows_max: self.import_rows_max.get(),
+                    cell_max: self.cell_max,
+                    hub_mode: self.hub_mode,
+                },
+                pepper,
+                adoption: AdoptionConfig {
+                    interval: self.adoption_interval_ms.duration(),
+                    rows_max: self.adoption_rows_max.get_u32(),
+                },
+                clock_check_interval: self.clock_check_interval_ms.duration(),
+                clock_skew_alarm: self.clock_skew_alarm_ms.duration(),
+                server,
+                database,
+                ledger,
+                access,
+            },
+        );
         problems.finish(checked)
     }
 

@@ -58,6 +58,10 @@ impl Ledger {
     pub const fn new(channel: Channel) -> Self {
         Self(channel)
     }
+
+    pub(crate) const fn channel(&self) -> &Channel {
+        &self.0
+    }
 }
 
 impl LedgerFacts for Ledger {

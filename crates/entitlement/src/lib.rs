@@ -11,16 +11,25 @@ mod explain;
 mod grpc;
 mod jobs;
 mod ledger;
+mod memory;
 mod metrics;
 pub mod reason;
 mod secret;
+mod standing;
 mod store;
 
 pub use app::{Parts, migrate, run};
-pub use config::{Config, Limits, Options};
+pub use config::{AccessLimits, Config, Limits, Options};
 pub use error::{Error, Refused, Unfit};
-pub use grpc::{Accounts, Credentials, Hierarchy, Histories, Hubs, Imports, Members, Resolutions, Transfers};
-pub use jobs::adopt::{AdoptionConfig, Adoptions};
+pub use grpc::{
+    Access, Accounts, Credentials, Hierarchy, Histories, Hubs, Imports, Members, Resolutions, Transfers,
+};
+pub use jobs::{
+    adopt::{AdoptionConfig, Adoptions},
+    follow::{FollowConfig, Follower},
+};
 pub use ledger::{Adopts, FirstTeam, Ledger, LedgerFacts};
+pub use memory::{AccessPolicy, Memory, MemorySize};
 pub use secret::{Pepper, PepperError};
+pub use standing::{StandingChanges, Standings};
 pub use store::{InstallationError, PoolConfig, SERVICE_ROLE, owner, pool};

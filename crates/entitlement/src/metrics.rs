@@ -1,5 +1,7 @@
 //! The instruments of this service. Calls, their durations and their codes are counted around it.
 
+mod access;
+
 use std::time::Duration;
 
 use drawdown_entitlement_core::Resolution;
@@ -7,6 +9,8 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter},
 };
+
+pub(crate) use access::AccessMetrics;
 
 /// Instruments.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! Stable reasons of this service. Each is listed in `proto/README.md`.
 
+pub mod access;
+
 /// Fields of the request are wrong; the violations name them.
 pub const REQUEST_INVALID: &str = "REQUEST_INVALID";
 /// More questions than one batch may hold.
@@ -104,3 +106,5 @@ pub const TEAM_NOT_NAMED: &str = "TEAM_NOT_NAMED";
 pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";
 /// The account is in its trial: end it before buying.
 pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";
+/// As many watch access at this instance as may.
+pub const WATCHERS_EXHAUSTED: &str = "WATCHERS_EXHAUSTED";

@@ -172,7 +172,7 @@ fn of_app(moment: &Moment, facts: &Facts<'_>, who: &Who, rules: &AccessRules) ->
         Some(Level::Grace) if charged.is_empty() => Reason::InGrace,
         _ => Reason::FreeOfCharge,
     });
-    let monthly = usage.quota_matters || budgets.iter().flatten().any(|budget| budget.hard);
+    let monthly = usage.quota_matters || budgets.iter().any(Option::is_some);
     let by_month = if monthly && !in_trial { moment.month_ends } else { Timestamp::MAX };
     let shown = money.known && who.has_team && !in_trial;
     let by_money = if shown { money.changes_at } else { Timestamp::MAX };
@@ -347,7 +347,7 @@ fn usage(moment: &Moment, facts: &Facts<'_>, who: &Who, in_trial: bool) -> Use {
             ..free
         },
         Pricing::Charged => Use {
-            charged: !in_trial && !(term.free_quota > 0 && within_quota()),
+            charged: !in_trial && (term.free_quota == 0 || !within_quota()),
             quota_matters: term.free_quota > 0,
             depends_on_ledger: !in_trial,
             // a meter whose price was not told needs a balance at all

@@ -93,6 +93,8 @@ pub struct PriceBound {
     pub micros: i64,
     /// Base units, at least 1.
     pub per_units: i64,
+    /// Only whole units of so many base units are charged (D15); 0 where every base unit is.
+    pub charged_unit: i64,
 }
 
 /// What a meter costs under a contract of one kind, from an instant on.
@@ -240,13 +242,18 @@ impl Moment {
 }
 
 impl PriceBound {
-    /// What `quantity` base units cost at most, in micro-tokens, rounded up.
+    /// What `quantity` base units cost at most, in micro-tokens, rounded up. Where whole units are charged, a use may
+    /// complete one that others began, so it counts as whole ones itself.
     #[must_use]
     pub fn cost(self, quantity: u64) -> i64 {
-        let micros = i128::from(quantity).saturating_mul(i128::from(self.micros));
-        let per_units = i128::from(self.per_units.max(1));
-        let cost = micros.saturating_add(per_units).saturating_sub(1).checked_div(per_units);
-        i64::try_from(cost.unwrap_or(i128::MAX)).unwrap_or(i64::MAX)
+        let up = |quantity: i128, unit: i64| {
+            let unit = i128::from(unit.max(1));
+            quantity.saturating_add(unit).saturating_sub(1).checked_div(unit).unwrap_or(i128::MAX)
+        };
+        let units = i128::from(quantity);
+        let charged = up(units, self.charged_unit).saturating_mul(i128::from(self.charged_unit.max(1)));
+        let cost = up(charged.saturating_mul(i128::from(self.micros)), self.per_units);
+        i64::try_from(cost).unwrap_or(i64::MAX)
     }
 }
 

@@ -52,6 +52,7 @@ use crate::{
     Error, LedgerFacts, Limits, Pepper,
     error::Refused,
     ledger::CLIENT_IDS_MAX,
+    memory::Memory,
     metrics::Metrics,
     store::{self, AuditEntry, Claim, RequestKey, Store, Tx},
 };
@@ -119,6 +120,7 @@ pub(crate) struct Acts {
     pub(crate) limits: Limits,
     pub(crate) pepper: Pepper,
     pub(crate) ledger: Arc<dyn LedgerFacts>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) metrics: Metrics,
 }
 
@@ -142,6 +144,9 @@ impl Acts {
             Err(_) => "failed",
         };
         self.metrics.acted(A::METHOD, outcome);
+        if result.is_ok() {
+            self.memory.catch_up_soon().await;
+        }
         result
     }
 

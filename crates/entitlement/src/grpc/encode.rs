@@ -1,7 +1,7 @@
 //! Records as messages.
 
 use drawdown_entitlement_core::{
-    ContractKind, Resolution, is_archived,
+    BilledTo, ContractKind, Resolution, is_archived,
     plan::{Actor, Role, Stage},
 };
 use drawdown_proto::{entitlement::v1, scalar::timestamp_to_proto};
@@ -173,16 +173,21 @@ pub(crate) fn resolution(client_id: String, resolution: &Resolution) -> v1::Reso
     use v1::resolution::Answer;
     let unresolved = |reason: v1::UnresolvedReason| Answer::Unresolved(reason.into());
     let answer = match resolution {
-        Resolution::BilledTo(billed) => Answer::BilledTo(v1::BilledTo {
-            app_id: billed.app_id.to_string(),
-            team_id: billed.team_id.to_string(),
-            account_id: billed.account_id.to_string(),
-            contract_kind: kind(billed.contract_kind).into(),
-            in_trial: billed.in_trial,
-            cell: billed.cell.into(),
-        }),
+        Resolution::BilledTo(billed) => Answer::BilledTo(billed_to(billed)),
         Resolution::UnknownClient => unresolved(v1::UnresolvedReason::UnknownClient),
         Resolution::NoTeam => unresolved(v1::UnresolvedReason::NoTeam),
     };
     v1::Resolution { client_id, answer: Some(answer) }
+}
+
+/// The chain at a window.
+pub(crate) fn billed_to(billed: &BilledTo) -> v1::BilledTo {
+    v1::BilledTo {
+        app_id: billed.app_id.to_string(),
+        team_id: billed.team_id.to_string(),
+        account_id: billed.account_id.to_string(),
+        contract_kind: kind(billed.contract_kind).into(),
+        in_trial: billed.in_trial,
+        cell: billed.cell.into(),
+    }
 }

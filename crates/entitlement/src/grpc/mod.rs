@@ -1,9 +1,11 @@
 //! The wire: messages in, checked values inside, messages and statuses out. No rules.
 
+mod access;
 mod accounts;
 mod credentials;
 pub(crate) mod decode;
 pub(crate) mod encode;
+mod encode_access;
 pub(crate) mod encode_history;
 mod hierarchy;
 mod history;
@@ -14,7 +16,9 @@ mod members;
 mod resolution;
 mod status;
 mod transfers;
+mod watch;
 
+pub use access::Access;
 pub use accounts::Accounts;
 pub use credentials::Credentials;
 pub use hierarchy::Hierarchy;

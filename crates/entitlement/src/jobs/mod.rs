@@ -2,3 +2,5 @@
 
 pub(crate) mod adopt;
 pub(crate) mod clock_check;
+pub(crate) mod feed;
+pub(crate) mod follow;

@@ -9,6 +9,7 @@
 mod accounts;
 mod adoption;
 mod apps;
+mod census;
 mod credentials;
 mod directory;
 mod history;
@@ -26,8 +27,14 @@ mod transfers;
 use drawdown_types::Timestamp;
 use sqlx::{PgPool, Postgres, Transaction};
 
+pub(crate) use census::{
+    Changed, KnownApp, Part, Position, apps_of_in_tx, changed_in_tx, holders_in_tx, known_accounts_in_tx,
+    known_apps_in_tx, known_credentials_in_tx, known_links_in_tx, known_teams_in_tx, later_owners_in_tx,
+    position_in_tx,
+};
 pub use installation::InstallationError;
 pub(crate) use instant::Instant;
+pub(crate) use pool::listener;
 pub use pool::{PoolConfig, SERVICE_ROLE, owner, pool};
 
 pub(crate) use accounts::{

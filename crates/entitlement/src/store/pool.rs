@@ -48,6 +48,13 @@ pub fn owner(config: &PoolConfig) -> PgPool {
     with_limits(config).connect_lazy_with(connect.options([("lock_timeout", lock_timeout)]))
 }
 
+/// A pool of one connection that hears what the database says.
+pub(crate) fn listener(config: &PoolConfig) -> PgPool {
+    let connect = config.connect.clone().application_name("drawdown-entitlement-listener");
+    let role = config.role.iter().map(|role| ("role", role.clone()));
+    with_limits(config).max_connections(1).connect_lazy_with(connect.options(role))
+}
+
 fn with_limits(config: &PoolConfig) -> PgPoolOptions {
     PgPoolOptions::new().max_connections(config.connections_max).acquire_timeout(config.acquire_timeout)
 }

@@ -3,12 +3,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access;
 mod adoption;
 mod asking;
 mod assignments;
 mod cells;
 mod contention;
 mod credentials;
+mod feed;
 mod hierarchy;
 mod history;
 mod hubs;
@@ -23,6 +25,7 @@ mod refusals;
 mod resolution;
 mod revocation;
 mod roles;
+mod standings;
 #[path = "../../../entitlement-core/tests/strategy/mod.rs"]
 mod strategy;
 mod terms;

@@ -222,7 +222,8 @@ async fn random_acts_agree_with_the_model() {
         let steps = prop::collection::vec(strategy::step(), 120).new_tree(&mut runner).unwrap().current();
         let instants =
             prop::collection::vec(strategy::instant(), 60).new_tree(&mut runner).unwrap().current();
-        let world = World::with(rules()).await;
+        let mut world = World::with(rules()).await;
+        let memory = world.other_memory().await;
         let (mut model, mut ids, mut now) = (Model::default(), Ids::default(), strategy::START);
         let mut told = Vec::new();
         for step in steps {
@@ -232,12 +233,25 @@ async fn random_acts_agree_with_the_model() {
             told.push((now, act));
             let real = ids.act(&world, act).await.unwrap_or_else(|status| verdict(&status));
             assert_eq!(real, model.act(now, act), "{told:#?}");
+            // now and then another instance looks: some changes come alone, some together
+            if told.len() % 7 == 0 {
+                memory.catch_up().await.unwrap();
+            }
         }
-        for credential in 0..model.credentials() {
+        for (credential, from_memory) in [false, true]
+            .into_iter()
+            .flat_map(|by| (0..model.credentials()).map(move |credential| (credential, by)))
+        {
+            if from_memory {
+                world.resolve_by(std::sync::Arc::clone(&memory));
+            }
             let answers = ids.answers(&world, credential, &instants).await;
             let expected: Vec<Answer> =
                 instants.iter().map(|instant| model.who_pays(credential, *instant)).collect();
-            assert_eq!(answers, expected, "credential {credential} at {instants:?} after {told:#?}");
+            assert_eq!(
+                answers, expected,
+                "credential {credential} at {instants:?}, memory {from_memory}, after {told:#?}"
+            );
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::world::{at, wire};
 
 const PEPPER: &str = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
 
-fn options(database: &Database) -> Options {
+pub(crate) fn options(database: &Database) -> Options {
     let mut options = Options { credential_pepper: PEPPER.into(), ..Options::default() };
     options.server.listen = ListenAddress::ANY_LOOPBACK;
     options.server.metrics_listen = ListenAddress::ANY_LOOPBACK;
@@ -24,7 +24,7 @@ fn options(database: &Database) -> Options {
     options
 }
 
-fn context(telemetry: &Telemetry, stop: &CancellationToken) -> (Context, drawdown_service::Bound) {
+pub(crate) fn context(telemetry: &Telemetry, stop: &CancellationToken) -> (Context, drawdown_service::Bound) {
     Context::new(telemetry.clone(), Arc::new(SystemClock), stop.clone())
 }
 

@@ -7,13 +7,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use drawdown_entitlement::{
-    Accounts, Adopts, Credentials, FirstTeam, Hierarchy, Histories, LedgerFacts, Limits, Members, Parts,
-    Pepper, Resolutions, Transfers,
+    AccessPolicy, Accounts, Adopts, Credentials, FirstTeam, Hierarchy, Histories, LedgerFacts, Limits,
+    Members, Memory, Parts, Pepper, Resolutions, Transfers,
 };
-use drawdown_entitlement_core::Rules;
+use drawdown_entitlement_core::{Rules, access::WhenStale};
 use drawdown_proto::{
     entitlement::v1::{
         AssignAppRequest, BatchResolveRequest, BilledTo, ClientInstant, ContractKind, CreateAccountRequest,
@@ -134,6 +135,17 @@ pub(crate) fn service_pool(database: &Database) -> PgPool {
     PgPoolOptions::new().max_connections(8).connect_lazy_with(options)
 }
 
+/// How access is answered in tests.
+pub(crate) fn access_policy() -> AccessPolicy {
+    AccessPolicy {
+        age_max: Duration::from_secs(10),
+        when_stale: WhenStale::ByLimit,
+        meters: BTreeMap::new(),
+        feed_rows_max: 3,
+        load_timeout_ms: 10_000,
+    }
+}
+
 /// A service on its own database.
 pub(crate) struct World {
     pub(crate) database: Database,
@@ -170,10 +182,13 @@ impl World {
         let database = Database::create_with("entitlement", drawdown_entitlement::migrate).await.unwrap();
         let clock = Arc::new(ManualClock::new(at(NOON)));
         let ledger = Arc::new(FakeLedger::default());
+        let meter = Telemetry::detached("entitlement").unwrap().meter();
+        let pool = service_pool(&database);
+        let memory = Memory::new(pool.clone(), clock.clone(), (rules, false), access_policy(), &meter);
         let parts = Parts {
-            pool: service_pool(&database),
+            pool,
             clock: clock.clone(),
-            meter: Telemetry::detached("entitlement").unwrap().meter(),
+            meter,
             rules,
             limits: Limits {
                 resolve_queries_max: 10_000,
@@ -186,6 +201,7 @@ impl World {
             },
             pepper: Pepper::from_hex(&"5a".repeat(32)).unwrap(),
             ledger: ledger.clone(),
+            memory,
         };
         let (hierarchy, resolutions) = (Hierarchy::new(&parts), Resolutions::new(&parts));
         let (accounts, credentials) = (Accounts::new(&parts), Credentials::new(&parts));
@@ -204,6 +220,17 @@ impl World {
             transfers,
             resolutions,
         }
+    }
+
+    /// Makes the handlers anew, of other parts.
+    pub(crate) fn rebuild(&mut self) {
+        self.hierarchy = Hierarchy::new(&self.parts);
+        self.resolutions = Resolutions::new(&self.parts);
+        self.accounts = Accounts::new(&self.parts);
+        self.credentials = Credentials::new(&self.parts);
+        self.histories = Histories::new(&self.parts);
+        self.members = Members::new(&self.parts);
+        self.transfers = Transfers::new(&self.parts);
     }
 
     pub(crate) fn now(&self) -> Timestamp {
