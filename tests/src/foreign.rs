@@ -9,6 +9,8 @@ use crate::up::{Up, text};
 /// What was entered.
 #[derive(Debug)]
 pub struct Platform {
+    /// The account.
+    pub account: String,
     /// The one team.
     pub team: String,
     /// Client ids of its app.
@@ -49,11 +51,11 @@ impl Platform {
         let since = ["--created-at", "2026-01-01T00:00:00Z"];
         let account = ["account", "create", "--name", "A", "--contract", "flex", "--commercial"];
         let account = up.json(&[&account[..], &since].concat())?;
-        let account = text(&account, "/account/account_id")?;
+        let account = text(&account, "/account/account_id")?.to_owned();
         let team =
-            up.json(&[&["team", "create", "--account", account, "--name", "T"][..], &since].concat())?;
+            up.json(&[&["team", "create", "--account", &account, "--name", "T"][..], &since].concat())?;
         let team = text(&team, "/team/team_id")?.to_owned();
-        let app = up.json(&["app", "create", "--account", account, "--name", "tiles"])?;
+        let app = up.json(&["app", "create", "--account", &account, "--name", "tiles"])?;
         let app = text(&app, "/app/app_id")?.to_owned();
         let mut named = Vec::new();
         for _ in 0..clients {
@@ -70,7 +72,7 @@ impl Platform {
         std::fs::write(&file, card)?;
         up.json(&["rate-card", "publish", &file.to_string_lossy(), "--set-up"])?;
         up.json(&["app", "assign", &app, "--team", &team, "--from", "2026-01-01T00:00:00Z"])?;
-        Ok(Self { team, clients: named })
+        Ok(Self { account, team, clients: named })
     }
 
     /// The ledger has charged what was sent, and left nothing.

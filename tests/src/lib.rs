@@ -2,6 +2,7 @@
 //! up, a recount by other code, and a naive model of lots.
 
 pub mod crash;
+pub mod door;
 pub mod figures;
 pub mod foreign;
 pub mod ingest;

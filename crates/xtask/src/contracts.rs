@@ -47,7 +47,7 @@ pub(crate) fn check(workspace: &Workspace, accept: bool) -> anyhow::Result<ExitC
 }
 
 /// The pinned npm packages of `tests/npm`, in a folder of the build. Made anew only when the lock changes.
-fn install(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let folder = workspace.target.join("npm");
     let buf = folder.join("node_modules/.bin/buf");
     let pinned = workspace.root.join("tests/npm");

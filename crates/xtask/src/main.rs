@@ -5,6 +5,7 @@
 
 mod contracts;
 mod deploy;
+mod door;
 mod events;
 mod export;
 mod machine;
@@ -79,6 +80,8 @@ enum Task {
     RedisCheck,
     /// Have clients of others, as they are published, send events over HTTP to the real services
     EventsCheck,
+    /// Have programs of others ask every read over HTTP and by gRPC, and reconcile what was charged
+    DoorCheck,
     /// Run a command with private servers in its environment; without one, start them and stop them again
     Servers {
         /// The command
@@ -144,6 +147,7 @@ fn run(workspace: &Workspace, task: Task) -> anyhow::Result<ExitCode> {
         Task::WireCheck => wire::check(workspace),
         Task::RedisCheck => redis::check(workspace),
         Task::EventsCheck => events::check(workspace),
+        Task::DoorCheck => door::check(workspace),
         Task::Servers { command } => servers::with_servers(workspace, &command),
     }
 }
