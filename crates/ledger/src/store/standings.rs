@@ -13,7 +13,7 @@ use crate::error::Error;
 /// What a look at the feed saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Names the server, its timeline and the sequence of notices: numbers of transactions mean nothing elsewhere.
+    /// Names the server, its timeline, the database and the sequence of notices: numbers of transactions mean nothing elsewhere.
     pub origin: String,
     /// Which transactions were visible, as Postgres writes it.
     pub snapshot: String,
@@ -40,7 +40,9 @@ pub fn snapshot_before(oldest: i64) -> String {
 pub async fn look(at: &mut PgConnection, since: Option<&str>, teams_max: i64) -> Result<Look, Error> {
     let row = sqlx::query!(
         r#"select (select system_identifier from pg_control_system()) || '/'
-                      || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || o.origin as "origin!",
+                      || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/'
+                      || (select oid from pg_database where datname = current_database()) || '/'
+                      || o.origin as "origin!",
                   pg_current_snapshot()::text as "snapshot!",
                   pg_snapshot_xmin(pg_current_snapshot())::text::bigint as "oldest!",
                   (select version from ledger.catalogue) as "catalogue!",

@@ -187,7 +187,7 @@ async fn a_list_and_the_changes_after_it_are_what_the_ledger_answers() {
     let quiet = gate.changes.as_mut().unwrap().next().await.unwrap().unwrap();
     assert_eq!((quiet.teams.len(), quiet.as_of), (0, proto(at(crate::world::NOW))));
     let settled = quiet.completeness.unwrap();
-    assert_eq!(settled.newest_window_end, proto(at("2026-03-10T12:00:00Z")));
+    assert_eq!(settled.newest_window_end, proto(at("2026-03-10T12:01:00Z")));
 }
 
 #[tokio::test]
@@ -391,7 +391,7 @@ async fn who_is_too_far_behind_begins_anew_and_never_misses_anything_in_silence(
     assert_eq!(refusal(&idle.next().await.unwrap().unwrap_err()), expired);
     let gate = Gate::open(&world).await;
     assert_eq!(gate.teams.len(), 3);
-    watch(&unhurried, &gate.cursor).await.unwrap();
+    assert!(watch(&unhurried, &gate.cursor).await.is_ok());
 }
 
 #[tokio::test]
