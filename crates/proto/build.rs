@@ -11,6 +11,7 @@ const FILES: &[&str] = &[
     "drawdown/entitlement/v1/hub.proto",
     "drawdown/entitlement/v1/import.proto",
     "drawdown/entitlement/v1/member.proto",
+    "drawdown/entitlement/v1/principal.proto",
     "drawdown/entitlement/v1/resolution.proto",
     "drawdown/entitlement/v1/transfer.proto",
     "drawdown/ledger/v1/budget.proto",

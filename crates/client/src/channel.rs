@@ -18,11 +18,13 @@ use drawdown_tls::{Broken, Files, Name};
 
 use tonic::{
     Request, Status,
-    metadata::{MetadataKey, MetadataMap, MetadataValue},
+    metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Endpoint, Uri},
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::key::{self, KeyText};
 
 /// The largest message that a client of this crate takes or sends, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -238,7 +240,7 @@ pub fn connect(options: &ChannelOptions) -> Result<Channel, ChannelError> {
     } else {
         transport.connect_lazy()
     };
-    Ok(Channel { transport, deadline: Duration::from_millis(options.request_timeout_ms) })
+    Ok(Channel { transport, deadline: Duration::from_millis(options.request_timeout_ms), key: None })
 }
 
 /// A channel to one service; cheap to clone.
@@ -246,6 +248,8 @@ pub fn connect(options: &ChannelOptions) -> Result<Channel, ChannelError> {
 pub struct Channel {
     transport: tonic::transport::Channel,
     deadline: Duration,
+    /// What calls carry to say who calls; its `Debug` does not show it.
+    key: Option<MetadataValue<Ascii>>,
 }
 
 /// What the generated clients are built over.
@@ -255,13 +259,26 @@ impl Channel {
     /// Around a transport that is there already, such as a pipe in a test.
     #[must_use]
     pub const fn from_transport(transport: tonic::transport::Channel, deadline: Duration) -> Self {
-        Self { transport, deadline }
+        Self { transport, deadline, key: None }
+    }
+
+    /// With an API key or a token on every call; without one it stays as it is.
+    #[must_use]
+    pub fn with_key(mut self, key: Option<&KeyText>) -> Self {
+        if let Some(key) = key {
+            self.key = key.header();
+        }
+        self
+    }
+
+    fn outgoing(&self, deadline: Option<Duration>) -> Transport {
+        InterceptedService::new(self.transport.clone(), Outgoing { deadline, key: self.key.clone() })
     }
 
     /// For unary calls: each carries the deadline, unless the request names its own.
     #[must_use]
     pub fn unary(&self) -> Transport {
-        InterceptedService::new(self.transport.clone(), Outgoing { deadline: Some(self.deadline) })
+        self.outgoing(Some(self.deadline))
     }
 
     /// How long one unary call may take.
@@ -273,14 +290,15 @@ impl Channel {
     /// For long streams: no deadline.
     #[must_use]
     pub fn streaming(&self) -> Transport {
-        InterceptedService::new(self.transport.clone(), Outgoing { deadline: None })
+        self.outgoing(None)
     }
 }
 
-/// Puts the deadline and the trace context of the current span on a call.
+/// Puts the deadline, the trace context of the current span and the API key on a call.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     deadline: Option<Duration>,
+    key: Option<MetadataValue<Ascii>>,
 }
 
 impl Interceptor for Outgoing {
@@ -289,6 +307,9 @@ impl Interceptor for Outgoing {
             && !request.metadata().contains_key("grpc-timeout")
         {
             request.set_timeout(deadline);
+        }
+        if let Some(key) = &self.key {
+            request.metadata_mut().insert(key::HEADER, key.clone());
         }
         let context = tracing::Span::current().context();
         opentelemetry::global::get_text_map_propagator(|propagator| {
@@ -389,7 +410,7 @@ mod tests {
     #[test]
     fn a_call_carries_the_deadline_unless_it_has_its_own() {
         let timeout = |request: Request<()>| {
-            let mut unary = Outgoing { deadline: Some(Duration::from_secs(10)) };
+            let mut unary = Outgoing { deadline: Some(Duration::from_secs(10)), key: None };
             let request = unary.call(request).unwrap();
             request.metadata().get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned())
         };
@@ -397,7 +418,19 @@ mod tests {
         let mut own = Request::new(());
         own.set_timeout(Duration::from_secs(1));
         assert_eq!(timeout(own), Some("1000000u".to_owned()));
-        let streamed = Outgoing { deadline: None }.call(Request::new(())).unwrap();
+        let streamed = Outgoing { deadline: None, key: None }.call(Request::new(())).unwrap();
         assert!(!streamed.metadata().contains_key("grpc-timeout"));
+    }
+
+    #[tokio::test]
+    async fn a_key_goes_with_every_call_and_is_never_printed() {
+        let key = KeyText::new("drawdown_key").unwrap();
+        let channel = connect(&ChannelOptions::to("http://127.0.0.1:1")).unwrap().with_key(Some(&key));
+        let mut outgoing = Outgoing { deadline: None, key: channel.key.clone() };
+        let request = outgoing.call(Request::new(())).unwrap();
+        assert_eq!(request.metadata().get(key::HEADER).unwrap(), "Bearer drawdown_key");
+        for shown in [format!("{channel:?}"), format!("{outgoing:?}"), format!("{request:?}")] {
+            assert!(!shown.contains("drawdown_key"), "{shown}");
+        }
     }
 }

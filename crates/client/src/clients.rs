@@ -160,7 +160,8 @@ pub mod entitlement {
         credential_service_client::CredentialServiceClient, hierarchy_service_client::HierarchyServiceClient,
         history_service_client::HistoryServiceClient, hub_service_client::HubServiceClient,
         import_service_client::ImportServiceClient, member_service_client::MemberServiceClient,
-        resolution_service_client::ResolutionServiceClient, transfer_service_client::TransferServiceClient,
+        principal_service_client::PrincipalServiceClient, resolution_service_client::ResolutionServiceClient,
+        transfer_service_client::TransferServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -233,6 +234,14 @@ pub mod entitlement {
     #[must_use]
     pub fn imports(channel: &Channel) -> ImportServiceClient<Transport> {
         ImportServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Programs that call, and their keys.
+    #[must_use]
+    pub fn principals(channel: &Channel) -> PrincipalServiceClient<Transport> {
+        PrincipalServiceClient::new(channel.unary())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

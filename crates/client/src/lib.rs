@@ -9,11 +9,13 @@
 
 pub mod channel;
 pub mod clients;
+mod key;
 pub mod producer;
 pub mod retry;
 
 pub use channel::{Channel, ChannelError, ChannelOptions, OptionProblem, TlsOptions, connect};
 pub use clients::{entitlement, ledger, metering};
+pub use key::{KeyText, KeyTextError};
 pub use retry::{RetryOptions, is_transient, reason_of, retry};
 
 /// The examples of the README are compiled.

@@ -128,7 +128,10 @@ CREATE TABLE entitlement.idempotency (
 CREATE TABLE entitlement.audit_log (
     audit_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL,
+    -- on whose behalf: the person that the act names, or the operator
     actor text NOT NULL,
+    -- who called, as far as it was proven
+    caller text NOT NULL,
     method text NOT NULL,
     -- the id of what was changed
     subject text NOT NULL,

@@ -11,7 +11,8 @@ use drawdown_proto::entitlement::v1::{
     credential_service_server::CredentialServiceServer, hierarchy_service_server::HierarchyServiceServer,
     history_service_server::HistoryServiceServer, hub_service_server::HubServiceServer,
     import_service_server::ImportServiceServer, member_service_server::MemberServiceServer,
-    resolution_service_server::ResolutionServiceServer, transfer_service_server::TransferServiceServer,
+    principal_service_server::PrincipalServiceServer, resolution_service_server::ResolutionServiceServer,
+    transfer_service_server::TransferServiceServer,
 };
 use drawdown_service::{Context, Server};
 use drawdown_types::Clock;
@@ -20,8 +21,9 @@ use sqlx::PgPool;
 
 use crate::{
     Access, Accounts, Config, Credentials, Follower, Hierarchy, Histories, Hubs, Imports, Ledger,
-    LedgerFacts, Limits, Members, Memory, Pepper, Resolutions, Transfers,
+    LedgerFacts, Limits, Members, Memory, Pepper, Principals, Resolutions, Transfers,
     acts::Acts,
+    identity,
     jobs::{adopt::Adoptions, clock_check::ClockCheck, feed::DirectoryFeed},
     metrics::Metrics,
     store,
@@ -101,7 +103,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         ledger: Arc::clone(&ledger) as Arc<dyn LedgerFacts>,
         memory: Arc::clone(&memory),
     };
-    let server = Server::bind(&config.server, &context).await?;
+    let server = Server::bind(&config.server, &context).await?.identify(identity::sources(&parts));
     let bytes_max = config.server.message_bytes_max;
     let check = ClockCheck {
         store,
@@ -132,6 +134,9 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .add_service(HubServiceServer::new(Hubs::new(&parts)).max_decoding_message_size(bytes_max))
         .add_service(HistoryServiceServer::new(Histories::new(&parts)).max_decoding_message_size(bytes_max))
         .add_service(ImportServiceServer::new(Imports::new(&parts)).max_decoding_message_size(bytes_max))
+        .add_service(
+            PrincipalServiceServer::new(Principals::new(&parts)).max_decoding_message_size(bytes_max),
+        )
         .add_service(MemberServiceServer::new(Members::new(&parts)).max_decoding_message_size(bytes_max))
         .add_service(
             ResolutionServiceServer::new(Resolutions::new(&parts)).max_decoding_message_size(bytes_max),

@@ -7,7 +7,8 @@ use drawdown_entitlement_core::plan::{
     AccountRefusal, AssignRefusal, CorrectionRefusal, CredentialRefusal, OpenRefusal, ProductRefusal,
     RevocationRefusal, RoleRefusal, TooLate, TransferRefusal,
 };
-use drawdown_types::{AccountId, AppId, CredentialId, HubId, TeamId, TransferId, UserId};
+use drawdown_service::identity::Role;
+use drawdown_types::{AccountId, AppId, CredentialId, HubId, KeyId, PrincipalId, TeamId, TransferId, UserId};
 
 /// Why an admin act was refused. Nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +97,27 @@ pub enum Refused {
     /// Nothing is bought in a trial.
     #[error("the account is in its trial: end it before buying")]
     TrialActive,
+    /// There is no such principal.
+    #[error("there is no principal {0}")]
+    PrincipalNotFound(PrincipalId),
+    /// The principal ended.
+    #[error("principal {0} ended")]
+    PrincipalEnded(PrincipalId),
+    /// The role is none of a principal of this account or team, or of none.
+    #[error("a principal of this scope can not be {0}")]
+    RoleMisfit(Role),
+    /// There is no such key.
+    #[error("there is no key {0}")]
+    KeyNotFound(KeyId),
+    /// The key is no good any more.
+    #[error("key {0} is revoked or expired")]
+    KeyRevoked(KeyId),
+    /// Two keys are good at once at most.
+    #[error("principal {0} has two keys that are good")]
+    KeysTooMany(PrincipalId),
+    /// An end lies in the past.
+    #[error("the instant lies in the past")]
+    InstantInPast,
 }
 
 /// A place of an import that does not fit.

@@ -9,6 +9,7 @@ pub mod config;
 mod error;
 mod explain;
 mod grpc;
+mod identity;
 mod jobs;
 mod ledger;
 mod memory;
@@ -22,7 +23,8 @@ pub use app::{Parts, migrate, run};
 pub use config::{AccessLimits, Config, Limits, Options};
 pub use error::{Error, Refused, Unfit};
 pub use grpc::{
-    Access, Accounts, Credentials, Hierarchy, Histories, Hubs, Imports, Members, Resolutions, Transfers,
+    Access, Accounts, Credentials, Hierarchy, Histories, Hubs, Imports, Members, Principals, Resolutions,
+    Transfers,
 };
 pub use jobs::{
     adopt::{AdoptionConfig, Adoptions},
@@ -32,4 +34,4 @@ pub use ledger::{Adopts, FirstTeam, Ledger, LedgerFacts};
 pub use memory::{AccessPolicy, Memory, MemorySize};
 pub use secret::{Pepper, PepperError};
 pub use standing::{StandingChanges, Standings};
-pub use store::{InstallationError, PoolConfig, SERVICE_ROLE, owner, pool};
+pub use store::{InstallationError, PoolConfig, SERVICE_ROLE, TENANT_ROLE, owner, pool};

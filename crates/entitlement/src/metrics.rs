@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     directory_load: Histogram<f64>,
     acts: Counter<u64>,
     verifications: Counter<u64>,
+    authentications: Counter<u64>,
     clock_skew: Gauge<f64>,
     connections: Gauge<u64>,
 }
@@ -65,6 +66,11 @@ impl Metrics {
                 .with_unit("{verification}")
                 .with_description("client ids and secrets compared, by verdict")
                 .build(),
+            authentications: meter
+                .u64_counter("entitlement.key.authentications")
+                .with_unit("{authentication}")
+                .with_description("API keys looked up for all services, by verdict")
+                .build(),
             clock_skew: meter
                 .f64_gauge("entitlement.clock.skew")
                 .with_unit("s")
@@ -95,6 +101,10 @@ impl Metrics {
 
     pub(crate) fn verified(&self, valid: bool) {
         self.verifications.add(1, &[KeyValue::new("valid", valid)]);
+    }
+
+    pub(crate) fn authenticated(&self, good: bool) {
+        self.authentications.add(1, &[KeyValue::new("good", good)]);
     }
 
     pub(crate) fn clock_skew(&self, ahead_secs: f64) {

@@ -108,3 +108,15 @@ pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";
 pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";
 /// As many watch access at this instance as may.
 pub const WATCHERS_EXHAUSTED: &str = "WATCHERS_EXHAUSTED";
+/// There is no such principal.
+pub const PRINCIPAL_UNKNOWN: &str = "PRINCIPAL_UNKNOWN";
+/// The principal ended.
+pub const PRINCIPAL_ENDED: &str = "PRINCIPAL_ENDED";
+/// The role is none of a principal of this account or team, or of none.
+pub const ROLE_MISFIT: &str = "ROLE_MISFIT";
+/// There is no such key.
+pub const KEY_UNKNOWN: &str = "KEY_UNKNOWN";
+/// The key is revoked or expired.
+pub const KEY_REVOKED: &str = "KEY_REVOKED";
+/// The principal has as many keys that are good as it may have.
+pub const KEYS_TOO_MANY: &str = "KEYS_TOO_MANY";

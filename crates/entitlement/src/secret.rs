@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use drawdown_types::{ClientId, CredentialId};
+use drawdown_service::identity::{ApiKey, KeyDigest};
+use drawdown_types::{ClientId, CredentialId, KeyId};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::Rng as _;
 use sha2::Sha256;
@@ -77,6 +78,16 @@ impl Pepper {
         self.mac(&[b"credential", client_id.as_bytes(), secret.as_bytes()])
     }
 
+    /// What is stored for an API key.
+    pub(crate) fn hash_key(&self, key: &KeyDigest) -> [u8; HASH_BYTES] {
+        self.mac(&[b"principal key", key.key_id.as_uuid().as_bytes(), &key.digest])
+    }
+
+    /// Whether a key is the one that was hashed. Takes as long for a key that nobody knows.
+    pub(crate) fn verify_key(&self, key: &KeyDigest, stored: Option<&[u8]>) -> bool {
+        equals(&self.hash_key(key), stored)
+    }
+
     /// Tells this pepper from another one, and nothing else about it.
     pub(crate) fn mark(&self) -> [u8; HASH_BYTES] {
         self.mac(&[b"mark"])
@@ -87,11 +98,7 @@ impl Pepper {
         if secret.len() > SECRET_TEXT_MAX || client_id.len() > ClientId::MAX_LEN {
             return false;
         }
-        // no secret hashes to this, and the comparison runs all the same
-        let nobody = [0; HASH_BYTES];
-        let known = stored.filter(|hash| hash.len() == HASH_BYTES);
-        let equal = self.hash(client_id, secret).ct_eq(known.unwrap_or(&nobody));
-        known.is_some() & bool::from(equal)
+        equals(&self.hash(client_id, secret), stored)
     }
 
     fn mac(&self, parts: &[&[u8]]) -> [u8; HASH_BYTES] {
@@ -105,6 +112,20 @@ impl Pepper {
         key.as_mut_slice().zeroize();
         mac.finalize().into_bytes().into()
     }
+}
+
+fn equals(hash: &[u8; HASH_BYTES], stored: Option<&[u8]>) -> bool {
+    // no secret hashes to this, and the comparison runs all the same
+    let nobody = [0; HASH_BYTES];
+    let known = stored.filter(|hash| hash.len() == HASH_BYTES);
+    let equal = hash.ct_eq(known.unwrap_or(&nobody));
+    known.is_some() & bool::from(equal)
+}
+
+/// A new API key; `None` never, as long as a secret has the digits of a key.
+pub(crate) fn new_key() -> Option<ApiKey> {
+    let digits = Secret::generate().0;
+    ApiKey::new(KeyId::generate(), Zeroizing::new(digits.trim_start_matches(SECRET_PREFIX).to_owned()))
 }
 
 // === impl Secret ===
@@ -194,6 +215,21 @@ mod tests {
         let other = Pepper::from_hex(&"0c".repeat(32)).unwrap();
         assert!(!other.verify("client_a", secret.expose(), Some(&hash)));
         assert_ne!(other.mark(), pepper().mark());
+    }
+
+    #[test]
+    fn a_key_fits_its_own_id_under_its_own_pepper_only() {
+        let key = new_key().unwrap().digest();
+        let hash = pepper().hash_key(&key);
+        assert!(pepper().verify_key(&key, Some(&hash)));
+        for stored in [None, Some(&[][..]), Some(&[0; HASH_BYTES][..])] {
+            assert!(!pepper().verify_key(&key, stored));
+        }
+        let other = new_key().unwrap().digest();
+        assert!(!pepper().verify_key(&other, Some(&hash)));
+        assert!(!pepper().verify_key(&KeyDigest { key_id: other.key_id, ..key }, Some(&hash)));
+        let elsewhere = Pepper::from_hex(&"0c".repeat(32)).unwrap();
+        assert!(!elsewhere.verify_key(&key, Some(&hash)));
     }
 
     #[test]

@@ -487,10 +487,13 @@ comment on table ledger.idempotency is
 create table ledger.audit_log (
     entry bigint generated always as identity primary key,
     at timestamptz not null,
+    caller text not null,
     action text not null,
     subject text not null,
     detail jsonb not null
 );
+comment on column ledger.audit_log.caller is
+    'Who called, as far as it was proven: key prin_…/key_…, token SUBJECT at ISSUER, certificate NAME, local where identity is off, or process.';
 comment on table ledger.audit_log is 'What operators and services did outside the money: set-up, prices, producers, resets.';
 create trigger audit_log_only_grows before update or delete or truncate on ledger.audit_log
     for each statement execute function ledger.refuse_change();

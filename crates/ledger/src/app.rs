@@ -15,7 +15,7 @@ use drawdown_proto::ledger::v1::{
     settlement_service_server::SettlementServiceServer, standing_service_server::StandingServiceServer,
     token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
 };
-use drawdown_service::{Context, Server};
+use drawdown_service::{Context, Server, identity::Sources};
 use sqlx::PgPool;
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
         Budgets, Catalog, Corrections, Events, Explain, Holds, Imports, Lots, Notices, Postings, Reports,
         Review, Settlement, Standings, Tokens, WhatIf,
     },
+    identity,
     jobs::{
         adopt::Adopt, compact::Compact, due::Due, feed::FeedSweep, months::Months, relay::Relay, skew::Skew,
     },
@@ -59,6 +60,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     ensure!(noted == ours, "the database was used with {noted}; the configuration says {ours}",);
     let channel = drawdown_client::connect(&config.entitlement).context("no channel to entitlement")?;
     let server = Server::bind(&config.server, &context).await?;
+    let server = server.identify(identity::sources(Sources::remote(channel.unary()), pool.clone()));
     let ledger = Arc::new(Ledger::new(Parts {
         pool: pool.clone(),
         clock: Arc::clone(&context.clock),

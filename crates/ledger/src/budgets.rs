@@ -33,6 +33,15 @@ pub(crate) struct BudgetOrder {
     pub(crate) terms: Option<BudgetTerms>,
 }
 
+/// Terms for the audit log; null where usage is counted only.
+fn told(terms: Option<&BudgetTerms>) -> serde_json::Value {
+    terms.map_or(serde_json::Value::Null, |terms| {
+        serde_json::json!({
+            "cap_micros": terms.cap().as_micros(), "soft_percent": terms.soft(), "hard": terms.hard(),
+        })
+    })
+}
+
 impl Ledger {
     /// Sets a budget from the present month on. The open transaction is given back with it, to be committed
     /// with the answer.
@@ -82,7 +91,7 @@ impl Ledger {
             sub_batch: self.limits.sub_batch_lines,
         };
         write::write_in_tx(at, &rows).await?;
-        note_in_tx(at, &read, now).await?;
+        note_in_tx(at, before.as_ref(), &read, now).await?;
         Ok((tx, read, now))
     }
 
@@ -107,11 +116,12 @@ impl Ledger {
         let (now, last) = (self.clock.now(), account_budgets::posted_at_in_tx(at, account).await?);
         let now = last.map_or(now, |last| last.max(now));
         let month = month_of(now).0;
+        let before = account_budgets::read(at, Whose::Accounts(&[account]), month).await?.pop();
         account_budgets::count_in_tx(at, account, BudgetId::generate(), month, now).await?;
         account_budgets::set_terms_in_tx(at, account, month, order.terms.as_ref()).await?;
         let read = account_budgets::read(at, Whose::Accounts(&[account]), month).await?.pop();
         let read = read.ok_or_else(|| Error::Broken("a budget that was set is not there".to_owned()))?;
-        note_in_tx(at, &read, now).await?;
+        note_in_tx(at, before.as_ref(), &read, now).await?;
         Ok((tx, read, now))
     }
 
@@ -156,15 +166,18 @@ impl Ledger {
     }
 }
 
-async fn note_in_tx(at: &mut PgConnection, budget: &BudgetRead, now: Timestamp) -> Result<(), Error> {
-    let terms = budget.terms.as_ref();
+async fn note_in_tx(
+    at: &mut PgConnection,
+    before: Option<&BudgetRead>,
+    budget: &BudgetRead,
+    now: Timestamp,
+) -> Result<(), Error> {
     let detail = serde_json::json!({
         "account": budget.account_id.to_string(),
         "team": budget.team_id.map(|team| team.to_string()),
         "app": budget.app_id.map(|app| app.to_string()),
-        "cap_micros": terms.map(|terms| terms.cap().as_micros()),
-        "soft_percent": terms.map(BudgetTerms::soft),
-        "hard": terms.map(BudgetTerms::hard),
+        "before": before.map(|before| told(before.terms.as_ref())),
+        "after": told(budget.terms.as_ref()),
     });
     audit::note_in_tx(at, now, "budget.set", &budget.budget_id.to_string(), &detail).await
 }

@@ -1,7 +1,7 @@
 //! What every command on lots and holds does the same way: lock the teams by id, take the instant, load,
 //! let the core plan, write, note who asked. One transaction; the answer is committed with it.
 
-use drawdown_ledger_core::{LotView, Plan, Team};
+use drawdown_ledger_core::{Balance, LotView, Plan, Team};
 use drawdown_types::{AccountId, LotId, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
@@ -30,6 +30,35 @@ pub(crate) struct Act {
     pub(crate) action: &'static str,
     pub(crate) subject: String,
     pub(crate) detail: serde_json::Value,
+}
+
+impl Act {
+    /// With the books of the teams before and after.
+    fn with_books<'a>(
+        mut self,
+        before: impl Iterator<Item = &'a Balance>,
+        after: impl Iterator<Item = &'a Balance>,
+    ) -> Self {
+        if let serde_json::Value::Object(detail) = &mut self.detail {
+            detail.insert("before".to_owned(), before.map(books).collect());
+            detail.insert("after".to_owned(), after.map(books).collect());
+        }
+        self
+    }
+}
+
+/// What a team has and owes, in micro-tokens.
+fn books(balance: &Balance) -> serde_json::Value {
+    serde_json::json!({
+        "team": balance.team_id.to_string(),
+        "lot_micros": balance.lot.as_micros(),
+        "held_micros": balance.held.as_micros(),
+        "void_micros": balance.void.as_micros(),
+        "issued_micros": balance.issued.as_micros(),
+        "debt_opened_micros": balance.debt_opened.as_micros(),
+        "debt_paid_micros": balance.debt_paid.as_micros(),
+        "journal_seq": balance.version,
+    })
 }
 
 // === impl Ledger ===
@@ -80,6 +109,10 @@ impl Ledger {
         note: &LotNote,
         act: Option<Act>,
     ) -> Result<(), Error> {
+        let act = act.map(|act| {
+            let before = command.stored.iter().map(|stored| &stored.team.balance);
+            act.with_books(before, after.iter().map(|team| &team.balance))
+        });
         let noted = noting::advance(
             &mut command.stored,
             after,

@@ -18,6 +18,7 @@ mod explain;
 pub mod export;
 pub mod grpc;
 mod holds;
+mod identity;
 mod imports;
 pub mod jobs;
 mod lanes;

@@ -110,8 +110,8 @@ impl Ledger {
         let (now, mut team) = (command.now, only(&mut command)?.team.clone());
         let plan = purchase(&mut team, &bought, now, until, &self.settings).map_err(purchase_refusal)?;
         let note = LotNote { order_id: Some(order_id), note: order.note.clone(), ..LotNote::default() };
-        let set_up = order.purchased_at.is_some().then_some("purchase.set_up");
-        let lot = self.write_lot(&mut command, team, &plan, lot_id, &note, set_up).await?;
+        let action = if order.purchased_at.is_some() { "purchase.set_up" } else { "purchase" };
+        let lot = self.write_lot(&mut command, team, &plan, lot_id, &note, action).await?;
         Ok((command.tx, lot, order_id))
     }
 
@@ -133,8 +133,8 @@ impl Ledger {
         let (now, mut team) = (command.now, only(&mut command)?.team.clone());
         let plan = grant(&mut team, &granted, now, until, &self.settings).map_err(grant_refusal)?;
         let note = LotNote { note: order.note.clone(), ..LotNote::default() };
-        let set_up = past.is_some().then_some("grant.set_up");
-        let lot = self.write_lot(&mut command, team, &plan, granted.lot_id, &note, set_up).await?;
+        let action = if past.is_some() { "grant.set_up" } else { "grant" };
+        let lot = self.write_lot(&mut command, team, &plan, granted.lot_id, &note, action).await?;
         Ok((command.tx, lot))
     }
 
@@ -163,15 +163,12 @@ impl Ledger {
         plan: &Plan,
         lot_id: LotId,
         note: &LotNote,
-        audited: Option<&'static str>,
+        action: &'static str,
     ) -> Result<NotedLot, Error> {
         let team = only(command)?.team.balance.team_id;
-        let act = audited.map(|action| Act {
-            action,
-            subject: team.to_string(),
-            detail: serde_json::json!({ "lot": lot_id.to_string(), "note": note.note }),
-        });
-        self.write_command(command, vec![after], plan, note, act).await?;
+        let detail = serde_json::json!({ "lot": lot_id.to_string(), "note": note.note });
+        let act = Act { action, subject: team.to_string(), detail };
+        self.write_command(command, vec![after], plan, note, Some(act)).await?;
         let lot = command.lots(lot_id, note).pop();
         lot.ok_or_else(|| Error::Broken("a new lot is not there".to_owned()))
     }

@@ -12,7 +12,7 @@ use drawdown_client::Channel;
 use drawdown_proto::metering::v1::{
     record_service_server::RecordServiceServer, usage_service_server::UsageServiceServer,
 };
-use drawdown_service::{Context, Server};
+use drawdown_service::{Context, Server, identity::Sources};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -43,8 +43,8 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
         started = start(&config, &context) => started?,
     };
-    let Started { instance, resolver, events } = started;
-    let server = Server::bind(&config.server, &context).await?;
+    let Started { instance, resolver, events, entitlement } = started;
+    let server = Server::bind(&config.server, &context).await?.identify(Sources::remote(entitlement.unary()));
     let streams = TaskTracker::new();
     let message_bytes_max = config.server.message_bytes_max;
     let ingest = Ingest::new(Arc::clone(&instance), stop.clone(), streams.clone());
@@ -98,6 +98,7 @@ struct Started {
     instance: Arc<Instance>,
     resolver: Arc<Resolver>,
     events: Events,
+    entitlement: Channel,
 }
 
 async fn start(config: &Config, context: &Context) -> anyhow::Result<Started> {
@@ -115,7 +116,7 @@ async fn start(config: &Config, context: &Context) -> anyhow::Result<Started> {
     let store = Arc::new(Store::connect(&config.redis).await.context("redis")?);
     let instance = assemble(config, context, store, &ledger_channel, others).await;
     let resolver = Resolver::new(&entitlement_channel, &config.settle, Arc::clone(&context.clock));
-    Ok(Started { instance, resolver: Arc::new(resolver), events })
+    Ok(Started { instance, resolver: Arc::new(resolver), events, entitlement: entitlement_channel })
 }
 
 /// Waits for the ledger, of every cell: without it no lane can be placed and no event judged.

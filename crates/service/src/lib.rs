@@ -7,6 +7,7 @@
 
 pub mod config;
 mod context;
+pub mod identity;
 pub mod json;
 pub mod page;
 pub mod reason;

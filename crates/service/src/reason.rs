@@ -22,3 +22,21 @@ pub const BODY_TOO_LARGE: &str = "BODY_TOO_LARGE";
 pub const BODY_NOT_JSON: &str = "BODY_NOT_JSON";
 /// The target of the request (path and query) has more bytes than are taken.
 pub const TARGET_TOO_LONG: &str = "TARGET_TOO_LONG";
+/// The call carries no credential, and the method needs one.
+pub const IDENTITY_NEEDED: &str = "IDENTITY_NEEDED";
+/// A key is mistyped or cut off: its checksum does not fit.
+pub const KEY_MALFORMED: &str = "KEY_MALFORMED";
+/// The credential is unknown, wrong, revoked, expired, or of a kind that is not taken.
+pub const CREDENTIAL_REFUSED: &str = "CREDENTIAL_REFUSED";
+/// Too many failed attempts from one address.
+pub const ATTEMPTS_EXHAUSTED: &str = "ATTEMPTS_EXHAUSTED";
+/// The caller, or the owner of what is named, can not be found out at the moment.
+pub const IDENTITY_UNAVAILABLE: &str = "IDENTITY_UNAVAILABLE";
+/// No role of the caller admits to the method.
+pub const ROLE_NEEDED: &str = "ROLE_NEEDED";
+/// The call is about what is not the caller's own, or does not exist.
+pub const NOT_IN_SCOPE: &str = "NOT_IN_SCOPE";
+/// The person named as acting is not the one that the caller acts for.
+pub const ACTOR_DIFFERS: &str = "ACTOR_DIFFERS";
+/// A request whose owner has to be known can not be read in one way only.
+pub const REQUEST_UNREADABLE: &str = "REQUEST_UNREADABLE";

@@ -8,9 +8,11 @@
 //! 1. trace: a span under the caller's W3C context, the request id (taken over or made), and the peer of the connection;
 //! 2. observe: duration by method and code, calls in hand. Outside of what refuses, so that it counts refusals;
 //! 3. panic: a panicking handler answers INTERNAL. Outside of admission, so that its permit goes back;
-//! 4. admission: at most so many calls at once, the rest is shed at once with OVERLOADED and a hint;
-//! 5. deadline: the lower of the caller's `grpc-timeout` and the service's own limit;
-//! 6. own: what a service reads itself over HTTP gets its path back.
+//! 4. identify: who calls, and whether the method is for such callers. Outside of admission: strangers take no permits;
+//! 5. admission: at most so many calls at once, the rest is shed at once with OVERLOADED and a hint;
+//! 6. deadline: the lower of the caller's `grpc-timeout` and the service's own limit;
+//! 7. names: a caller of one account or team names nothing of others. Reads the body, so inside of permit and deadline;
+//! 8. own: what a service reads itself over HTTP gets its path back.
 //!
 //! Admission and deadline are about the time up to the head of the answer: for a unary call that is all of
 //! it, for a stream only its start. Streams end by themselves when `ctx.shutdown` is cancelled.
@@ -36,11 +38,13 @@ use tonic::{
 use tower::layer::util::Stack;
 
 pub use health::Health;
+pub(crate) use methods::descriptor_sets;
 
-use self::layers::{Admission, Around, Deadline, Observe, Own, Panic, Trace};
+use self::layers::{Admission, Around, Deadline, Identify, Names, Observe, Own, Panic, Trace};
 use crate::{
     Addresses, Context,
     config::{Count, ListenAddress, Millis, Problem, Problems},
+    identity::{Gate, IdentityConfig, IdentityOptions, Mode, Sources},
     json::{BindingError, Door, Limits, OwnPaths},
     tls::{self, Broken, Listener, PlaintextRefused, Speaks, Tls, TlsConfig, TlsOptions},
 };
@@ -83,6 +87,8 @@ pub struct ServerOptions {
     pub connection_window_bytes: Count,
     /// How long calls in hand may take after the signal to stop, in ms.
     pub drain_ms: Millis,
+    /// Who may call.
+    pub identity: IdentityOptions,
 }
 
 /// Checked [`ServerOptions`].
@@ -116,6 +122,8 @@ pub struct ServerConfig {
     pub connection_window_bytes: u32,
     /// How long calls in hand may take after the signal to stop.
     pub drain: Duration,
+    /// Who may call.
+    pub identity: IdentityConfig,
 }
 
 /// Why a server does not start or ended.
@@ -142,6 +150,9 @@ pub enum ServerError {
     /// The transport failed.
     #[error("gRPC server failed")]
     Transport(#[from] tonic::transport::Error),
+    /// Identity is on, and the service gave nobody to ask about keys.
+    #[error("identity is on, and nobody knows the keys")]
+    NoKeys,
 }
 
 /// A bound server that does not serve yet.
@@ -156,6 +167,7 @@ pub struct Server {
     own: Vec<(OwnPaths, axum::Router)>,
     health: Health,
     names: Vec<&'static str>,
+    gate: Option<Gate>,
 }
 
 impl Default for ServerOptions {
@@ -175,6 +187,7 @@ impl Default for ServerOptions {
             stream_window_bytes: Count::of(4 << 20),
             connection_window_bytes: Count::of(16 << 20),
             drain_ms: Millis::from_millis(10_000),
+            identity: IdentityOptions::default(),
         }
     }
 }
@@ -202,7 +215,8 @@ impl ServerOptions {
         let tls = problems.section("tls", self.tls.validate());
         let has_tls = tls.as_ref().is_none_or(Option::is_some);
         problems.field("listen", tls::may_listen(listen, has_tls, self.allow_plaintext));
-        problems.finish(tls.map(|tls| ServerConfig {
+        let identity = problems.section("identity", self.identity.validate(listen));
+        problems.finish(tls.zip(identity).map(|(tls, identity)| ServerConfig {
             listen,
             metrics_listen,
             tls,
@@ -217,6 +231,7 @@ impl ServerOptions {
             stream_window_bytes: self.stream_window_bytes.get_u32(),
             connection_window_bytes: self.connection_window_bytes.get_u32(),
             drain: self.drain_ms.duration(),
+            identity,
         }))
     }
 }
@@ -258,7 +273,25 @@ impl Server {
             own: Vec::new(),
             health: Health::new(),
             names: Vec::new(),
+            gate: None,
         })
+    }
+
+    /// Lets only callers in whom these sources know, where identity is on.
+    #[must_use]
+    pub fn identify(mut self, sources: Sources) -> Self {
+        if self.config.identity.mode == Mode::On {
+            let meter = self.context.telemetry.meter();
+            let clock = Arc::clone(&self.context.clock);
+            self.gate = Some(Gate::new(&self.config.identity, clock, &meter, sources));
+        }
+        self
+    }
+
+    /// Decides who may call; `None` where identity is off. For what the service listens at beside.
+    #[must_use]
+    pub fn gate(&self) -> Option<Gate> {
+        self.gate.clone()
     }
 
     /// Binds one more port, which the service itself serves by HTTP, under the same TLS: its address is told with the
@@ -314,11 +347,17 @@ impl Server {
     /// # Errors
     /// [`ServerError::Reflection`], [`ServerError::Http`] and [`ServerError::Transport`].
     pub async fn serve(mut self) -> Result<(), ServerError> {
+        if self.config.identity.mode == Mode::On && self.gate.is_none() {
+            return Err(ServerError::NoKeys);
+        }
         self.add_platform_services().await?;
         let Addresses { grpc, metrics, .. } = self.addresses;
         let service = self.context.telemetry.service();
         tracing::info!(service, grpc.address = %grpc, metrics.address = %metrics, tls = self.tls.is_some(), "serving");
         let stopped = self.context.shutdown.clone();
+        if let Some(gate) = &self.gate {
+            gate.keep_tokens(stopped.clone());
+        }
         let pages = scrape::serve(
             self.metrics,
             self.context.telemetry.clone(),
@@ -337,7 +376,7 @@ impl Server {
             let merged = std::mem::take(routes.axum_router_mut()).merge(own);
             *routes.axum_router_mut() = merged;
         }
-        let router = router(&self.config, &self.context, door, routes);
+        let router = router(&self.config, &self.context, (door, self.gate), routes);
         let health = self.health.clone();
         let signal = stopped.clone();
         let calls = router.serve_with_incoming_shutdown(self.grpc, async move {
@@ -378,24 +417,19 @@ impl Server {
     }
 }
 
-type Layers = Stack<
-    Around<Own>,
-    Stack<
-        Around<Deadline>,
-        Stack<
-            Around<Admission>,
-            Stack<
-                Around<Panic>,
-                Stack<
-                    Around<Observe>,
-                    Stack<Around<Trace>, Stack<Around<Door>, tower::layer::util::Identity>>,
-                >,
-            >,
-        >,
-    >,
+type Outer = Stack<
+    Around<Panic>,
+    Stack<Around<Observe>, Stack<Around<Trace>, Stack<Around<Door>, tower::layer::util::Identity>>>,
 >;
+type Inner<S> = Stack<Around<Own>, Stack<Around<Names>, Stack<Around<Deadline>, S>>>;
+type Layers = Inner<Stack<Around<Admission>, Stack<Around<Identify>, Outer>>>;
 
-fn router(config: &ServerConfig, context: &Context, door: Door, routes: Routes) -> Router<Layers> {
+fn router(
+    config: &ServerConfig,
+    context: &Context,
+    (door, gate): (Door, Option<Gate>),
+    routes: Routes,
+) -> Router<Layers> {
     let methods = Arc::new(methods::known());
     let meter = context.telemetry.meter();
     tonic::transport::Server::builder()
@@ -409,8 +443,10 @@ fn router(config: &ServerConfig, context: &Context, door: Door, routes: Routes) 
         .layer(Around::by(Trace))
         .layer(Around::by(Observe::new(&meter, methods)))
         .layer(Around::by(Panic))
+        .layer(Around::by(Identify::by(gate.clone())))
         .layer(Around::by(Admission::new(config.calls_max, &meter)))
         .layer(Around::by(Deadline::at_most(config.call_time_max)))
+        .layer(Around::by(Names::new(gate, config.message_bytes_max)))
         .layer(Around::by(Own))
         .add_routes(routes)
 }

@@ -162,6 +162,10 @@ ids! {
     BudgetId = "budget";
     /// An issued statement of a team's period.
     StatementId = "stmt";
+    /// A program that calls the services, with its rights.
+    PrincipalId = "prin";
+    /// An API key of a principal.
+    KeyId = "key";
 }
 
 #[cfg(test)]

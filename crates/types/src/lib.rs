@@ -18,8 +18,8 @@ pub use amount::{AmountError, MICROS_PER_TOKEN, MicroTokens, Quantity};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use event::{EVENT_SLOTS, EventName};
 pub use id::{
-    AccountId, AppId, BatchId, BudgetId, ChargeId, CredentialId, HoldId, HubId, IdError, LotId, NoticeId,
-    OrderId, PriceId, ProducerId, RateCardId, StatementId, TeamId, TransferId, UserId,
+    AccountId, AppId, BatchId, BudgetId, ChargeId, CredentialId, HoldId, HubId, IdError, KeyId, LotId,
+    NoticeId, OrderId, PriceId, PrincipalId, ProducerId, RateCardId, StatementId, TeamId, TransferId, UserId,
 };
 pub use name::{ClientId, DimensionName, EventId, EventSource, MeterSlug, NameError, Slug};
 pub use time::{TimeError, Timestamp};

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use drawdown_client::{Channel, ChannelError, ChannelOptions, connect};
+use drawdown_client::{Channel, ChannelError, ChannelOptions, KeyText, connect};
 use drawdown_service::{Problem, refusal};
 
 use crate::{failure::BadConfiguration, output::Output};
@@ -15,6 +15,8 @@ use crate::{failure::BadConfiguration, output::Output};
 const METERING_DEFAULT: &str = "http://127.0.0.1:7401";
 const LEDGER_DEFAULT: &str = "http://127.0.0.1:7402";
 const ENTITLEMENT_DEFAULT: &str = "http://127.0.0.1:7403";
+/// Where the key is that calls carry, unless a file is named.
+const KEY_VARIABLE: &str = "DRAWDOWN_API_KEY";
 
 /// How the services are reached.
 #[derive(Args, Debug)]
@@ -53,6 +55,9 @@ pub(crate) struct Connection {
     /// Takes addresses that are not given from this file, as `drawdown up --addresses-file` writes it
     #[arg(long, global = true, value_name = "FILE", env = "DRAWDOWN_ADDRESSES_FILE", hide_env_values = true)]
     addresses_file: Option<PathBuf>,
+    /// Sends the API key or token in this file; without it the one in DRAWDOWN_API_KEY, if any
+    #[arg(long, global = true, value_name = "FILE", env = "DRAWDOWN_API_KEY_FILE", hide_env_values = true)]
+    api_key_file: Option<PathBuf>,
     /// How long one call may take, in milliseconds
     #[arg(long, global = true, value_name = "MS", default_value_t = 60_000)]
     timeout_ms: u64,
@@ -139,6 +144,9 @@ impl Connection {
         let [Some(metering), Some(ledger), Some(entitlement)] = channels else {
             return Err(BadConfiguration(problems).into());
         };
+        let key = api_key(self.api_key_file.as_deref())?;
+        let [metering, ledger, entitlement] =
+            [metering, ledger, entitlement].map(|channel| channel.with_key(key.as_ref()));
         let output = Output::new(self.json);
         Ok(Session { metering, ledger, entitlement, output, endpoints, json: self.json })
     }
@@ -155,6 +163,17 @@ fn problems_of(service: &str, error: ChannelError) -> Vec<Problem> {
     }
 }
 
+/// The key to send. Never from the command line, which everybody on the machine can read.
+fn api_key(file: Option<&Path>) -> Result<Option<KeyText>> {
+    if let Some(file) = file {
+        return KeyText::read(file).map(Some).with_context(|| file.display().to_string());
+    }
+    match std::env::var(KEY_VARIABLE).map(zeroize::Zeroizing::new) {
+        Ok(text) if !text.is_empty() => KeyText::new(&text).map(Some).context(KEY_VARIABLE),
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +185,7 @@ mod tests {
             ledger_endpoint: None,
             entitlement_endpoint: Some("ftp://x".to_owned()),
             addresses_file: None,
+            api_key_file: None,
             timeout_ms: 1,
             json: false,
         };
@@ -189,6 +209,7 @@ mod tests {
             ledger_endpoint: None,
             entitlement_endpoint: None,
             addresses_file: Some(path),
+            api_key_file: None,
             timeout_ms: 1,
             json: false,
         };

@@ -6,6 +6,7 @@ pub(crate) mod history;
 pub(crate) mod hub;
 pub(crate) mod import;
 pub(crate) mod member;
+pub(crate) mod principal;
 pub(crate) mod transfer;
 
 use drawdown_entitlement_core::{ContractKind, plan::Role};

@@ -87,5 +87,6 @@ pub(crate) fn audit(record: AuditRecord) -> v1::AuditRecord {
         reason: record.reason.unwrap_or_default(),
         before_json: record.before.unwrap_or_default(),
         after_json: record.after,
+        caller: record.caller,
     }
 }

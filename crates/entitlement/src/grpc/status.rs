@@ -60,6 +60,13 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
         | Refused::Credential(CredentialRefusal::BeforeAccount { .. }) => {
             (Code::FailedPrecondition, reason::INSTANT_BEFORE_ACCOUNT, "created_at")
         }
+        Refused::PrincipalNotFound(_)
+        | Refused::PrincipalEnded(_)
+        | Refused::RoleMisfit(_)
+        | Refused::KeyNotFound(_)
+        | Refused::KeyRevoked(_)
+        | Refused::KeysTooMany(_)
+        | Refused::InstantInPast => principal(refused),
         Refused::HubNotFound(_) => (Code::NotFound, reason::HUB_UNKNOWN, "hub_id"),
         Refused::HubOfOtherAccount(_) => (Code::FailedPrecondition, reason::HUB_OF_OTHER_ACCOUNT, "hub_id"),
         Refused::ChangeNotFound => (Code::NotFound, reason::CHANGE_UNKNOWN, "change_id"),
@@ -108,6 +115,18 @@ const fn assign(refusal: &AssignRefusal) -> (Code, &'static str, &'static str) {
         AssignRefusal::SettledUsage { .. } => (reason::WINDOW_SETTLED, "from"),
     };
     (Code::FailedPrecondition, reason, field)
+}
+
+const fn principal(refused: &Refused) -> (Code, &'static str, &'static str) {
+    match refused {
+        Refused::PrincipalEnded(_) => (Code::FailedPrecondition, reason::PRINCIPAL_ENDED, "principal_id"),
+        Refused::RoleMisfit(_) => (Code::InvalidArgument, reason::ROLE_MISFIT, "roles"),
+        Refused::KeyNotFound(_) => (Code::NotFound, reason::KEY_UNKNOWN, "key_id"),
+        Refused::KeyRevoked(_) => (Code::FailedPrecondition, reason::KEY_REVOKED, "key_id"),
+        Refused::KeysTooMany(_) => (Code::FailedPrecondition, reason::KEYS_TOO_MANY, "principal_id"),
+        Refused::InstantInPast => (Code::InvalidArgument, reason::INSTANT_IN_PAST, "at"),
+        _ => (Code::NotFound, reason::PRINCIPAL_UNKNOWN, "principal_id"),
+    }
 }
 
 const fn account(refusal: &AccountRefusal) -> (Code, &'static str, &'static str) {

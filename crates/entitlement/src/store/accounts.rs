@@ -8,7 +8,7 @@ use drawdown_types::{AccountId, TeamId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Instant, Lock, Made, Store};
+use super::{Instant, Lock, Made, Store, records::behalf};
 use crate::Error;
 
 /// An account as stored.
@@ -139,7 +139,7 @@ pub(crate) async fn append_contract_in_tx(
         Instant(from),
         kind_text(kind),
         Instant(made.at),
-        made.by.to_string(),
+        behalf(made.by),
         made.through,
     )
     .execute(tx)
@@ -160,7 +160,7 @@ pub(crate) async fn set_commercial_in_tx(
         account_id.as_uuid(),
         from.map(|(from, _)| Instant(from)) as _,
         from.map(|(_, made)| Instant(made.at)) as _,
-        from.map(|(_, made)| made.by.to_string()),
+        from.map(|(_, made)| behalf(made.by)),
     )
     .execute(tx)
     .await?;
@@ -280,13 +280,13 @@ pub(crate) async fn team_in_tx(
 impl Store {
     /// One account.
     pub(crate) async fn account(&self, account_id: AccountId) -> Result<Option<AccountRecord>, Error> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.reader().await?;
         account_in_tx(&mut connection, account_id, Lock::No).await
     }
 
     /// One team.
     pub(crate) async fn team(&self, team_id: TeamId) -> Result<Option<TeamRecord>, Error> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.reader().await?;
         team_in_tx(&mut connection, team_id, Lock::No).await
     }
 
@@ -298,7 +298,7 @@ impl Store {
         rows: i64,
     ) -> Result<Vec<TeamRecord>, Error> {
         if let Some(account_id) = account_id {
-            let mut connection = self.pool.acquire().await?;
+            let mut connection = self.reader().await?;
             return teams_of_account_in_tx(&mut connection, account_id, after, rows).await;
         }
         let rows = sqlx::query_as!(
@@ -310,7 +310,7 @@ impl Store {
             after.as_uuid(),
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         Ok(rows.into_iter().map(TeamRecord::from).collect())
     }

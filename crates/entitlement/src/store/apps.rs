@@ -2,10 +2,10 @@
 
 use drawdown_entitlement_core::{Change, History, plan::Assignment};
 use drawdown_types::{AccountId, AppId, HubId, TeamId, Timestamp, UserId};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Instant, Lock, Made, Store};
+use super::{Instant, Lock, Made, Store, records::behalf};
 use crate::Error;
 
 /// Whose an app is.
@@ -160,7 +160,7 @@ pub(crate) async fn append_assignment_in_tx(
         link.team_id.as_uuid(),
         link.set_up,
         Instant(made.at),
-        made.by.to_string(),
+        behalf(made.by),
         made.through,
     )
     .execute(tx)
@@ -171,7 +171,7 @@ pub(crate) async fn append_assignment_in_tx(
 impl Store {
     /// Whether there is such an app.
     pub(crate) async fn app_exists(&self, app_id: AppId) -> Result<bool, Error> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.reader().await?;
         Ok(app_in_tx(&mut connection, app_id, Lock::No).await?.is_some())
     }
 
@@ -184,15 +184,17 @@ impl Store {
         now: Timestamp,
     ) -> Result<Vec<AppListing>, Error> {
         let rows = match account_id {
-            Some(account_id) => apps_of_account(&self.pool, account_id, after, rows, now).await?,
-            None => all_apps(&self.pool, after, rows, now).await?,
+            Some(account_id) => {
+                apps_of_account(&mut *self.reader().await?, account_id, after, rows, now).await?
+            }
+            None => all_apps(&mut *self.reader().await?, after, rows, now).await?,
         };
         Ok(rows.into_iter().map(AppListing::from).collect())
     }
 }
 
 async fn all_apps(
-    pool: &PgPool,
+    reader: &mut PgConnection,
     after: AppId,
     rows: i64,
     now: Timestamp,
@@ -221,13 +223,13 @@ async fn all_apps(
         rows,
         Instant(now),
     )
-    .fetch_all(pool)
+    .fetch_all(reader)
     .await
 }
 
 /// A statement of its own: one statement for both would have one plan for both.
 async fn apps_of_account(
-    pool: &PgPool,
+    reader: &mut PgConnection,
     account_id: AccountId,
     after: AppId,
     rows: i64,
@@ -262,6 +264,6 @@ async fn apps_of_account(
         rows,
         Instant(now),
     )
-    .fetch_all(pool)
+    .fetch_all(reader)
     .await
 }

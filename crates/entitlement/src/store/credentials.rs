@@ -5,7 +5,7 @@ use drawdown_types::{AppId, CredentialId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Instant, Made, Store};
+use super::{Instant, Made, Store, records::behalf};
 use crate::Error;
 
 /// What is stored of a new credential: its secret only as a hash.
@@ -101,7 +101,7 @@ pub(crate) async fn insert_credential_in_tx(
         Instant(new.created_at),
         Instant(new.known_from),
         Instant(new.made.at),
-        new.made.by.to_string(),
+        behalf(new.made.by),
         new.made.through,
     )
     .execute(tx)
@@ -160,7 +160,7 @@ pub(crate) async fn append_revocation_in_tx(
         Instant(revocation.revoked_at),
         Instant(revocation.unknown_from),
         Instant(made.at),
-        made.by.to_string(),
+        behalf(made.by),
         made.through,
     )
     .execute(tx)
@@ -188,7 +188,7 @@ impl Store {
             after.as_uuid(),
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         Ok(rows.into_iter().map(CredentialRecord::from).collect())
     }

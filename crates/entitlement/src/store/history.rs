@@ -88,6 +88,7 @@ pub(crate) struct AuditRecord {
     pub(crate) audit_id: i64,
     pub(crate) at: Timestamp,
     pub(crate) actor: String,
+    pub(crate) caller: String,
     pub(crate) method: String,
     pub(crate) subject: String,
     pub(crate) account_id: Option<AccountId>,
@@ -382,7 +383,7 @@ impl Store {
             after.number,
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.into_iter().map(ScheduledRecord::try_from).collect()
     }
@@ -396,7 +397,7 @@ impl Store {
         rows: i64,
     ) -> Result<Vec<AuditRecord>, Error> {
         let rows = sqlx::query!(
-            r#"SELECT audit_id, at, actor, method, subject, account_id, reason, before::text, after::text AS "after!"
+            r#"SELECT audit_id, at, actor, caller, method, subject, account_id, reason, before::text, after::text AS "after!"
              FROM entitlement.audit_log
              WHERE (account_id = $1 OR subject = $2) AND audit_id > $3 ORDER BY audit_id LIMIT $4"#,
             account_id.map(AccountId::as_uuid),
@@ -404,12 +405,13 @@ impl Store {
             after,
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         let record = rows.into_iter().map(|row| AuditRecord {
             audit_id: row.audit_id,
             at: row.at.0,
             actor: row.actor,
+            caller: row.caller,
             method: row.method,
             subject: row.subject,
             account_id: row.account_id.map(AccountId::from_uuid),

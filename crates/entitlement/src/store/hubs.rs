@@ -110,7 +110,7 @@ impl Store {
             after.as_uuid(),
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         let record = rows.into_iter().map(|row| HubRecord {
             hub_id: HubId::from_uuid(row.hub_id),

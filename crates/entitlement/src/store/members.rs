@@ -234,7 +234,7 @@ impl Store {
             after,
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.into_iter().map(RoleRecord::try_from).collect()
     }
@@ -259,7 +259,7 @@ impl Store {
             after,
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         Ok(rows.into_iter().map(ProductRecord::from).collect())
     }

@@ -5,6 +5,9 @@
 //! `FOR NO KEY UPDATE`, so that a foreign key of somebody else's insert does not wait for them. What
 //! a lock protects is read by a statement *after* the lock: waiting does not refresh the snapshot of
 //! the statement that waited. Resolution takes no lock at all: it reads rows that are only ever added, or voided.
+//!
+//! What a caller of one account reads is read by [`Store::reader`]: a transaction of the role [`TENANT_ROLE`] with that
+//! account set. Acts work as the service: whose they are about is checked before they begin.
 
 mod accounts;
 mod adoption;
@@ -18,14 +21,19 @@ mod imports;
 mod installation;
 mod instant;
 mod members;
+mod owners;
 mod people;
 mod pool;
+mod principals;
 mod records;
 mod suspensions;
 mod transfers;
 
-use drawdown_types::Timestamp;
-use sqlx::{PgPool, Postgres, Transaction};
+use std::ops::{Deref, DerefMut};
+
+use drawdown_service::identity;
+use drawdown_types::{AccountId, Timestamp};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection};
 
 pub(crate) use census::{
     Changed, KnownApp, Part, Position, apps_of_in_tx, changed_in_tx, holders_in_tx, known_accounts_in_tx,
@@ -35,7 +43,7 @@ pub(crate) use census::{
 pub use installation::InstallationError;
 pub(crate) use instant::Instant;
 pub(crate) use pool::listener;
-pub use pool::{PoolConfig, SERVICE_ROLE, owner, pool};
+pub use pool::{PoolConfig, SERVICE_ROLE, TENANT_ROLE, owner, pool};
 
 pub(crate) use accounts::{
     AccountRecord, TeamRecord, account_in_tx, append_contract_in_tx, insert_account_in_tx, insert_team_in_tx,
@@ -69,6 +77,10 @@ pub(crate) use people::{
     Scope, begin_role_in_tx, end_role_in_tx, held_in_tx, hold_scope_in_tx, insert_user_in_tx,
     primary_admin_in_tx, role_text, user_exists_in_tx,
 };
+pub(crate) use principals::{
+    KeyRecord, PrincipalRecord, end_key_in_tx, end_principal_in_tx, good_keys_in_tx, insert_key_in_tx,
+    insert_principal_in_tx, key_in_tx, principal_in_tx,
+};
 pub(crate) use records::{
     AuditEntry, Claim, Made, RequestKey, append_audit_in_tx, claim_in_tx, keep_answer_in_tx,
 };
@@ -91,6 +103,43 @@ pub(crate) struct Store {
     pool: PgPool,
 }
 
+/// A connection for reading; nothing that it writes is kept.
+#[derive(Debug)]
+pub(crate) enum Reader {
+    /// A connection; each statement is a transaction.
+    Plain(PoolConnection<Postgres>),
+    /// A transaction of a tenant, taken back when this is dropped.
+    Within(Tx),
+}
+
+impl Deref for Reader {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Plain(connection) => connection,
+            Self::Within(tx) => tx,
+        }
+    }
+}
+
+impl DerefMut for Reader {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Plain(connection) => connection,
+            Self::Within(tx) => tx,
+        }
+    }
+}
+
+/// What begins a transaction of a tenant: the role and the account go with it. An account is a uuid, no text.
+fn tenant(account_id: AccountId) -> String {
+    let account = account_id.as_uuid();
+    format!(
+        "begin isolation level read committed; set local role {TENANT_ROLE}; set local drawdown.account = '{account}'"
+    )
+}
+
 /// Whether a row is read to be looked at, or to be held until the act is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lock {
@@ -108,6 +157,17 @@ impl Store {
     /// Begins a transaction. Dropping it takes everything back.
     pub(crate) async fn begin(&self) -> Result<Tx, Error> {
         Ok(self.pool.begin().await?)
+    }
+
+    /// A connection to read by: of everything, or of what is of the account that the caller in hand is of, so that the
+    /// database itself shows it nothing else. Only a statement is one instant.
+    pub(crate) async fn reader(&self) -> Result<Reader, Error> {
+        Ok(match identity::current_account() {
+            None => Reader::Plain(self.pool.acquire().await?),
+            Some(account_id) => {
+                Reader::Within(self.pool.begin_with(AssertSqlSafe(tenant(account_id))).await?)
+            }
+        })
     }
 
     /// The database's own present instant, for measuring the skew of the clock against it.

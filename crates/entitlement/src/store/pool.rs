@@ -13,6 +13,9 @@ use sqlx::{
 /// The role that the service works as, made by the migrations.
 pub const SERVICE_ROLE: &str = "drawdown_entitlement_service";
 
+/// The role that reads the rows of one account, by row-level security.
+pub const TENANT_ROLE: &str = "drawdown_entitlement_tenant";
+
 /// How to reach the database, as whom, and how long anything there may take.
 #[derive(Clone)]
 pub struct PoolConfig {

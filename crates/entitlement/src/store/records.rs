@@ -2,6 +2,7 @@
 //! transaction, so that there is one effect a request id and no effect without its line.
 
 use drawdown_entitlement_core::plan::Actor;
+use drawdown_service::identity;
 use drawdown_types::{AccountId, Timestamp};
 use sqlx::PgConnection;
 
@@ -47,6 +48,17 @@ pub(crate) struct Made {
     pub(crate) at: Timestamp,
     pub(crate) by: Actor,
     pub(crate) through: &'static str,
+}
+
+/// On whose behalf something is done: the person that the act names, else the one that the caller acts for, else the
+/// caller itself where it is of one account, else the operator.
+pub(crate) fn behalf(actor: Actor) -> String {
+    let caller = identity::current();
+    match (actor, caller.user_id) {
+        (Actor::User(user_id), _) | (Actor::Operator, Some(user_id)) => user_id.to_string(),
+        (Actor::Operator, None) if caller.account().is_some() => caller.to_string(),
+        (Actor::Operator, None) => actor.to_string(),
+    }
 }
 
 /// Claims a request id. Where another transaction is about to use it, this waits for its end.
@@ -112,10 +124,11 @@ pub(crate) async fn append_audit_in_tx(
     entry: &AuditEntry,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "INSERT INTO entitlement.audit_log (at, actor, method, subject, account_id, reason, before, after)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb)",
+        "INSERT INTO entitlement.audit_log (at, actor, caller, method, subject, account_id, reason, before, after)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb)",
         Instant(entry.at),
-        entry.actor.to_string(),
+        behalf(entry.actor),
+        identity::current().to_string(),
         method,
         entry.subject,
         entry.account_id.map(AccountId::as_uuid),

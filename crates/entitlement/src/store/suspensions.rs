@@ -115,7 +115,7 @@ impl Store {
             after,
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         Ok(rows.into_iter().map(SuspensionRecord::from).collect())
     }

@@ -5,7 +5,7 @@ use drawdown_types::{AccountId, AppId, TeamId, Timestamp, TransferId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Instant, Made, Owner, Store};
+use super::{Instant, Made, Owner, Store, records::behalf};
 use crate::Error;
 
 /// A transfer as stored.
@@ -101,7 +101,7 @@ pub(crate) async fn insert_transfer_in_tx(
         transfer.from.user_id.map(UserId::as_uuid),
         transfer.state.to.as_uuid(),
         Instant(transfer.invited_at),
-        by.to_string(),
+        behalf(by),
         Instant(transfer.state.expires_at),
     )
     .execute(tx)
@@ -188,7 +188,7 @@ pub(crate) async fn append_owner_in_tx(
         transfer.state.to.as_uuid(),
         transfer.transfer_id.as_uuid(),
         Instant(made.at),
-        made.by.to_string(),
+        behalf(made.by),
         made.through,
     )
     .execute(tx)
@@ -237,7 +237,7 @@ pub(crate) async fn end_editor_in_tx(
 impl Store {
     /// One transfer.
     pub(crate) async fn transfer(&self, transfer_id: TransferId) -> Result<Option<TransferRecord>, Error> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.reader().await?;
         transfer_in_tx(&mut connection, transfer_id).await
     }
 
@@ -266,7 +266,7 @@ impl Store {
             after.as_uuid(),
             rows,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.into_iter().map(TransferRecord::try_from).collect()
     }

@@ -18,6 +18,7 @@ mod imports;
 mod members;
 #[path = "../../../entitlement-core/tests/model/mod.rs"]
 mod model;
+mod principals;
 mod purchases;
 mod random;
 mod records;
@@ -28,6 +29,7 @@ mod roles;
 mod standings;
 #[path = "../../../entitlement-core/tests/strategy/mod.rs"]
 mod strategy;
+mod tenants;
 mod terms;
 mod transfers;
 mod wire;

@@ -12,7 +12,7 @@ use std::{
 
 use drawdown_entitlement::{
     AccessPolicy, Accounts, Adopts, Credentials, FirstTeam, Hierarchy, Histories, LedgerFacts, Limits,
-    Members, Memory, Parts, Pepper, Resolutions, Transfers,
+    Members, Memory, Parts, Pepper, Principals, Resolutions, Transfers,
 };
 use drawdown_entitlement_core::{Rules, access::WhenStale};
 use drawdown_proto::{
@@ -156,6 +156,7 @@ pub(crate) struct World {
     pub(crate) accounts: Accounts,
     pub(crate) credentials: Credentials,
     pub(crate) members: Members,
+    pub(crate) principals: Principals,
     pub(crate) histories: Histories,
     pub(crate) transfers: Transfers,
     pub(crate) resolutions: Resolutions,
@@ -216,6 +217,7 @@ impl World {
             accounts,
             credentials,
             members,
+            principals: Principals::new(&parts_of_history),
             histories: Histories::new(&parts_of_history),
             transfers,
             resolutions,

@@ -7,9 +7,10 @@ use drawdown_ledger_core::{
     Terms, TermsDraft, Tier,
 };
 use drawdown_proto::{ledger::v1, scalar::timestamp_from_proto};
-use drawdown_service::{Refusal, Violations};
+use drawdown_service::{Refusal, Violations, identity};
 use drawdown_types::{
-    ChargeId, DimensionName, LotId, MeterSlug, MicroTokens, ProducerId, RateCardId, Slug, TeamId, Timestamp,
+    AccountId, ChargeId, DimensionName, LotId, MeterSlug, MicroTokens, ProducerId, RateCardId, Slug, TeamId,
+    Timestamp,
 };
 
 use crate::{
@@ -329,12 +330,17 @@ pub(super) fn grant(request: &v1::GrantTokensRequest) -> Result<GrantOrder, Refu
     v.finish(reason::REQUEST_INVALID, order)
 }
 
-/// Whose rows and by whom: an account that is named, or an operator.
-fn of(v: &mut Violations, account_id: &str, team_id: &str) -> Option<Of> {
-    let account = match account_id {
-        "" => Some(None),
+/// The account that asks: the one that is named, else the one that the caller is of, else none.
+pub(super) fn asking(v: &mut Violations, account_id: &str) -> Option<Option<AccountId>> {
+    match account_id {
+        "" => Some(identity::current_account()),
         text => parsed(v, "account_id", text).map(Some),
-    };
+    }
+}
+
+/// Whose rows and by whom: an account that asks, or an operator.
+fn of(v: &mut Violations, account_id: &str, team_id: &str) -> Option<Of> {
+    let account = asking(v, account_id);
     let team = parsed(v, "team_id", team_id);
     account.zip(team).map(|(account, team)| Of { account, team })
 }

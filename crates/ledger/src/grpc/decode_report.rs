@@ -7,7 +7,7 @@ use drawdown_proto::ledger::v1;
 use drawdown_service::{Refusal, refusal::Violations};
 use drawdown_types::{AccountId, DimensionName, MicroTokens, StatementId, TeamId, Timestamp};
 
-use super::decode::{instant, optional_instant, parsed, request_id, text};
+use super::decode::{asking, instant, optional_instant, parsed, request_id, text};
 use crate::{
     export::{FocusSettings, Format},
     reason,
@@ -102,7 +102,7 @@ where
 
 pub(super) fn charge_list(request: &v1::ListChargesRequest) -> Result<ChargeQuestion, Refusal> {
     let mut v = Violations::new();
-    let account_id = optional_id(&mut v, "account_id", &request.account_id);
+    let account_id = asking(&mut v, &request.account_id);
     let team_id: Option<TeamId> = parsed(&mut v, "team_id", &request.team_id);
     let filter = filter(&mut v, request.filter.as_ref());
     let asked = account_id.zip(team_id);
@@ -201,7 +201,7 @@ pub(super) fn statements(request: &v1::ListStatementsRequest) -> Result<Scope, R
 
 pub(super) fn journal_list(request: &v1::ListJournalRequest) -> Result<JournalQuestion, Refusal> {
     let mut v = Violations::new();
-    let account = optional_id(&mut v, "account_id", &request.account_id);
+    let account = asking(&mut v, &request.account_id);
     let asked = journal(&mut v, &request.team_id, request.after_seq, request.filter.as_ref());
     let asked = account.zip(asked).map(|(account, asked)| asked.by(account));
     v.finish(reason::REQUEST_INVALID, asked)

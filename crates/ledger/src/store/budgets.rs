@@ -6,7 +6,7 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Instant;
+use super::{Instant, pool::Pool};
 use crate::error::Error;
 
 /// A budget in a month: of an account, a team or an app.
@@ -77,6 +77,22 @@ pub(super) fn parse(account_id: AccountId, team_id: TeamId, text: &str) -> Resul
         })
     };
     loaded.into_iter().map(budget).collect()
+}
+
+/// Whose a budget is: of a team, or of a whole account.
+pub(crate) async fn owner(
+    pool: &Pool,
+    budget: BudgetId,
+) -> Result<Option<(AccountId, Option<TeamId>)>, Error> {
+    let mut reader = pool.read().await?;
+    let found = sqlx::query!(
+        r#"select account_id as "account_id!", team_id as "team_id?" from ledger.budget where budget_id = $1
+         union all select account_id, null from ledger.account_budget where budget_id = $1"#,
+        budget.as_uuid(),
+    )
+    .fetch_optional(&mut *reader)
+    .await?;
+    Ok(found.map(|row| (AccountId::from_uuid(row.account_id), row.team_id.map(TeamId::from_uuid))))
 }
 
 /// The budget of a team, or of one of its apps. The team is locked.

@@ -8,8 +8,8 @@
 //! | [`Pooler::None`] | once, when a connection is made | one statement on a connection |
 //! | [`Pooler::Transaction`] | in the message that begins a transaction | in a transaction of its own: between two of them the connection is another |
 //!
-//! A read that names an account is a transaction of the role [`TENANT_ROLE`] with that account set, so the
-//! database itself shows it nothing else. Only the methods of [`Pool`] give out connections: who went around them would work without limits behind a pooler.
+//! A read that names an account, or that a caller of one account makes, is a transaction of the role [`TENANT_ROLE`]
+//! with that account set, so the database itself shows it nothing else. Only the methods of [`Pool`] give out connections: who went around them would work without limits behind a pooler.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use drawdown_service::identity;
 use drawdown_types::AccountId;
 use sqlx::{
     AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
@@ -124,6 +125,11 @@ pub fn owner(config: &PoolConfig) -> PgPool {
     with_limits(config).connect_lazy_with(connect)
 }
 
+/// The account whose rows are read: the one that is named, else the one that the caller is of.
+fn asking(named: Option<AccountId>) -> Option<AccountId> {
+    named.or_else(identity::current_account)
+}
+
 /// What makes a transaction that of a tenant: the role and the account go with it. An account is a uuid, no text.
 fn tenant(account: AccountId) -> String {
     format!("; set local role {TENANT_ROLE}; set local drawdown.account = '{}'", account.as_uuid())
@@ -176,7 +182,8 @@ impl Pool {
         self.begin_as(SNAPSHOT, "").await
     }
 
-    /// A transaction whose statements all see one instant, of what is of `account`; without one, of everything.
+    /// A transaction whose statements all see one instant, of what is of `account`; without one, of the account that the
+    /// caller in hand is of; without that, of everything.
     ///
     /// # Errors
     /// Where no connection is to be had in time.
@@ -184,7 +191,7 @@ impl Pool {
         &self,
         account: Option<AccountId>,
     ) -> Result<Transaction<'static, Postgres>, Error> {
-        self.begin_as(SNAPSHOT, &account.map_or_else(String::new, tenant)).await
+        self.begin_as(SNAPSHOT, &asking(account).map_or_else(String::new, tenant)).await
     }
 
     /// One message: what a transaction is told costs no round trip.
@@ -208,12 +215,13 @@ impl Pool {
         })
     }
 
-    /// A connection to read by what is of `account`; without one, as [`Self::read`].
+    /// A connection to read by what is of `account`; without one, of the account that the caller in hand is of; without
+    /// that, as [`Self::read`].
     ///
     /// # Errors
     /// Where no connection is to be had in time.
     pub async fn read_of(&self, account: Option<AccountId>) -> Result<Reader, Error> {
-        let Some(account) = account else { return self.read().await };
+        let Some(account) = asking(account) else { return self.read().await };
         Ok(Reader::Within(self.begin_as(COMMITTED, &tenant(account)).await?))
     }
 
@@ -223,7 +231,7 @@ impl Pool {
     /// # Errors
     /// Where no connection is to be had in time.
     pub async fn probe_of(&self, account: Option<AccountId>) -> Result<Reader, Error> {
-        let told = account.map_or_else(String::new, tenant);
+        let told = asking(account).map_or_else(String::new, tenant);
         Ok(Reader::Within(self.begin_as(COMMITTED, &format!("{told}{BY_KEYS}")).await?))
     }
 

@@ -4,6 +4,8 @@
 mod admission;
 mod deadline;
 mod door;
+mod identify;
+mod names;
 mod observe;
 mod own;
 mod panic;
@@ -22,6 +24,8 @@ use tower::{Layer, Service};
 
 pub(super) use admission::Admission;
 pub(super) use deadline::Deadline;
+pub(super) use identify::Identify;
+pub(super) use names::Names;
 pub(super) use observe::Observe;
 pub(super) use own::Own;
 pub(super) use panic::Panic;

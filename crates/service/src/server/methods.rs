@@ -9,26 +9,35 @@ use prost_types::FileDescriptorSet;
 /// The label of every path that is no method.
 pub(super) const UNKNOWN: (&str, &str) = ("unknown", "unknown");
 
-/// Paths of all methods, such as `/drawdown.ledger.v1.TokenService/ListLots`.
-pub(super) fn known() -> HashSet<String> {
+/// The descriptors of everything that a server answers for.
+pub(crate) const fn descriptor_sets() -> [&'static [u8]; 4] {
     [
         drawdown_proto::FILE_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ]
-    .into_iter()
-    .filter_map(|bytes| FileDescriptorSet::decode(bytes).ok())
-    .flat_map(|set| set.file)
-    .flat_map(|file| {
-        let package = file.package().to_owned();
-        file.service.into_iter().map(move |service| (package.clone(), service))
-    })
-    .flat_map(|(package, service)| {
-        let name = format!("/{package}.{}", service.name());
-        service.method.into_iter().map(move |method| format!("{name}/{}", method.name())).collect::<Vec<_>>()
-    })
-    .collect()
+}
+
+/// Paths of all methods, such as `/drawdown.ledger.v1.TokenService/ListLots`.
+pub(super) fn known() -> HashSet<String> {
+    descriptor_sets()
+        .into_iter()
+        .filter_map(|bytes| FileDescriptorSet::decode(bytes).ok())
+        .flat_map(|set| set.file)
+        .flat_map(|file| {
+            let package = file.package().to_owned();
+            file.service.into_iter().map(move |service| (package.clone(), service))
+        })
+        .flat_map(|(package, service)| {
+            let name = format!("/{package}.{}", service.name());
+            service
+                .method
+                .into_iter()
+                .map(move |method| format!("{name}/{}", method.name()))
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// Service and method of a path.

@@ -1,3 +1,5 @@
+mod identity;
+
 use std::{sync::Arc, time::Duration};
 
 use drawdown_proto::entitlement::v1::{

@@ -26,7 +26,8 @@ pub(crate) fn cancel(
     keyed(violations, act, request, &request.request_id)
 }
 
-fn change_of(text: &str) -> Option<ChangeRef> {
+/// Which change an id of `ListScheduledChanges` means.
+pub(crate) fn change_of(text: &str) -> Option<ChangeRef> {
     let (kind, id) = text.split_once('_')?;
     let number = || id.bytes().all(|digit| digit.is_ascii_digit()).then(|| id.parse::<i64>().ok()).flatten();
     match kind {

@@ -5,9 +5,11 @@ use drawdown_proto::ledger::v1::{
     GetBalanceRequest, ListChargesRequest, ListJournalRequest, ListLotsRequest,
     token_service_server::TokenService,
 };
+use drawdown_service::identity::{self, Caller, Role, Roles, Scope};
 use drawdown_testkit::Database;
 use drawdown_types::AccountId;
 use sqlx::{AssertSqlSafe, Connection as _};
+use std::sync::Arc;
 use tonic::Request;
 
 use super::{session, texts, used};
@@ -162,6 +164,18 @@ async fn reads_that_name_an_account_know_nothing_of_others() {
     assert_eq!(by_operator.2.unwrap(), by_owner.2.unwrap());
     assert_eq!(by_operator.3.unwrap(), by_owner.3.unwrap());
     let foreign = read(stranger.account.to_string()).await;
+    for refused in [foreign.0, foreign.1, foreign.2, foreign.3] {
+        assert_eq!(reason(refused), "TEAM_UNKNOWN");
+    }
+    // a caller of one account asks for that account, though it names none
+    let caller = |account| {
+        let roles = Roles::of(&[Role::BillingReader]);
+        Arc::new(Caller { roles, scope: Scope::Account(account), ..Caller::certified("test") })
+    };
+    let own = identity::scope(caller(mine.account), read(String::new())).await;
+    assert_eq!(own.0.unwrap(), read(String::new()).await.0.unwrap());
+    assert!(own.1.is_ok() && own.2.is_ok() && own.3.is_ok());
+    let foreign = identity::scope(caller(stranger.account), read(String::new())).await;
     for refused in [foreign.0, foreign.1, foreign.2, foreign.3] {
         assert_eq!(reason(refused), "TEAM_UNKNOWN");
     }
