@@ -1,4 +1,5 @@
 mod identity;
+mod matrix;
 
 use std::{sync::Arc, time::Duration};
 
