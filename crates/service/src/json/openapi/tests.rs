@@ -73,7 +73,8 @@ fn types_are_those_of_json() {
 
 const LIST: &str = include_str!("../../../../../proto/README.md");
 /// What a method that only reads is called by.
-const READING: [&str; 13] = [
+const READING: [&str; 14] = [
+    "BatchCheck",
     "BatchResolve",
     "Check",
     "Explain",
