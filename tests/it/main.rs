@@ -8,6 +8,7 @@ mod fixture;
 mod main_job;
 mod moving;
 mod restored;
+mod secured;
 mod set_up;
 mod telemetry;
 mod up;

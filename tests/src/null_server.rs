@@ -3,7 +3,7 @@
 //! Every frame is decoded, its events are visited and dropped, and it is answered as applied and
 //! settled at once. What a producer reaches against it is the ceiling that benches compare with.
 
-use std::{hint::black_box, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{hint::black_box, pin::Pin, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use drawdown_metering_core::frame::{FrameLimits, FrameView};
@@ -16,6 +16,7 @@ use drawdown_proto::metering::v1::{
 use drawdown_service::{
     Context, Telemetry,
     server::{Server, ServerOptions},
+    tls::TlsOptions,
 };
 use drawdown_types::SystemClock;
 use tokio::sync::mpsc;
@@ -31,7 +32,7 @@ const MAP: (u32, u32) = (1, 16);
 /// A null server that serves until its token is cancelled.
 #[derive(Debug)]
 pub struct NullServer {
-    address: SocketAddr,
+    endpoint: String,
     shutdown: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -42,13 +43,32 @@ impl NullServer {
     /// # Errors
     /// Where no port is free.
     pub async fn start() -> Result<Self> {
-        let config =
-            ServerOptions::default().validate().map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        Self::start_with(ServerOptions::default()).await
+    }
+
+    /// The same by mTLS only, with these files.
+    ///
+    /// # Errors
+    /// Where no port is free or the files are of no use.
+    pub async fn start_secured(files: &drawdown_client::TlsOptions) -> Result<Self> {
+        let tls = TlsOptions {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            trust_bundle: files.trust_bundle.clone(),
+            ..TlsOptions::default()
+        };
+        Self::start_with(ServerOptions { tls, ..ServerOptions::default() }).await
+    }
+
+    async fn start_with(options: ServerOptions) -> Result<Self> {
+        let config = options.validate().map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let shutdown = CancellationToken::new();
         let telemetry = Telemetry::detached("null")?;
         let (context, _bound) = Context::new(telemetry, Arc::new(SystemClock), shutdown.clone());
         let server = Server::bind(&config, &context).await.context("null server")?;
-        let address = server.addresses().grpc;
+        let addresses = server.addresses();
+        let scheme = if addresses.is_tls { "https" } else { "http" };
+        let endpoint = format!("{scheme}://{}", addresses.grpc);
         let limit = config.message_bytes_max;
         let ingest = IngestServiceServer::new(Null).max_decoding_message_size(limit);
         let server = server.add_service(ingest);
@@ -56,13 +76,13 @@ impl NullServer {
             // An error here shows as a producer that cannot connect.
             let _ = server.serve().await;
         });
-        Ok(Self { address, shutdown, serving })
+        Ok(Self { endpoint, shutdown, serving })
     }
 
-    /// `http://…`
+    /// `http://…` or `https://…`
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.endpoint.clone()
     }
 
     /// Stops it.

@@ -35,6 +35,19 @@ impl Up {
     /// # Errors
     /// As [`Up::start`].
     pub async fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::started(dir, settings, &[]).await
+    }
+
+    /// By TLS only, with the certificates of `<dir>/certs`.
+    ///
+    /// # Errors
+    /// As [`Up::start`].
+    pub async fn start_secured(dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let certs = dir.join("certs");
+        Self::started(dir, settings, &["--tls", &certs.to_string_lossy()]).await
+    }
+
+    async fn started(dir: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Result<Self> {
         let addresses = dir.join("addresses.json");
         if addresses.exists() {
             std::fs::remove_file(&addresses)?;
@@ -42,12 +55,18 @@ impl Up {
         let mut command = Command::new(drawdown_binary()?);
         command.arg("up").arg("--free-ports").arg("--data-dir").arg(dir.join("data"));
         command.arg("--addresses-file").arg(&addresses).env_remove("DRAWDOWN_CONFIG");
-        command.envs(settings.iter().copied());
+        command.args(arguments).envs(settings.iter().copied());
         let program = Program::start("up", command, dir)?;
         let up = Self { program, addresses };
         let written = wait_until("addresses", UP_LIMIT, || async { Ok(up.addresses.is_file()) }).await;
         written.with_context(|| up.program.log_tail())?;
         Ok(up)
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
     }
 
     /// Runs a command of the operator.

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
+    certs::CertsCommand,
     openapi::OpenApiCommand,
     operator::{
         access::AccessCommand,
@@ -39,6 +40,9 @@ Example:
 #[derive(Parser, Debug)]
 #[command(name = "drawdown", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
 pub(crate) struct Cli {
+    /// Lets a crash leave a core dump, and a debugger attach: it holds keys and passwords
+    #[arg(long, env = "DRAWDOWN_ALLOW_CORE_DUMPS", hide_env_values = true)]
+    pub(crate) allow_core_dumps: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -58,6 +62,7 @@ enum Command {
     Config(ConfigCommand),
     #[command(name = "openapi")]
     OpenApi(OpenApiCommand),
+    Certs(CertsCommand),
     Status(StatusCommand),
     Account(AccountCommand),
     Team(TeamCommand),
@@ -103,6 +108,7 @@ impl Cli {
             Command::Migrate(command) => command.run().await,
             Command::Config(command) => command.run(),
             Command::OpenApi(command) => command.run(),
+            Command::Certs(command) => command.run(),
             Command::Status(command) => command.run().await,
             Command::Account(command) => command.run().await,
             Command::Team(command) => command.run().await,

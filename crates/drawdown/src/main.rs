@@ -3,12 +3,14 @@
 //! It parses, runs and turns the result into an exit code: 0, 64 for a command line or a configuration
 //! that can not be used, 1 for everything else.
 
+mod certs;
 mod cli;
 mod failure;
 mod openapi;
 mod operator;
 mod output;
 mod replay;
+mod secrecy;
 mod serve;
 mod status;
 
@@ -31,6 +33,12 @@ fn main() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(failure::BAD_CONFIGURATION) };
         }
     };
+    if !cli.allow_core_dumps
+        && let Err(error) = secrecy::forbid_core_dumps()
+    {
+        output::complain(&format!("drawdown: core dumps can not be turned off: {error}\n"));
+        return ExitCode::from(failure::FAILED);
+    }
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

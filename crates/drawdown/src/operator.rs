@@ -33,7 +33,7 @@ use clap::Args;
 use drawdown_proto::scalar::timestamp_to_proto;
 use drawdown_types::Timestamp;
 
-pub(crate) use connection::{Addresses, Connection, ServiceAddresses, Session};
+pub(crate) use connection::{Addresses, ClientFiles, Connection, ServiceAddresses, Session};
 use pages::Pages;
 
 /// What every change can be given.

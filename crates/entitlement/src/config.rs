@@ -3,17 +3,17 @@
 
 mod access;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use drawdown_client::ChannelOptions;
 use drawdown_entitlement_core::Rules;
 use drawdown_service::{
     Problem,
-    config::{Count, Millis, Problems},
+    config::{Count, Millis, Problems, Secret},
     server::{ServerConfig, ServerOptions},
 };
 use drawdown_types::WindowSize;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 pub use access::{AccessConfig, AccessLimits, AccessOptions, StaleOption};
@@ -60,7 +60,7 @@ pub struct Options {
     /// Apps have to be in a hub of their account (D29).
     pub hub_mode: bool,
     /// The pepper in hexadecimal digits; empty where it is in a file.
-    pub credential_pepper: SecretText,
+    pub credential_pepper: Secret,
     /// The file that holds it; empty where it is given by value.
     pub credential_pepper_file: PathBuf,
     /// How often the ledger is told of apps that got their first team, in ms.
@@ -85,8 +85,8 @@ pub struct Options {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DatabaseOptions {
-    /// The address with user and database.
-    pub url: DatabaseUrl,
+    /// The address with user and database. It may hold a password.
+    pub url: Secret,
     /// The role that every connection takes; empty to stay who signed in.
     pub role: String,
     /// The most connections.
@@ -100,15 +100,6 @@ pub struct DatabaseOptions {
     /// How long a transaction may stay open with nothing to do, in ms.
     pub idle_in_transaction_timeout_ms: Millis,
 }
-
-/// The address of a database. It may hold a password, so it is never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct DatabaseUrl(pub String);
-
-/// A text that is wiped when dropped and never printed.
-#[derive(Clone, Default)]
-pub struct SecretText(Zeroizing<String>);
 
 /// Checked [`Options`].
 #[derive(Clone, Debug)]
@@ -154,68 +145,6 @@ pub struct Limits {
     pub hub_mode: bool,
 }
 
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DatabaseUrl(…)")
-    }
-}
-
-impl fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretText(…)")
-    }
-}
-
-impl From<&str> for SecretText {
-    fn from(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretText {
-    /// Takes whatever is there: an error of the deserializer would quote the secret. What is no text
-    /// becomes one that [`Options::validate`] refuses.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> de::Visitor<'de> for Any {
-            type Value = SecretText;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a secret in quotes")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<SecretText, E> {
-                Ok(text.into())
-            }
-
-            fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretText, E> {
-                Ok("?".into())
-            }
-
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretText, E> {
-                Ok("?".into())
-            }
-
-            fn visit_i128<E: de::Error>(self, _: i128) -> Result<SecretText, E> {
-                Ok("?".into())
-            }
-
-            fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretText, E> {
-                Ok("?".into())
-            }
-
-            fn visit_u128<E: de::Error>(self, _: u128) -> Result<SecretText, E> {
-                Ok("?".into())
-            }
-
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretText, E> {
-                Ok("?".into())
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
-}
-
 impl Default for Options {
     fn default() -> Self {
         let rules = Rules::default();
@@ -233,7 +162,7 @@ impl Default for Options {
             import_rows_max: Count::of(20_000),
             cell_max: 0,
             hub_mode: false,
-            credential_pepper: SecretText::default(),
+            credential_pepper: Secret::default(),
             credential_pepper_file: PathBuf::new(),
             adoption_interval_ms: Millis::from_millis(5_000),
             adoption_rows_max: Count::of(100),
@@ -254,7 +183,7 @@ impl Default for Options {
 impl Default for DatabaseOptions {
     fn default() -> Self {
         Self {
-            url: DatabaseUrl("postgres://127.0.0.1:5432/drawdown".to_owned()),
+            url: "postgres://127.0.0.1:5432/drawdown".into(),
             role: String::new(),
             connections_max: Count::of(16),
             acquire_timeout_ms: Millis::from_millis(5_000),
@@ -345,7 +274,7 @@ impl Options {
     fn pepper(&self) -> Result<Pepper, Problem> {
         const VALUE: &str = "credential_pepper";
         const FILE: &str = "credential_pepper_file";
-        let by_value = !self.credential_pepper.0.is_empty();
+        let by_value = !self.credential_pepper.expose().is_empty();
         let by_file = !self.credential_pepper_file.as_os_str().is_empty();
         match (by_value, by_file) {
             (false, false) => {
@@ -353,7 +282,7 @@ impl Options {
                 Err(Problem::new(FILE, format!("has to be set, or credential_pepper; {made}")))
             }
             (true, true) => Err(Problem::new(FILE, "is set and credential_pepper as well: give one")),
-            (true, false) => Pepper::from_hex(self.credential_pepper.0.trim())
+            (true, false) => Pepper::from_hex(self.credential_pepper.expose().trim())
                 .map_err(|problem| Problem::new(VALUE, problem)),
             (false, true) => {
                 let text = std::fs::read_to_string(&self.credential_pepper_file)
@@ -369,8 +298,9 @@ impl DatabaseOptions {
     fn validate(self) -> Result<PoolConfig, Vec<Problem>> {
         let mut problems = Problems::new();
         // the error of the parser may quote the address, and with it a password; and the parser takes any scheme
-        let postgres = ["postgres://", "postgresql://"].iter().any(|scheme| self.url.0.starts_with(scheme));
-        let connect = self.url.0.parse::<sqlx::postgres::PgConnectOptions>().ok().filter(|_| postgres);
+        let postgres =
+            ["postgres://", "postgresql://"].iter().any(|scheme| self.url.expose().starts_with(scheme));
+        let connect = self.url.expose().parse::<sqlx::postgres::PgConnectOptions>().ok().filter(|_| postgres);
         let url = connect.ok_or("is not an address such as postgres://user@host/database");
         let url = problems.field("url", url);
         let role = Some(self.role).filter(|role| !role.is_empty());

@@ -15,7 +15,7 @@ use drawdown_client::ChannelOptions;
 use drawdown_ledger_core::{PoolKind, PoolOrder, Settings};
 use drawdown_service::{
     Problem,
-    config::{Count, Millis, Problems},
+    config::{Count, Millis, Problems, Secret},
     server::{ServerConfig, ServerOptions},
 };
 use drawdown_types::WindowSize;
@@ -115,8 +115,8 @@ pub struct Options {
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DatabaseOptions {
-    /// The address with user and database. It may hold a password, so it is never printed.
-    pub url: String,
+    /// The address with user and database. It may hold a password.
+    pub url: Secret,
     /// The role that every connection takes; empty to stay who signed in.
     pub role: String,
     /// What stands between this process and the server.
@@ -243,7 +243,7 @@ impl Default for Options {
 impl Default for DatabaseOptions {
     fn default() -> Self {
         Self {
-            url: "postgres://127.0.0.1:5432/drawdown".to_owned(),
+            url: "postgres://127.0.0.1:5432/drawdown".into(),
             role: String::new(),
             pooler: Pooler::None,
             connections_max: Count::of(24),
@@ -362,8 +362,9 @@ impl DatabaseOptions {
     fn validate(self) -> Result<PoolConfig, Vec<Problem>> {
         let mut problems = Problems::new();
         // The parser's own words may quote the address, and with it a password.
-        let postgres = ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme));
-        let options = self.url.parse::<sqlx::postgres::PgConnectOptions>().ok().filter(|_| postgres);
+        let postgres =
+            ["postgres://", "postgresql://"].iter().any(|scheme| self.url.expose().starts_with(scheme));
+        let options = self.url.expose().parse::<sqlx::postgres::PgConnectOptions>().ok().filter(|_| postgres);
         let options = options.ok_or("is not an address such as postgres://user@host/database");
         let connect = problems.field("url", options);
         let role = Some(self.role).filter(|role| !role.is_empty());
@@ -394,6 +395,8 @@ mod tests {
     fn the_documented_defaults_are_those_of_the_code() {
         let documented: Options = load(DEFAULTS_TOML, &Sources::default(), "ledger").unwrap();
         assert_eq!(format!("{documented:?}"), format!("{:?}", Options::default()));
+        // what is not printed
+        assert_eq!(documented.database.url, Options::default().database.url);
         assert!(documented.validate().is_ok());
     }
 
@@ -414,7 +417,7 @@ mod tests {
                 ..GrowthOptions::default()
             },
             database: DatabaseOptions {
-                url: "mysql://root:secret@db".to_owned(),
+                url: "mysql://root:secret@db".into(),
                 role: "me; drop".to_owned(),
                 pooler: Pooler::Transaction,
                 ..DatabaseOptions::default()

@@ -7,6 +7,7 @@
 //! rest is read on.
 
 mod checked;
+mod secret;
 mod sources;
 
 use std::{fmt, path::PathBuf};
@@ -20,6 +21,7 @@ use figment::{
 use serde::de::DeserializeOwned;
 
 pub use checked::{Count, ListenAddress, Millis, Url};
+pub use secret::Secret;
 pub use sources::Sources;
 
 /// Every variable of the environment that is read begins with this.

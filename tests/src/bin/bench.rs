@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use drawdown_tests::{figures::Figures, ingest, ledger};
+use drawdown_tests::{figures::Figures, ingest, ledger, tls_cost};
 
 // As the product has it: the ledger's handlers and the producers of the load run in this process.
 #[global_allocator]
@@ -60,6 +60,8 @@ enum Name {
     Ledger,
     /// Posting and reading when the ledger has ten million charges.
     LedgerHistory,
+    /// Calls by mTLS beside the same ones without TLS.
+    Tls,
 }
 
 #[tokio::main]
@@ -76,6 +78,7 @@ async fn main() -> Result<()> {
             let length = Duration::from_secs(args.seconds);
             report(&args, &ingest::growth::run(length, args.series_max, args.producers_max).await?)
         }
+        Name::Tls => report(&args, &tls_cost::run(Duration::from_secs(args.seconds)).await?),
         Name::Ledger => {
             let size = ledger::bench::Size { length: Duration::from_secs(args.seconds), teams: args.teams };
             report(&args, &ledger::bench::run(size).await?)

@@ -132,7 +132,7 @@ impl LedgerWorld {
     ) -> Result<Self> {
         let known = Arc::new(KnownTeams::default());
         let mut options = Options::default();
-        url.clone_into(&mut options.database.url);
+        options.database.url = url.as_str().into();
         change(&mut options);
         let config = options.clone().validate().map_err(|problems| anyhow!("{problems:?}"))?;
         let pool = pool::owner(&config.database);
@@ -148,7 +148,7 @@ impl LedgerWorld {
     /// Where the address is none.
     pub fn beside(&self, url: String) -> Result<Handlers> {
         let mut options = Options::default();
-        options.database.url = url;
+        options.database.url = url.into();
         handlers(options, Arc::clone(&self.clock), Arc::clone(&self.known))
     }
 

@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
-use drawdown_client::{Channel, ChannelError, ChannelOptions, KeyText, connect};
+use drawdown_client::{Channel, ChannelError, ChannelOptions, KeyText, TlsOptions, connect};
 use drawdown_service::{Problem, refusal};
 
 use crate::{failure::BadConfiguration, output::Output};
@@ -58,6 +61,30 @@ pub(crate) struct Connection {
     /// Sends the API key or token in this file; without it the one in DRAWDOWN_API_KEY, if any
     #[arg(long, global = true, value_name = "FILE", env = "DRAWDOWN_API_KEY_FILE", hide_env_values = true)]
     api_key_file: Option<PathBuf>,
+    /// Certificates in PEM of the authorities that are trusted, for https addresses
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "DRAWDOWN_TLS_TRUST_BUNDLE",
+        hide_env_values = true
+    )]
+    tls_trust_bundle: Option<PathBuf>,
+    /// The own certificate in PEM, for https addresses
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "DRAWDOWN_TLS_CERTIFICATE",
+        hide_env_values = true
+    )]
+    tls_certificate: Option<PathBuf>,
+    /// The key of the own certificate in PEM
+    #[arg(long, global = true, value_name = "FILE", env = "DRAWDOWN_TLS_KEY", hide_env_values = true)]
+    tls_key: Option<PathBuf>,
+    /// Calls http addresses elsewhere than at the loopback
+    #[arg(long, global = true)]
+    allow_plaintext: bool,
     /// How long one call may take, in milliseconds
     #[arg(long, global = true, value_name = "MS", default_value_t = 60_000)]
     timeout_ms: u64,
@@ -71,6 +98,9 @@ pub(crate) struct Connection {
 pub(crate) struct Addresses {
     /// By service: `metering`, `ledger`, `entitlement`.
     pub(crate) services: BTreeMap<String, ServiceAddresses>,
+    /// Files for callers, where the services are reached by TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<ClientFiles>,
     /// The database, where a sandbox was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) postgres_url: Option<String>,
@@ -79,14 +109,22 @@ pub(crate) struct Addresses {
     pub(crate) redis_url: Option<String>,
 }
 
+/// What a caller needs for https addresses, in PEM.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ClientFiles {
+    pub(crate) trust_bundle: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
 /// Where one service is reached.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct ServiceAddresses {
-    /// `http://…` for gRPC.
+    /// `http://…` or `https://…` for gRPC.
     pub(crate) grpc: String,
     /// `http://…` for `/metrics` and `/healthz`.
     pub(crate) metrics: String,
-    /// `http://…` for `CloudEvents`, where the service takes them.
+    /// The same for `CloudEvents`, where the service takes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) events: Option<String>,
 }
@@ -108,11 +146,17 @@ impl Addresses {
         serde_json::from_slice(&text).with_context(|| format!("{} is no addresses file", path.display()))
     }
 
-    /// Writes the file as a whole or not at all: a reader that waits for it never sees half of it.
+    /// Writes the file as a whole or not at all: a reader that waits for it never sees half of it. It is for its owner
+    /// alone, since addresses of servers hold passwords.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let half = path.with_extension("partial");
-        let written = std::fs::write(&half, serde_json::to_vec_pretty(self)?)
-            .and_then(|()| std::fs::rename(&half, path));
+        let text = serde_json::to_vec_pretty(self)?;
+        let written = (|| -> std::io::Result<()> {
+            drop(std::fs::remove_file(&half));
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?;
+            file.write_all(&text)?;
+            std::fs::rename(&half, path)
+        })();
         written.with_context(|| format!("can not write {}", path.display()))
     }
 
@@ -133,10 +177,20 @@ impl Connection {
             endpoint("ledger", self.ledger_endpoint, LEDGER_DEFAULT),
             endpoint("entitlement", self.entitlement_endpoint, ENTITLEMENT_DEFAULT),
         ];
+        let files = known.tls.unwrap_or_default();
+        let tls = TlsOptions {
+            trust_bundle: self.tls_trust_bundle.unwrap_or(files.trust_bundle),
+            certificate: self.tls_certificate.unwrap_or(files.certificate),
+            key: self.tls_key.unwrap_or(files.key),
+            peer: String::new(),
+        };
         let mut problems = Vec::new();
         let channels = endpoints.each_ref().map(|(name, endpoint)| {
+            let tls = if endpoint.starts_with("https://") { tls.clone() } else { TlsOptions::default() };
             let options = ChannelOptions {
                 request_timeout_ms: self.timeout_ms,
+                allow_plaintext: self.allow_plaintext,
+                tls,
                 ..ChannelOptions::to(endpoint.as_str())
             };
             connect(&options).map_err(|error| problems.extend(problems_of(name, error))).ok()
@@ -186,6 +240,10 @@ mod tests {
             entitlement_endpoint: Some("ftp://x".to_owned()),
             addresses_file: None,
             api_key_file: None,
+            tls_trust_bundle: None,
+            tls_certificate: None,
+            tls_key: None,
+            allow_plaintext: false,
             timeout_ms: 1,
             json: false,
         };
@@ -210,6 +268,10 @@ mod tests {
             entitlement_endpoint: None,
             addresses_file: Some(path),
             api_key_file: None,
+            tls_trust_bundle: None,
+            tls_certificate: None,
+            tls_key: None,
+            allow_plaintext: false,
             timeout_ms: 1,
             json: false,
         };

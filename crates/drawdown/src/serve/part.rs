@@ -82,6 +82,15 @@ impl Config {
         }
     }
 
+    /// Where it listens for gRPC.
+    pub(crate) const fn listen(&self) -> std::net::SocketAddr {
+        match self {
+            Self::Entitlement(config) => config.server.listen,
+            Self::Ledger(config) => config.server.listen,
+            Self::Metering(config) => config.server.listen,
+        }
+    }
+
     /// Brings its schema up to date; a service without one has nothing to do.
     pub(crate) async fn migrate(&self) -> Result<()> {
         match self {

@@ -12,7 +12,7 @@ use super::{
     part::Service,
     run::{self, BoundAddresses, Signals},
 };
-use crate::{failure::BadConfiguration, operator::Addresses, output};
+use crate::{certs::SetFiles, failure::BadConfiguration, operator::Addresses, output};
 
 /// The file in the data folder that keeps the key of the credentials' hashes between runs.
 const PEPPER_FILE: &str = "credential-pepper";
@@ -20,7 +20,9 @@ const PEPPER_BYTES: usize = 32;
 
 /// Runs all services in one process, on a private Postgres and Redis
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  drawdown up --data-dir ./data --addresses-file addresses.json")]
+#[command(
+    after_help = "Example:\n  drawdown up --data-dir ./data --addresses-file addresses.json\n  drawdown up --tls ./certs"
+)]
 pub(crate) struct UpCommand {
     /// Keeps the data here between runs; without it they go with the process
     #[arg(long, value_name = "DIR")]
@@ -28,6 +30,9 @@ pub(crate) struct UpCommand {
     /// Writes the addresses of services and servers to this file once calls are taken
     #[arg(long, value_name = "FILE")]
     addresses_file: Option<PathBuf>,
+    /// Serves by TLS only, with the set of certificates in this folder, as `drawdown certs dev` makes it; renewed at each start
+    #[arg(long, value_name = "DIR")]
+    tls: Option<PathBuf>,
     /// Takes free ports instead of the configured ones
     #[arg(long)]
     free_ports: bool,
@@ -43,6 +48,10 @@ impl UpCommand {
         if self.free_ports {
             sources = with_free_ports(sources)?;
         }
+        let set = self.tls.as_deref().map(SetFiles::at).transpose()?;
+        if let Some(set) = &set {
+            sources = with_tls(sources, set)?;
+        }
         // Everything but the addresses of the servers is known now: a bad configuration starts nothing.
         Settings::load(&sources, &Service::ALL)?;
         let mut options = Options::from_env()?;
@@ -54,7 +63,7 @@ impl UpCommand {
             // What was started so far ends with this process.
             () = signals.stop() => return Ok(()),
         };
-        let result = serve(&sandbox, sources, signals, self.addresses_file).await;
+        let result = serve(&sandbox, sources, signals, (self.addresses_file, set)).await;
         let stopped = tokio::task::spawn_blocking(move || sandbox.stop()).await?;
         // What ended the services is the failure to tell.
         result?;
@@ -66,7 +75,7 @@ async fn serve(
     sandbox: &Sandbox,
     sources: Sources,
     signals: Signals,
-    addresses_file: Option<PathBuf>,
+    (addresses_file, set): (Option<PathBuf>, Option<SetFiles>),
 ) -> Result<()> {
     let (postgres_url, redis_url) = (sandbox.postgres_url().to_owned(), sandbox.redis_url().to_owned());
     let sources = sources
@@ -82,7 +91,12 @@ async fn serve(
     }
     run::run(settings, "up", signals, |services| {
         let lines = lines(&services, &postgres_url, &redis_url);
-        let addresses = Addresses { services, postgres_url: Some(postgres_url), redis_url: Some(redis_url) };
+        let addresses = Addresses {
+            services,
+            postgres_url: Some(postgres_url),
+            redis_url: Some(redis_url),
+            tls: set.map(|set| set.client()),
+        };
         if let Some(path) = addresses_file {
             addresses.write(&path)?;
         }
@@ -100,9 +114,22 @@ fn lines(services: &BoundAddresses, postgres_url: &str, redis_url: &str) -> Stri
         }
         lines.push('\n');
     }
-    lines.push_str(&format!("{:<12} {postgres_url}\n{:<12} {redis_url}\n", "postgres", "redis"));
+    let (postgres, redis) = (without_password(postgres_url), without_password(redis_url));
+    lines.push_str(&format!("{:<12} {postgres}\n{:<12} {redis}\n", "postgres", "redis"));
     lines.push_str("ready; end with ctrl-c\n");
     lines
+}
+
+/// What is printed of an address. Tools find all of it in the addresses file.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.rsplit_once('@') {
+        Some((login, place)) => {
+            let user = login.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{place}")
+        }
+        None => url.to_owned(),
+    }
 }
 
 /// The key of the credentials' hashes: as configured, else kept with the data, else as short-lived as they are.
@@ -164,9 +191,41 @@ fn with_free_ports(mut sources: Sources) -> Result<Sources> {
     Ok(sources)
 }
 
+/// Every service serves by TLS with its own certificate, calls with it, and knows whom it calls.
+fn with_tls(sources: Sources, set: &SetFiles) -> Result<Sources> {
+    let text = |path: &std::path::Path| -> Result<String> {
+        path.to_str().map(str::to_owned).with_context(|| format!("{} is not text", path.display()))
+    };
+    let mut secured = sources.clone();
+    for config in Settings::load(&sources, &Service::ALL)?.services {
+        let (service, listen) = (config.service(), config.listen());
+        let name = service.name();
+        for (file, path) in [
+            ("certificate", set.certificate(name)),
+            ("key", set.key(name)),
+            ("trust_bundle", set.trust_bundle()),
+        ] {
+            secured = secured.with(name, &format!("server.tls.{file}"), text(&path)?);
+        }
+        // the certificates are for the loopback, and not for an address that stands for all of the machine's
+        let host = match listen.ip().is_unspecified() {
+            true => format!("localhost:{}", listen.port()),
+            false => listen.to_string(),
+        };
+        for peer in service.peers() {
+            secured = secured.with(peer.name(), &format!("{name}.endpoint"), format!("https://{host}")).with(
+                peer.name(),
+                &format!("{name}.tls.peer"),
+                name,
+            );
+        }
+    }
+    Ok(secured)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::part::Config, *};
 
     #[test]
     fn the_pepper_is_kept_with_the_data() {
@@ -178,6 +237,41 @@ mod tests {
         assert_eq!(kept.trim().len(), 2 * PEPPER_BYTES);
         with_pepper(Sources::none(), Some(&data)).unwrap();
         assert_eq!(std::fs::read_to_string(data.join(PEPPER_FILE)).unwrap(), kept);
+    }
+
+    #[test]
+    fn with_a_set_all_services_serve_and_call_by_tls() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = SetFiles::at(&dir.path().join("certs")).unwrap();
+        let sources = with_pepper(Sources::none(), None).unwrap();
+        let sources = with_tls(with_free_ports(sources).unwrap(), &set).unwrap();
+        for config in Settings::load(&sources, &Service::ALL).unwrap().services {
+            let (server, calls) = match &config {
+                Config::Entitlement(config) => (&config.server, vec![&config.ledger]),
+                Config::Ledger(config) => (&config.server, vec![&config.entitlement]),
+                Config::Metering(config) => (&config.server, vec![&config.ledger, &config.entitlement]),
+            };
+            assert_eq!(
+                server.files().and_then(|files| files.key.clone()),
+                Some(set.key(config.service().name()))
+            );
+            for call in calls {
+                assert!(call.endpoint.starts_with("https://127.0.0.1:") && !call.tls.peer.is_empty());
+                assert_eq!(call.tls.certificate, set.certificate(config.service().name()));
+            }
+        }
+    }
+
+    #[test]
+    fn no_password_is_printed() {
+        for (url, printed) in [
+            ("postgres://me:p@ss:word@127.0.0.1:1/drawdown", "postgres://me@127.0.0.1:1/drawdown"),
+            ("redis://:password@127.0.0.1:1", "redis://@127.0.0.1:1"),
+            ("redis://127.0.0.1:1", "redis://127.0.0.1:1"),
+            ("postgres://me@127.0.0.1:1/drawdown", "postgres://me@127.0.0.1:1/drawdown"),
+        ] {
+            assert_eq!(without_password(url), printed);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use drawdown_client::{Channel, ChannelOptions, connect, reason_of};
-use drawdown_entitlement::{Options, config::DatabaseUrl};
+use drawdown_entitlement::Options;
 use drawdown_proto::entitlement::v1::{
     AuthenticateKeyRequest, CreateHubRequest, CreateKeyRequest, CreateKeyResponse, CreatePrincipalRequest,
     EndPrincipalRequest, GetAccountRequest, ListAuditRequest, ListKeysRequest, ListPrincipalsRequest,
@@ -229,7 +229,7 @@ impl Guarded {
         options.server.identity.mode = Mode::On;
         options.server.identity.key_cache_ms = Millis::from_millis(1);
         options.server.identity.owner_cache_ms = Millis::from_millis(1);
-        options.database.url = DatabaseUrl(world.database.url().to_owned());
+        options.database.url = world.database.url().into();
         options.database.role = drawdown_entitlement::SERVICE_ROLE.to_owned();
         let stop = CancellationToken::new();
         let telemetry = Telemetry::detached("entitlement").unwrap();

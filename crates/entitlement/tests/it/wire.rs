@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use drawdown_client::{ChannelOptions, connect, reason_of};
-use drawdown_entitlement::{Options, config::DatabaseUrl};
+use drawdown_entitlement::Options;
 use drawdown_proto::entitlement::v1::{
     ClientInstant, CreateAccountRequest, GetAccountRequest, ResolveRequest,
 };
@@ -20,7 +20,7 @@ pub(crate) fn options(database: &Database) -> Options {
     let mut options = Options { credential_pepper: PEPPER.into(), ..Options::default() };
     options.server.listen = ListenAddress::ANY_LOOPBACK;
     options.server.metrics_listen = ListenAddress::ANY_LOOPBACK;
-    options.database.url = DatabaseUrl(database.url().to_owned());
+    options.database.url = database.url().into();
     options
 }
 

@@ -35,7 +35,7 @@ pub const READER_ROLE: &str = "drawdown_ledger_reader";
 pub const TENANT_ROLE: &str = "drawdown_ledger_tenant";
 
 /// How to reach the database, as whom, and how long anything there may take.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PoolConfig {
     /// The address, with database and user.
     pub connect: PgConnectOptions,
@@ -53,6 +53,17 @@ pub struct PoolConfig {
     pub lock_timeout: Duration,
     /// How long a transaction may stay open with nothing to do.
     pub idle_in_transaction_timeout: Duration,
+}
+
+impl std::fmt::Debug for PoolConfig {
+    /// Without the address: it may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolConfig")
+            .field("role", &self.role)
+            .field("pooler", &self.pooler)
+            .field("connections_max", &self.connections_max)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What stands between this process and the server.

@@ -38,7 +38,7 @@ impl Behind {
     }
 
     fn tell(&self, options: &mut Options) {
-        self.pooler.url().clone_into(&mut options.database.url);
+        options.database.url = self.pooler.url().into();
         options.database.role.clear();
         options.database.pooler = Pooler::Transaction;
     }
@@ -49,7 +49,7 @@ async fn posting_commands_reads_and_jobs_need_no_session_of_their_own() {
     let Behind { database, pooler, user } = Behind::create().await;
     let url = pooler.url().to_owned();
     let world = Arc::new(World::on(database, |options| {
-        options.database.url = url;
+        options.database.url = url.into();
         options.database.role.clear();
         options.database.pooler = Pooler::Transaction;
         // Two sessions for all: who is last may wait for a while on a busy machine.

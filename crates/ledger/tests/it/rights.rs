@@ -225,7 +225,7 @@ async fn a_user_that_owns_nothing_signs_in_and_serves() {
     {
         let world = World::on(database, |options| {
             options.database.role.clear();
-            user.url.clone_into(&mut options.database.url);
+            options.database.url = user.url.as_str().into();
         });
         world.priced().await;
         let (buyer, producer) = (world.buyer(), world.producer().await);
@@ -267,7 +267,7 @@ async fn roles_are_made_once_by_many_databases_at_a_time() {
 async fn connections_are_told_their_role_and_limits_by_name() {
     let database = Database::create_with("ledger", drawdown_ledger::migrate).await.unwrap();
     let mut options = Options::default();
-    database.url().clone_into(&mut options.database.url);
+    options.database.url = database.url().into();
     SERVICE_ROLE.clone_into(&mut options.database.role);
     let pool = pool(&options.validate().unwrap().database);
     let mut reader = pool.read().await.unwrap();

@@ -16,7 +16,7 @@ use crate::world::reason;
 
 fn options(database: &Database) -> Options {
     let mut options = Options::default();
-    database.url().clone_into(&mut options.database.url);
+    options.database.url = database.url().into();
     options.server.listen = ListenAddress::ANY_LOOPBACK;
     options.server.metrics_listen = ListenAddress::ANY_LOOPBACK;
     // Nobody is there.

@@ -166,7 +166,7 @@ impl World {
 
     fn config(database: &Database, change: impl FnOnce(&mut Options)) -> Config {
         let mut options = Options::default();
-        database.url().clone_into(&mut options.database.url);
+        options.database.url = database.url().into();
         // On a busy machine the last of many callers may wait for a while.
         options.database.acquire_timeout_ms = Millis::from_millis(60_000);
         // A missing grant shows in whatever test needs it.

@@ -1,6 +1,6 @@
 //! `[metering.redis]`: one server, a cluster, or the master that sentinels name.
 
-use drawdown_service::config::{Millis, Problem, Problems};
+use drawdown_service::config::{Millis, Problem, Problems, Secret};
 use serde::Deserialize;
 
 use crate::redis::{Namespace, Servers, Settings};
@@ -11,10 +11,10 @@ use crate::redis::{Namespace, Servers, Settings};
 pub struct RedisOptions {
     /// How many servers there are, and who says which one is the master.
     pub mode: RedisMode,
-    /// Address such as `redis://127.0.0.1:6379`; with sentinels the login of their master.
-    pub url: String,
-    /// Nodes of the cluster, or the sentinels.
-    pub urls: Vec<String>,
+    /// Address such as `redis://127.0.0.1:6379`; with sentinels the login of their master. It may hold a password.
+    pub url: Secret,
+    /// Nodes of the cluster, or the sentinels. They may hold passwords.
+    pub urls: Vec<Secret>,
     /// The name under which the sentinels know the master.
     pub sentinel_master: String,
     /// What all keys begin with.
@@ -43,7 +43,7 @@ impl Default for RedisOptions {
     fn default() -> Self {
         Self {
             mode: RedisMode::Single,
-            url: "redis://127.0.0.1:6379".to_owned(),
+            url: "redis://127.0.0.1:6379".into(),
             urls: Vec::new(),
             sentinel_master: String::new(),
             namespace: "m".to_owned(),

@@ -14,7 +14,7 @@ fn every_problem_is_named_at_once() {
     let mut options = Options { shard_count: Count::of(4096), ..Options::default() };
     options.older_maps = vec![MapOptions { version: Count::of(1), shard_count: Count::of(16) }];
     options.redis.namespace = "a{b}".to_owned();
-    options.redis.url = "http://secret".to_owned();
+    options.redis.url = "http://secret".into();
     options.ledger.endpoint = String::new();
     let nowhere = |number| CellOptions { number, ledger: ChannelOptions::to("") };
     options.cells = vec![nowhere(0), nowhere(3), nowhere(3)];
@@ -50,13 +50,13 @@ fn each_way_to_redis_needs_its_own_settings() {
     let check = |mode, urls: &[&str], master: &str| {
         let mut options = Options::default();
         options.redis.mode = mode;
-        options.redis.urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        options.redis.urls = urls.iter().map(|url| (*url).into()).collect();
         master.clone_into(&mut options.redis.sentinel_master);
         let problems = |problems: Vec<Problem>| problems.into_iter().map(|problem| problem.field).collect();
         options.validate().map(|config| config.redis.servers).map_err(problems)
     };
     let (one, two) = ("redis://:x@h:1", "redis://:x@h:2");
-    let urls = || vec![one.to_owned(), two.to_owned()];
+    let urls = || vec![one.into(), two.into()];
     let url = || RedisOptions::default().url;
     let fields =
         |fields: &[&str]| Err::<Servers, Vec<String>>(fields.iter().map(|f| format!("redis.{f}")).collect());

@@ -75,7 +75,7 @@ impl Line {
     pub(super) async fn open(settings: &Settings) -> Result<Self, StartError> {
         let way = match &settings.servers {
             Servers::Single { url } => {
-                let client = Client::open(url.as_str()).map_err(StartError::Address)?;
+                let client = Client::open(url.expose()).map_err(StartError::Address)?;
                 let connection = ConnectionManager::new_lazy_with_config(client.clone(), settings.manager());
                 Way::Single { client, connection: Mutex::new(connection.map_err(StartError::Address)?) }
             }

@@ -9,6 +9,8 @@ use redis::{
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 
+use drawdown_service::config::Secret;
+
 use super::keys::Namespace;
 
 /// Pauses between attempts to connect again.
@@ -28,21 +30,21 @@ pub enum Servers {
     /// One, at an address such as `redis://127.0.0.1:6379`.
     Single {
         /// Its address.
-        url: String,
+        url: Secret,
     },
     /// The masters of a cluster.
     Cluster {
         /// Some of its nodes, all with one login.
-        urls: Vec<String>,
+        urls: Vec<Secret>,
     },
     /// The master that sentinels name.
     Sentinel {
         /// The sentinels.
-        urls: Vec<String>,
+        urls: Vec<Secret>,
         /// The name under which they know it.
         master: String,
         /// User, password and database of the master are those of this address; host and port are not used.
-        login: String,
+        login: Secret,
     },
 }
 
@@ -68,21 +70,21 @@ impl Servers {
     /// Where one can not be read, or those of a cluster have different logins. The error does not repeat them.
     pub fn check(&self) -> Result<(), RedisError> {
         match self {
-            Self::Single { url } => Client::open(url.as_str()).map(drop),
-            Self::Cluster { urls } => ClusterClient::new(urls.iter().map(String::as_str)).map(drop),
+            Self::Single { url } => Client::open(url.expose()).map(drop),
+            Self::Cluster { urls } => ClusterClient::new(urls.iter().map(Secret::expose)).map(drop),
             Self::Sentinel { urls, master, login } => sentinel_client(urls, master, login).map(drop),
         }
     }
 }
 
 pub(super) fn sentinel_client(
-    urls: &[String],
+    urls: &[Secret],
     master: &str,
-    login: &str,
+    login: &Secret,
 ) -> Result<SentinelClient, RedisError> {
-    let login = login.into_connection_info()?.redis_settings().clone();
+    let login = login.expose().into_connection_info()?.redis_settings().clone();
     let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(login);
-    let urls = urls.iter().map(String::as_str).collect();
+    let urls = urls.iter().map(Secret::expose).collect();
     SentinelClient::build(urls, master.to_owned(), Some(node), SentinelServerType::Master)
 }
 
@@ -102,8 +104,8 @@ impl Settings {
             .set_response_timeout(Some(self.response_timeout))
     }
 
-    pub(super) fn cluster(&self, urls: &[String]) -> Result<ClusterClient, RedisError> {
-        ClusterClientBuilder::new(urls.iter().map(String::as_str))
+    pub(super) fn cluster(&self, urls: &[Secret]) -> Result<ClusterClient, RedisError> {
+        ClusterClientBuilder::new(urls.iter().map(Secret::expose))
             .connection_timeout(self.connection_timeout)
             .response_timeout(self.response_timeout)
             .retries(CLUSTER_TRIES_MAX)

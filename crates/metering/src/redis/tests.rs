@@ -34,7 +34,7 @@ struct Space {
 
 fn settings(url: &str, namespace: &str) -> Settings {
     Settings {
-        servers: Servers::Single { url: url.to_owned() },
+        servers: Servers::Single { url: url.into() },
         namespace: Namespace::new(namespace).unwrap(),
         connection_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(10),

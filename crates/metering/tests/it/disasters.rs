@@ -184,7 +184,7 @@ async fn two_servers_hold_the_same_shards_and_both_seal() {
         let _: () = redis::cmd("RESTORE").arg(&key).arg(0).arg(dump).query_async(&mut raw).await.unwrap();
     }
     let mut options = rig.options();
-    options.redis.url = other.url().to_owned();
+    options.redis.url = other.url().into();
     let two = rig.start_with(options).await;
     rig.gate.set_mode(Mode::Down);
     let mut used: Vec<BTreeSet<u32>> = Vec::new();

@@ -17,7 +17,7 @@ pub(crate) fn through(rig: &Rig, proxy: &Proxy) -> Options {
     // The user and password of the server's url stay: only the way there is another one.
     let login = rig.redis_url().split_once('@').map_or("redis:/", |(login, _)| login);
     let at = if login == "redis:/" { '/' } else { '@' };
-    options.redis.url = format!("{login}{at}{}", proxy.address);
+    options.redis.url = format!("{login}{at}{}", proxy.address).into();
     options.redis.response_timeout_ms = Millis::from_millis(150);
     options.flush.retry_pause_ms = Millis::from_millis(1);
     options.flush.retry_pause_max_ms = Millis::from_millis(20);

@@ -100,7 +100,7 @@ impl Rig {
         let mut options = Options { shard_count, ..Options::default() };
         options.server.listen = ListenAddress::ANY_LOOPBACK;
         options.server.metrics_listen = ListenAddress::ANY_LOOPBACK;
-        options.redis.url.clone_from(&self.space.url);
+        options.redis.url = self.space.url.as_str().into();
         options.redis.namespace.clone_from(&self.space.namespace);
         options.ledger.endpoint = format!("http://{}", self.ledger);
         let cells = (1..).zip(&self.cells).map(|(number, address)| CellOptions {

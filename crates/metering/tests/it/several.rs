@@ -9,7 +9,7 @@ use std::{
 };
 
 use drawdown_metering::config::{Options, RedisMode};
-use drawdown_service::config::Millis;
+use drawdown_service::config::{Millis, Secret};
 use drawdown_testkit::{RedisCluster, RedisSentinels, RedisServer};
 
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
 
 const DOWN_AFTER: Duration = Duration::from_millis(500);
 
-fn urls(servers: &[RedisServer]) -> Vec<String> {
-    servers.iter().map(|server| server.url().to_owned()).collect()
+fn urls(servers: &[RedisServer]) -> Vec<Secret> {
+    servers.iter().map(|server| server.url().into()).collect()
 }
 
 async fn in_cluster() -> (Rig, Arc<RedisCluster>) {

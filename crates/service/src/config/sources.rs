@@ -11,10 +11,12 @@ use figment::{
     value::{Dict, Value},
 };
 
+use zeroize::Zeroize;
+
 use super::{ConfigError, ENV_PREFIX, Problem};
 
-/// The file's content and the variables that matter.
-#[derive(Clone, Debug, Default)]
+/// The file's content and the variables that matter. Some of it is secret: it is not printed, and wiped when dropped.
+#[derive(Clone, Default)]
 pub struct Sources {
     file: Option<PathBuf>,
     content: Dict,
@@ -130,6 +132,38 @@ impl Sources {
             insert(&mut values, path, typed(text));
         }
         Ok(Given { values, texts })
+    }
+}
+
+impl Drop for Sources {
+    /// What was read on the way, such as by figment, is not reached from here.
+    fn drop(&mut self) {
+        wipe(&mut self.content);
+        self.environment.values_mut().for_each(Zeroize::zeroize);
+        self.overrides.iter_mut().for_each(|(.., text)| text.zeroize());
+    }
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+fn wipe(values: &mut Dict) {
+    for value in values.values_mut() {
+        match value {
+            Value::String(_, text) => text.zeroize(),
+            Value::Dict(_, inner) => wipe(inner),
+            Value::Array(_, values) => {
+                for value in values {
+                    if let Value::String(_, text) = value {
+                        text.zeroize();
+                    }
+                }
+            }
+            Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => {}
+        }
     }
 }
 

@@ -68,7 +68,8 @@ impl Group {
             // A statement is planned once, not anew for every call: half of a sequence's time would be that. Few
             // sessions, since each of them does so.
             options.database.connections_max = Count::of(2);
-            options.database.url.push_str("?options=-c%20plan_cache_mode%3Dforce_generic_plan");
+            let url = options.database.url.expose();
+            options.database.url = format!("{url}?options=-c%20plan_cache_mode%3Dforce_generic_plan").into();
         };
         let world = World::begun_at(instant(setup.start), change).await;
         let naive = Ledger {
