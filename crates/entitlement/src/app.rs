@@ -80,6 +80,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
 ///
 /// # Errors
 /// Where the configuration does not fit the database, a port is taken, or the server fails.
+#[expect(clippy::too_many_lines, reason = "the order of start and drain, read in one place")]
 pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let pool = store::pool(&config.database);
     let store = store::Store::new(pool.clone());

@@ -57,7 +57,7 @@ impl Memory {
         let heard = self.heard.load().as_deref().copied();
         let debt_limit_micros =
             told.debt_limit_micros.unwrap_or_else(|| heard.and_then(|heard| heard.debt_limit_micros));
-        if let Some(as_of) = told.as_of.or(heard.map(|heard| heard.as_of)) {
+        if let Some(as_of) = told.as_of.or_else(|| heard.map(|heard| heard.as_of)) {
             self.heard.store(Some(Arc::new(Heard { as_of, debt_limit_micros })));
         }
         if news {

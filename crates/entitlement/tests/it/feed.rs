@@ -65,7 +65,8 @@ async fn a_line_that_commits_after_later_ones_is_not_missed() {
     .await
     .unwrap();
     sqlx::query(
-        "INSERT INTO entitlement.audit_log (at, actor, method, subject, after) VALUES (now(), 'test', 'Test', $1, '{}')",
+        "INSERT INTO entitlement.audit_log (at, actor, caller, method, subject, after)
+         VALUES (now(), 'test', 'test', 'Test', $1, '{}')",
     )
     .bind(&slow.app_id)
     .execute(&mut *act)
@@ -90,8 +91,8 @@ async fn an_act_that_is_not_known_here_makes_all_of_its_account_be_read() {
     assert!(!world.knows("client_1").await, "rows that no line tells of");
     let account_id = chain.account_id.parse::<AccountId>().unwrap();
     sqlx::query(
-        "INSERT INTO entitlement.audit_log (at, actor, method, subject, account_id, after)
-         VALUES (now(), 'test', 'ImportHierarchy', $1, $2, '{}')",
+        "INSERT INTO entitlement.audit_log (at, actor, caller, method, subject, account_id, after)
+         VALUES (now(), 'test', 'test', 'ImportHierarchy', $1, $2, '{}')",
     )
     .bind(&chain.account_id)
     .bind(account_id.as_uuid())

@@ -191,7 +191,11 @@ async fn a_tenant_reads_what_an_operator_reads_of_it_and_nothing_of_others() {
     for _ in 0..3 {
         guarded.world.team(&other.account_id, None).await;
     }
-    let request = ListTeamsRequest { account_id: other.account_id.clone(), ..ListTeamsRequest::default() };
+    let request = ListTeamsRequest {
+        account_id: other.account_id.clone(),
+        page_size: 2,
+        ..ListTeamsRequest::default()
+    };
     let token =
         hierarchy.list_teams(with_key(request, &operator)).await.unwrap().into_inner().next_page_token;
     assert!(!token.is_empty());

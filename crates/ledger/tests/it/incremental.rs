@@ -179,6 +179,11 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("update ledger.verified_team set charges = charges - 1", "points_hold"),
     ("update ledger.lot set note = 'other', purchased_at = '2020-01-01' where closed_at is not null", "points_hold"),
     ("delete from ledger.lot where closed_at is not null", "points_hold"),
+    (
+        "insert into ledger.account_budget (account_id, budget_id, from_month)
+         select account_id, gen_random_uuid(), '2020-01-01' from ledger.balance limit 1",
+        "account_budgets_count_all_teams",
+    ),
     ("delete from ledger.balance", "points_hold"),
     ("delete from ledger.shard_cursor", "points_hold"),
     (
