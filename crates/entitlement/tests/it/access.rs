@@ -308,6 +308,7 @@ async fn d59_budgets_of_app_team_and_account_stand_in_one_answer() {
     assert_eq!(gate.told(&client_id, "tile").await, (true, Level::Full, Reason::InFull), "a new month");
 }
 
+#[expect(clippy::too_many_lines, reason = "everything that can be in the way")]
 #[tokio::test]
 async fn everything_in_the_way_is_told_at_once_and_goes_away_at_once() {
     let mut world = World::new().await;

@@ -50,7 +50,7 @@ pub(crate) fn step(available: i64, uncharged: i64, deadline: Option<Timestamp>) 
         available_micros: available,
         uncharged_micros: uncharged,
         held_micros: 0,
-        negative_since: deadline.and(wire(at("2026-01-01T00:00:00Z"))),
+        negative_since: deadline.and_then(|_| wire(at("2026-01-01T00:00:00Z"))),
         grace_deadline: deadline.and_then(wire),
     }
 }

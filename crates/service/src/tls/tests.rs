@@ -57,7 +57,7 @@ impl ResolutionService for WhoCalls {
 }
 
 async fn who_calls(peer: Option<Extension<Peer>>) -> String {
-    peer.map_or("nobody".to_owned(), |peer| peer.name.to_string())
+    peer.map_or_else(|| "nobody".to_owned(), |peer| peer.name.to_string())
 }
 
 /// A server with an HTTP door beside, an authority that it trusts, and files for both sides.

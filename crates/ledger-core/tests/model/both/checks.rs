@@ -29,7 +29,7 @@ impl Both {
         let loaded = self.store.load(&self.teams[team]);
         let lag = at - self.settled(at);
         let settled = |at: Timestamp| instant(at.as_micros() - lag);
-        let begin = loaded.balance.posted_at.unwrap_or(instant(at)).min(instant(at));
+        let begin = loaded.balance.posted_at.unwrap_or_else(|| instant(at)).min(instant(at));
         let told = ahead(&loaded, begin, settled, usize::MAX, &self.settings);
         assert_eq!(told.until, None);
         let step = *told.at(instant(at)).unwrap();
