@@ -136,6 +136,12 @@ impl Gate {
         *team.steps.iter().take_while(holds).last().unwrap_or(&team.steps[0])
     }
 
+    /// Whether that balance is one that time alone has brought since it was told.
+    pub(crate) fn was_told_ahead(&self, team: TeamId, at: Timestamp) -> bool {
+        let steps = self.teams.get(&team.to_string()).map_or(&[][..], |team| &team.steps);
+        steps.iter().skip(1).any(|step| micros(step.from.as_ref()) <= at.as_micros())
+    }
+
     pub(crate) fn has_grace(&self, account: AccountId, at: Timestamp) -> bool {
         let Some(account) = self.accounts.get(&account.to_string()) else { return true };
         !account.no_grace.iter().any(|none| {

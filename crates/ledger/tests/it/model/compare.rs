@@ -89,7 +89,7 @@ impl Both {
 
     /// What a gate remembers is what a reader computes at the latest instant of the sequence, whoever changed it and
     /// whenever. The ledger that told it was at `begin`: nothing is told of what was before.
-    pub(super) fn compare_gate(&self, gate: &Gate, begin: Timestamp) {
+    pub(super) fn compare_gate(&mut self, gate: &Gate, begin: Timestamp) {
         let mut grace = true;
         let latest = (0..self.teams.len()).map(|team| self.latest(team)).max().unwrap();
         let at = latest.max(begin.as_micros());
@@ -108,6 +108,9 @@ impl Both {
                     mine.below_since.and_then(|at| proto(instant(at)))
                 )
             );
+            if gate.was_told_ahead(buyer.team, instant(at)) {
+                self.naive.hit("D40 a balance that was told ahead");
+            }
             let edge = |at: i64| (at + naive.window - 1).div_euclid(naive.window) * naive.window;
             grace &= mine.below_since.is_none_or(|since| at < edge(since + GRACE));
         }

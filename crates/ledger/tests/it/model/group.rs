@@ -155,7 +155,7 @@ impl Group {
         if n.is_multiple_of(GATE_LOOKS) {
             self.gate.catch_up(&self.world).await;
             let begin = self.world.clock.now();
-            self.sequences.iter().for_each(|sequence| sequence.compare_gate(&self.gate, begin));
+            self.sequences.iter_mut().for_each(|sequence| sequence.compare_gate(&self.gate, begin));
         }
         self.compare_unattributed().await;
         self.assert_clean(Scope::Incremental).await;
