@@ -33,8 +33,9 @@ pub(crate) async fn is_known(world: &World, team: TeamId) -> bool {
     let Some((known, mut remembered, states)) = world.ledger.known_teams().look(team) else { return false };
     let keys: Vec<UsageKey> = states.iter().map(|(key, _)| *key).collect();
     let wanted = Wanted { keys: &keys, ..Wanted::default() };
-    // Others may be posting: the revision and what is loaded have to be of one instant.
-    let snapshot = "begin isolation level repeatable read";
+    // Others may be posting: the revision and what is loaded have to be of one instant. Planned once, as postings do it:
+    // this is asked after every step of the random sequences.
+    let snapshot = "begin isolation level repeatable read; set local plan_cache_mode = force_generic_plan";
     let mut tx = world.database.pool().begin_with(snapshot).await.unwrap();
     let revision: Uuid = sqlx::query_scalar("select revision from ledger.balance where team_id = $1")
         .bind(team.as_uuid())
