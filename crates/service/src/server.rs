@@ -4,13 +4,14 @@
 //! works) and a taken port fails the start. The layers around each call, from the outside in:
 //!
 //! 0. door: an HTTP call becomes the gRPC call that it stands for, and its answer JSON (see [`crate::json`]). Outside of all
-//!    others, so that each of them sees one kind of call;
+//!    others, so that each of them sees one kind of call, and so that the instant at which a call came is noted first;
 //! 1. trace: a span under the caller's W3C context, the request id (taken over or made), and the peer of the connection;
 //! 2. observe: duration by method and code, calls in hand. Outside of what refuses, so that it counts refusals;
 //! 3. panic: a panicking handler answers INTERNAL. Outside of admission, so that its permit goes back;
-//! 4. identify: who calls, and whether the method is for such callers. Outside of admission: strangers take no permits;
-//! 5. admission: at most so many calls at once, the rest is shed at once with OVERLOADED and a hint;
-//! 6. deadline: the lower of the caller's `grpc-timeout` and the service's own limit;
+//! 4. deadline: the lower of the caller's `grpc-timeout` and the service's own limit, counted from the arrival. Outside of all
+//!    that waits, since the transport's own timer for `grpc-timeout` must never be over before this one (see its module);
+//! 5. identify: who calls, and whether the method is for such callers. Outside of admission: strangers take no permits;
+//! 6. admission: at most so many calls at once, the rest is shed at once with OVERLOADED and a hint;
 //! 7. names: a caller of one account or team names nothing of others. Reads the body, so inside of permit and deadline;
 //! 8. own: what a service reads itself over HTTP gets its path back.
 //!
@@ -421,8 +422,8 @@ type Outer = Stack<
     Around<Panic>,
     Stack<Around<Observe>, Stack<Around<Trace>, Stack<Around<Door>, tower::layer::util::Identity>>>,
 >;
-type Inner<S> = Stack<Around<Own>, Stack<Around<Names>, Stack<Around<Deadline>, S>>>;
-type Layers = Inner<Stack<Around<Admission>, Stack<Around<Identify>, Outer>>>;
+type Inner<S> = Stack<Around<Own>, Stack<Around<Names>, Stack<Around<Admission>, S>>>;
+type Layers = Inner<Stack<Around<Identify>, Stack<Around<Deadline>, Outer>>>;
 
 fn router(
     config: &ServerConfig,
@@ -443,9 +444,9 @@ fn router(
         .layer(Around::by(Trace))
         .layer(Around::by(Observe::new(&meter, methods)))
         .layer(Around::by(Panic))
+        .layer(Around::by(Deadline::at_most(config.call_time_max)))
         .layer(Around::by(Identify::by(gate.clone())))
         .layer(Around::by(Admission::new(config.calls_max, &meter)))
-        .layer(Around::by(Deadline::at_most(config.call_time_max)))
         .layer(Around::by(Names::new(gate, config.message_bytes_max)))
         .layer(Around::by(Own))
         .add_routes(routes)

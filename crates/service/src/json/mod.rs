@@ -133,6 +133,11 @@ impl Door {
         }
     }
 
+    /// The answer to an HTTP call that is refused here and not by what is inside.
+    pub(crate) fn refused(&self, refusal: Refusal) -> Response<Body> {
+        self.0.refusals.response(&refusal.into()).map(Body::new)
+    }
+
     /// What a service reads itself keeps its form; only its path is another one on the way through the layers.
     async fn own<F>(
         &self,

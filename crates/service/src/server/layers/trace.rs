@@ -31,7 +31,7 @@ impl Policy for Trace {
         mut request: Request<Body>,
         next: impl FnOnce(Request<Body>) -> Reply + Send + 'static,
     ) -> Reply {
-        // here, since this is the outermost layer: all others know who calls
+        // here, outside of every layer that asks who calls
         tls::reveal(request.extensions_mut());
         let id = request_id::of(request.headers());
         let method = request.uri().path().trim_start_matches('/');
