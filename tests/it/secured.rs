@@ -194,7 +194,7 @@ async fn talk(
             ensure!(answer?.into_inner().valid == valid, "{client_id}");
         }
     }
-    let door = text(addresses, "/services/metering/events")?.replace("https://", "");
+    let door = text(addresses, "/services/metering/grpc")?.replace("https://", "");
     let files = Files {
         trust_bundle: Some(tls.trust_bundle.clone()),
         certificate: Some(tls.certificate.clone()),

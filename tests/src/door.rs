@@ -162,7 +162,7 @@ impl Scene {
     /// Usage by an event over HTTP, which is answered when it is charged.
     fn record(&self, up: &Up, id: &str, meter: &str, quantity: u64) -> Result<()> {
         let addresses = up.addresses()?;
-        let events = text(&addresses, "/services/metering/events")?;
+        let metering = text(&addresses, "/services/metering/grpc")?;
         let event = json!({
             "specversion": "1.0", "source": "/door", "id": id, "type": meter, "subject": self.client,
             "time": SystemClock.now().to_string(), "data": { "quantity": quantity },
@@ -174,7 +174,7 @@ impl Scene {
             kind,
             "--data",
             &event.to_string(),
-            &format!("{events}/v1/events"),
+            &format!("{metering}/v1/events"),
         ])
         .map(drop)
     }

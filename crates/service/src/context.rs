@@ -27,9 +27,7 @@ pub struct Addresses {
     pub grpc: SocketAddr,
     /// HTTP: `/metrics` and `/healthz`.
     pub metrics: SocketAddr,
-    /// What the service listens at beside, where it does.
-    pub beside: Option<SocketAddr>,
-    /// Whether gRPC and what is beside are reached by TLS.
+    /// Whether gRPC is reached by TLS.
     pub is_tls: bool,
 }
 

@@ -47,7 +47,7 @@ use crate::{
     config::{Count, ListenAddress, Millis, Problem, Problems},
     identity::{Gate, IdentityConfig, IdentityOptions, Mode, Sources},
     json::{BindingError, Door, Limits, OwnPaths},
-    tls::{self, Broken, Listener, PlaintextRefused, Speaks, Tls, TlsConfig, TlsOptions},
+    tls::{self, Broken, Listener, Tls, TlsConfig, TlsOptions},
 };
 
 /// HTTP/2 allows at most this much in flight.
@@ -60,13 +60,13 @@ const PLATFORM_SERVICES: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerOptions {
-    /// Where gRPC listens.
+    /// Where gRPC and HTTP listen.
     pub listen: ListenAddress,
     /// Where `/metrics` and `/healthz` listen, always without TLS.
     pub metrics_listen: ListenAddress,
-    /// TLS of everything else; without a certificate there is none.
+    /// TLS of `listen`; without a certificate there is none.
     pub tls: TlsOptions,
-    /// Listen without TLS elsewhere than at the loopback.
+    /// Listen so without TLS elsewhere than at the loopback.
     pub allow_plaintext: bool,
     /// The longest a unary call may take, in ms; a caller's own deadline may only be earlier.
     pub call_time_max_ms: Millis,
@@ -95,13 +95,13 @@ pub struct ServerOptions {
 /// Checked [`ServerOptions`].
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Where gRPC listens.
+    /// Where gRPC and HTTP listen.
     pub listen: SocketAddr,
     /// Where `/metrics` and `/healthz` listen.
     pub metrics_listen: SocketAddr,
-    /// TLS of everything that listens but that.
+    /// TLS of `listen`.
     pub tls: Option<TlsConfig>,
-    /// Whether anything may listen without TLS elsewhere than at the loopback.
+    /// Whether that may be without TLS elsewhere than at the loopback.
     pub allow_plaintext: bool,
     /// The longest a unary call may take.
     pub call_time_max: Duration,
@@ -243,14 +243,6 @@ impl ServerConfig {
     pub fn files(&self) -> Option<&tls::Files> {
         self.tls.as_ref().map(|tls| &tls.files)
     }
-
-    /// Whether one more port may be at this address.
-    ///
-    /// # Errors
-    /// [`PlaintextRefused`].
-    pub fn may_listen(&self, address: SocketAddr) -> Result<(), PlaintextRefused> {
-        tls::may_listen(address, self.tls.is_some(), self.allow_plaintext)
-    }
 }
 
 impl Server {
@@ -266,10 +258,10 @@ impl Server {
         Ok(Self {
             config: config.clone(),
             context: context.clone(),
-            grpc: Listener::new(grpc, grpc_address, tls.as_ref(), Speaks::Grpc),
+            grpc: Listener::new(grpc, tls.as_ref()),
             metrics,
             tls,
-            addresses: Addresses { grpc: grpc_address, metrics: metrics_address, beside: None, is_tls },
+            addresses: Addresses { grpc: grpc_address, metrics: metrics_address, is_tls },
             routes: RoutesBuilder::default(),
             own: Vec::new(),
             health: Health::new(),
@@ -287,23 +279,6 @@ impl Server {
             self.gate = Some(Gate::new(&self.config.identity, clock, &meter, sources));
         }
         self
-    }
-
-    /// Decides who may call; `None` where identity is off. For what the service listens at beside.
-    #[must_use]
-    pub fn gate(&self) -> Option<Gate> {
-        self.gate.clone()
-    }
-
-    /// Binds one more port, which the service itself serves by HTTP, under the same TLS: its address is told with the
-    /// others. Serve it with [`tls::make_service`].
-    ///
-    /// # Errors
-    /// [`ServerError::Bind`].
-    pub async fn listen_beside(&mut self, address: SocketAddr) -> Result<Listener, ServerError> {
-        let (listener, address) = listen(address).await?;
-        self.addresses.beside = Some(address);
-        Ok(Listener::new(listener, address, self.tls.as_ref(), Speaks::Http))
     }
 
     /// Where it will be reached.

@@ -1,7 +1,7 @@
-//! TLS in front of everything that listens, except `/metrics` and `/healthz`.
+//! TLS in front of the port that a service listens at.
 //!
 //! Shape: [`Tls`] holds what was made of the files and looks at them again at an interval, off the runtime's threads;
-//! a [`Listener`] accepts, shakes hands and gives connections to tonic or axum. Each handshake is a task of its own,
+//! a [`Listener`] accepts, shakes hands and gives connections to tonic. Each handshake is a task of its own,
 //! bounded in time, and there are at most so many: the loop that accepts never waits for one, and who connects while
 //! all are taken is closed at once. A connection keeps what it was made with; the next one uses what the files say by then.
 //!
@@ -12,16 +12,14 @@
 //! customer and change nothing. That port belongs to a network that only they reach.
 
 mod handshake;
-mod http;
 mod keeper;
 mod listener;
 mod metrics;
 mod options;
 
 pub use drawdown_tls::{Broken, Clients, Files, Name};
-pub use http::{make_service, reveal};
-pub(crate) use keeper::Speaks;
 pub use keeper::Tls;
+pub(crate) use listener::reveal;
 pub use listener::{Connection, Io, Listener, Peer};
 pub use options::{ClientCertificates, PlaintextRefused, TlsConfig, TlsOptions, may_listen};
 

@@ -82,7 +82,7 @@ fn write_events(path: &Path, platform: &Platform) -> Result<Sums> {
 
 async fn send(args: &Args, up: &Up, events: &Path, dir: &Path) -> Result<()> {
     let addresses = up.addresses()?;
-    let url = text(&addresses, "/services/metering/events")?;
+    let url = text(&addresses, "/services/metering/grpc")?;
     let mut command = Command::new(&args.python);
     command.arg(&args.sender).arg(url).arg(events);
     let mut sender = Program::start("sender", command, dir)?;

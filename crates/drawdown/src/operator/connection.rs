@@ -120,13 +120,10 @@ pub(crate) struct ClientFiles {
 /// Where one service is reached.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct ServiceAddresses {
-    /// `http://…` or `https://…` for gRPC.
+    /// `http://…` or `https://…` for gRPC, JSON over HTTP and, of metering, `CloudEvents`.
     pub(crate) grpc: String,
     /// `http://…` for `/metrics` and `/healthz`.
     pub(crate) metrics: String,
-    /// The same for `CloudEvents`, where the service takes them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) events: Option<String>,
 }
 
 /// Channels to the services, and where answers are printed.
@@ -258,7 +255,6 @@ mod tests {
         let here = ServiceAddresses {
             grpc: "http://127.0.0.1:1".to_owned(),
             metrics: "http://127.0.0.1:2".to_owned(),
-            events: None,
         };
         let services = [("ledger".to_owned(), here)].into();
         Addresses { services, ..Addresses::default() }.write(&path).unwrap();

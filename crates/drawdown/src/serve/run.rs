@@ -103,7 +103,6 @@ async fn all_bound(bounds: Vec<(Service, Bound)>) -> BoundAddresses {
         let here = ServiceAddresses {
             grpc: format!("{scheme}://{}", found.grpc),
             metrics: format!("http://{}", found.metrics),
-            events: (service == Service::Metering).then(|| format!("{scheme}://{}", found.grpc)),
         };
         addresses.insert(service.name().to_owned(), here);
     }

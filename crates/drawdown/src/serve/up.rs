@@ -108,11 +108,7 @@ async fn serve(
 fn lines(services: &BoundAddresses, postgres_url: &str, redis_url: &str) -> String {
     let mut lines = String::new();
     for (name, addresses) in services {
-        lines.push_str(&format!("{name:<12} {}   metrics {}/metrics", addresses.grpc, addresses.metrics));
-        if let Some(events) = &addresses.events {
-            lines.push_str(&format!("   events {events}/v1/events"));
-        }
-        lines.push('\n');
+        lines.push_str(&format!("{name:<12} {}   metrics {}/metrics\n", addresses.grpc, addresses.metrics));
     }
     let (postgres, redis) = (without_password(postgres_url), without_password(redis_url));
     lines.push_str(&format!("{:<12} {postgres}\n{:<12} {redis}\n", "postgres", "redis"));

@@ -8,7 +8,6 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
-use axum::extract::ConnectInfo;
 use drawdown_types::{Clock, Timestamp};
 use http::{Extensions, HeaderMap, header::AUTHORIZATION};
 use moka::future::Cache;
@@ -330,8 +329,7 @@ fn bearer(header: &[u8]) -> Option<&str> {
 }
 
 fn address(extensions: &Extensions) -> Option<IpAddr> {
-    let over_http = || extensions.get::<ConnectInfo<Connection>>().map(|ConnectInfo(connection)| connection);
-    extensions.get::<Connection>().or_else(over_http).map(|connection| connection.remote.ip())
+    extensions.get::<Connection>().map(|connection| connection.remote.ip())
 }
 
 const fn proof_name(proof: &Proof) -> &'static str {

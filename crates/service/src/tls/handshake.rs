@@ -9,7 +9,7 @@ use drawdown_tls::{
 };
 use tokio::net::TcpStream;
 
-use super::keeper::{Speaks, Tls};
+use super::keeper::Tls;
 
 /// Why there is no connection: a fixed list, since it labels a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,14 +113,13 @@ impl Failure {
 /// closed.
 pub(super) async fn shake(
     tls: &Tls,
-    speaks: Speaks,
     stream: TcpStream,
 ) -> Result<(TlsStream<TcpStream>, Option<Name>), Failure> {
     let failed = |failure: Failure| {
         tls.metrics.failed(failure);
         failure
     };
-    let accepting = TlsAcceptor::from(tls.current(speaks)).accept(stream).into_fallible();
+    let accepting = TlsAcceptor::from(tls.current()).accept(stream).into_fallible();
     let mut accepting = std::pin::pin!(accepting);
     let stream = match tokio::time::timeout(tls.config.handshake_time_max, &mut accepting).await {
         Ok(Ok(stream)) => stream,

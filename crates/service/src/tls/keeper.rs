@@ -11,25 +11,12 @@ use super::{
 };
 use crate::{Context, refusal};
 
-/// One certificate and trust bundle, for all ports of a service.
+/// One certificate and trust bundle, for the port of a service.
 #[derive(Debug)]
 pub struct Tls {
     pub(super) config: TlsConfig,
     pub(super) metrics: Metrics,
-    configs: Reloading<Configs>,
-}
-
-/// What a port speaks inside of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speaks {
-    Grpc,
-    Http,
-}
-
-#[derive(Clone)]
-struct Configs {
-    grpc: Arc<ServerConfig>,
-    http: Arc<ServerConfig>,
+    configs: Reloading<Arc<ServerConfig>>,
 }
 
 impl Tls {
@@ -40,12 +27,8 @@ impl Tls {
     /// [`Broken`].
     pub fn start(config: &TlsConfig, context: &Context) -> Result<Arc<Self>, Broken> {
         let clients = config.clients;
-        let configs = Reloading::new(config.files.clone(), move |set| {
-            Ok(Configs {
-                grpc: set.server(clients, &[ALPN_HTTP2, ALPN_HTTP1])?,
-                http: set.server(clients, &[ALPN_HTTP1])?,
-            })
-        })?;
+        let configs =
+            Reloading::new(config.files.clone(), move |set| set.server(clients, &[ALPN_HTTP2, ALPN_HTTP1]))?;
         let meter = context.telemetry.meter();
         let tls = Arc::new(Self { config: config.clone(), metrics: Metrics::new(&meter), configs });
         metrics::watch(&meter, &Arc::downgrade(&tls), Arc::clone(&context.clock));
@@ -81,12 +64,8 @@ impl Tls {
         }
     }
 
-    pub(super) fn current(&self, speaks: Speaks) -> Arc<ServerConfig> {
-        let configs = self.configs.current();
-        match speaks {
-            Speaks::Grpc => configs.grpc,
-            Speaks::Http => configs.http,
-        }
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.configs.current()
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 
 use drawdown_tls::{Name, server::TlsStream};
 use futures::Stream;
+use http::Extensions;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -22,7 +23,7 @@ use tokio::{
 
 use super::{
     handshake::{Failure, shake},
-    keeper::{Speaks, Tls},
+    keeper::Tls,
 };
 
 /// After an accept that failed for want of file handles or memory.
@@ -46,12 +47,16 @@ pub struct Connection {
     pub is_tls: bool,
 }
 
+/// Puts the [`Peer`] of the connection, where there is one, beside the [`Connection`] that the transport left.
+pub(crate) fn reveal(extensions: &mut Extensions) {
+    if let Some(peer) = extensions.get::<Connection>().and_then(|connection| connection.peer.clone()) {
+        extensions.insert(peer);
+    }
+}
+
 /// A port.
 #[derive(Debug)]
-pub struct Listener {
-    local: SocketAddr,
-    source: Source,
-}
+pub struct Listener(Source);
 
 #[derive(Debug)]
 enum Source {
@@ -76,26 +81,20 @@ enum Transport {
 // === impl Listener ===
 
 impl Listener {
-    pub(crate) fn new(
-        listener: TcpListener,
-        local: SocketAddr,
-        tls: Option<&Arc<Tls>>,
-        speaks: Speaks,
-    ) -> Self {
-        let source = match tls {
+    pub(crate) fn new(listener: TcpListener, tls: Option<&Arc<Tls>>) -> Self {
+        Self(match tls {
             None => Source::Plain(listener),
             Some(tls) => {
                 // one place for each handshake: a finished one never waits with its permit for long
                 let (sender, receiver) = mpsc::channel(tls.config.handshakes_max);
-                tokio::spawn(accept(listener, Arc::clone(tls), speaks, sender));
+                tokio::spawn(accept(listener, Arc::clone(tls), sender));
                 Source::Tls(receiver)
             }
-        };
-        Self { local, source }
+        })
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Io>>> {
-        match &mut self.source {
+        match &mut self.0 {
             Source::Plain(listener) => {
                 let accepted = ready!(listener.poll_accept(cx));
                 Poll::Ready(Some(accepted.map(|(stream, remote)| {
@@ -116,31 +115,8 @@ impl Stream for Listener {
     }
 }
 
-impl axum::serve::Listener for Listener {
-    type Io = Io;
-    type Addr = Connection;
-
-    async fn accept(&mut self) -> (Io, Connection) {
-        loop {
-            match std::future::poll_fn(|cx| self.poll_accept(cx)).await {
-                Some(Ok(io)) => {
-                    let connection = io.connection.clone();
-                    return (io, connection);
-                }
-                Some(Err(error)) => pause(&error).await,
-                // the task that accepts ends with the process and no earlier
-                None => std::future::pending::<()>().await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Connection> {
-        Ok(Connection { remote: self.local, peer: None, is_tls: matches!(self.source, Source::Tls(_)) })
-    }
-}
-
 /// Accepts for as long as somebody takes the connections. Never waits for a handshake.
-async fn accept(listener: TcpListener, tls: Arc<Tls>, speaks: Speaks, ready: mpsc::Sender<Io>) {
+async fn accept(listener: TcpListener, tls: Arc<Tls>, ready: mpsc::Sender<Io>) {
     let permits = Arc::new(Semaphore::new(tls.config.handshakes_max));
     loop {
         let accepted = tokio::select! {
@@ -165,7 +141,7 @@ async fn accept(listener: TcpListener, tls: Arc<Tls>, speaks: Speaks, ready: mps
             let shaken = tokio::select! {
                 // who stops does not wait for handshakes
                 () = ready.closed() => return,
-                shaken = shake(&tls, speaks, stream) => shaken,
+                shaken = shake(&tls, stream) => shaken,
             };
             match shaken {
                 Ok((stream, name)) => {
