@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use drawdown_client::ledger::import;
 use drawdown_proto::{
@@ -17,9 +17,6 @@ use serde::Deserialize;
 
 use super::{Session, lines::Lines};
 use crate::output::{Column, json_of, number, text, tokens};
-
-/// Teams of one request, at least as many as the service takes by default.
-const TEAMS_MAX: usize = 100;
 
 pub(super) const EXAMPLE: &str = "Example:
   drawdown lot import old.jsonl --reason 'moved from the old platform' --dry-run
@@ -68,23 +65,15 @@ pub(super) struct ImportLots {
 impl ImportLots {
     pub(super) async fn run(self, session: &Session) -> Result<()> {
         let lines = Lines::read(&self.file)?;
-        let teams: Vec<TeamImport> = lines.parse::<TeamLine>()?.into_iter().map(TeamImport::from).collect();
-        let id = self.request_id.unwrap_or_else(|| lines.request_id());
+        let teams = lines.parse::<TeamLine>()?;
         let mut client = import(&session.ledger);
-        let mut all = ImportTeamsResponse { teams: Vec::new(), written: !self.dry_run };
-        for (number, chunk) in teams.chunks(TEAMS_MAX).enumerate() {
-            let request = ImportTeamsRequest {
-                teams: chunk.to_vec(),
-                reason: self.reason.clone(),
-                validate_only: self.dry_run,
-                request_id: format!("{id}-{number}"),
-            };
-            let first = number.saturating_mul(TEAMS_MAX).saturating_add(1);
-            let answer = client.import_teams(request).await;
-            let answer =
-                answer.with_context(|| format!("lines from {first} on, teams[0] is line {first}"))?;
-            all.teams.extend(answer.into_inner().teams);
-        }
+        let answers = lines.send("teams", self.request_id, teams, async |teams, request_id| {
+            let reason = self.reason.clone();
+            let request = ImportTeamsRequest { teams, reason, validate_only: self.dry_run, request_id };
+            client.import_teams(request).await
+        });
+        let teams = answers.await?.into_iter().flat_map(|answer: ImportTeamsResponse| answer.teams).collect();
+        let all = ImportTeamsResponse { teams, written: !self.dry_run };
         session.output.table(&summary(&all)?, "teams", &TEAM)?;
         session.output.beside(&format!("{}\n", verdict(&all)))
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use drawdown_client::entitlement::imports;
 use drawdown_proto::{
@@ -17,9 +17,6 @@ use serde::Deserialize;
 
 use super::{Session, lines::Lines, wire};
 use crate::output::{Column, json_of, number, text};
-
-/// Accounts of one request, as many as the service takes by default.
-const ACCOUNTS_MAX: usize = 100;
 
 pub(super) const EXAMPLE: &str = "Example:
   drawdown account import old.jsonl --note 'moved from the old platform' --dry-run
@@ -72,23 +69,16 @@ pub(super) struct ImportAccounts {
 impl ImportAccounts {
     pub(super) async fn run(self, session: &Session) -> Result<()> {
         let lines = Lines::read(&self.file)?;
-        let accounts: Vec<_> = lines.parse::<AccountLine>()?.into_iter().map(AccountImport::from).collect();
-        let id = self.request_id.unwrap_or_else(|| lines.request_id());
+        let accounts = lines.parse::<AccountLine>()?;
         let mut client = imports(&session.entitlement);
-        let mut all = ImportAccountsResponse { accounts: Vec::new(), written: !self.dry_run };
-        for (number, chunk) in accounts.chunks(ACCOUNTS_MAX).enumerate() {
-            let request = ImportAccountsRequest {
-                accounts: chunk.to_vec(),
-                note: self.note.clone(),
-                validate_only: self.dry_run,
-                request_id: format!("{id}-{number}"),
-            };
-            let first = number.saturating_mul(ACCOUNTS_MAX).saturating_add(1);
-            let answer = client.import_accounts(request).await;
-            let answer =
-                answer.with_context(|| format!("lines from {first} on, accounts[0] is line {first}"))?;
-            all.accounts.extend(answer.into_inner().accounts);
-        }
+        let answers = lines.send("accounts", self.request_id, accounts, async |accounts, request_id| {
+            let note = self.note.clone();
+            let request = ImportAccountsRequest { accounts, note, validate_only: self.dry_run, request_id };
+            client.import_accounts(request).await
+        });
+        let answers = answers.await?.into_iter();
+        let accounts = answers.flat_map(|answer: ImportAccountsResponse| answer.accounts).collect();
+        let all = ImportAccountsResponse { accounts, written: !self.dry_run };
         session.output.table(&summary(&all)?, "accounts", &ACCOUNT)?;
         session.output.beside(&format!("{}\n", verdict(&all)))
     }
