@@ -14,7 +14,7 @@ use drawdown_proto::entitlement::v1::{
     principal_service_server::PrincipalServiceServer, resolution_service_server::ResolutionServiceServer,
     transfer_service_server::TransferServiceServer,
 };
-use drawdown_service::{Context, Server};
+use drawdown_service::{Context, Jobs, Server};
 use drawdown_types::Clock;
 use opentelemetry::metrics::Meter;
 use sqlx::PgPool;
@@ -80,7 +80,6 @@ pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
 ///
 /// # Errors
 /// Where the configuration does not fit the database, a port is taken, or the server fails.
-#[expect(clippy::too_many_lines, reason = "the order of start and drain, read in one place")]
 pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let pool = store::pool(&config.database);
     let store = store::Store::new(pool.clone());
@@ -105,7 +104,6 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         memory: Arc::clone(&memory),
     };
     let server = Server::bind(&config.server, &context).await?.identify(identity::sources(&parts));
-    let bytes_max = config.server.message_bytes_max;
     let check = ClockCheck {
         store,
         pool: pool.clone(),
@@ -115,41 +113,39 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         alarm: config.clock_skew_alarm,
     };
     memory.load().await.context("can not read the directory")?;
-    let job_stop = context.shutdown.child_token();
     let listen = config.access.feed_listens.then(|| store::listener(&config.database));
     let feed = DirectoryFeed { memory: Arc::clone(&memory), listen, interval: config.access.feed_interval };
-    let feed = tokio::spawn(feed.run(job_stop.clone()));
     let follower = Follower::new(Arc::clone(&memory), Arc::clone(&ledger) as _, config.access.follow);
-    let follower = tokio::spawn(follower.run(job_stop.clone()));
-    let access = Access::new(memory, config.access.limits, context.shutdown.clone());
     let adoptions = Adoptions::new(&parts, ledger, config.adoption);
-    let adoptions = tokio::spawn(adoptions.run(job_stop.clone()));
-    let job = tokio::spawn(check.run(job_stop.clone()));
-    let served = server
-        .add_service(HierarchyServiceServer::new(Hierarchy::new(&parts)).max_decoding_message_size(bytes_max))
-        .add_service(AccountServiceServer::new(Accounts::new(&parts)).max_decoding_message_size(bytes_max))
-        .add_service(
-            CredentialServiceServer::new(Credentials::new(&parts)).max_decoding_message_size(bytes_max),
-        )
-        .add_service(TransferServiceServer::new(Transfers::new(&parts)).max_decoding_message_size(bytes_max))
-        .add_service(HubServiceServer::new(Hubs::new(&parts)).max_decoding_message_size(bytes_max))
-        .add_service(HistoryServiceServer::new(Histories::new(&parts)).max_decoding_message_size(bytes_max))
-        .add_service(ImportServiceServer::new(Imports::new(&parts)).max_decoding_message_size(bytes_max))
-        .add_service(
-            PrincipalServiceServer::new(Principals::new(&parts)).max_decoding_message_size(bytes_max),
-        )
-        .add_service(MemberServiceServer::new(Members::new(&parts)).max_decoding_message_size(bytes_max))
-        .add_service(
-            ResolutionServiceServer::new(Resolutions::new(&parts)).max_decoding_message_size(bytes_max),
-        )
-        .add_service(AccessServiceServer::new(access).max_decoding_message_size(bytes_max))
-        .serve()
-        .await;
-    job_stop.cancel();
-    job.await.context("the clock check failed")?;
-    feed.await.context("the feed of the directory failed")?;
-    follower.await.context("the follower of the ledger failed")?;
-    adoptions.await.context("the job that tells of first teams failed")?;
+    let mut jobs = Jobs::of(&context);
+    jobs.start("feeds the directory", |stop| feed.run(stop));
+    jobs.start("follows the ledger", |stop| follower.run(stop));
+    jobs.start("tells of first teams", |stop| adoptions.run(stop));
+    jobs.start("compares clocks", |stop| check.run(stop));
+    let access = Access::new(memory, config.access.limits, context.shutdown.clone());
+    let served = with_services(server, &parts, access, config.server.message_bytes_max).serve().await;
+    jobs.end().await?;
     pool.close().await;
     Ok(served?)
+}
+
+/// Every service, with one limit on what a message may weigh.
+fn with_services(server: Server, parts: &Parts, access: Access, bytes_max: usize) -> Server {
+    macro_rules! limited {
+        ($server:ident, $handler:ident) => {
+            $server::new($handler::new(parts)).max_decoding_message_size(bytes_max)
+        };
+    }
+    server
+        .add_service(AccessServiceServer::new(access).max_decoding_message_size(bytes_max))
+        .add_service(limited!(AccountServiceServer, Accounts))
+        .add_service(limited!(CredentialServiceServer, Credentials))
+        .add_service(limited!(HierarchyServiceServer, Hierarchy))
+        .add_service(limited!(HistoryServiceServer, Histories))
+        .add_service(limited!(HubServiceServer, Hubs))
+        .add_service(limited!(ImportServiceServer, Imports))
+        .add_service(limited!(MemberServiceServer, Members))
+        .add_service(limited!(PrincipalServiceServer, Principals))
+        .add_service(limited!(ResolutionServiceServer, Resolutions))
+        .add_service(limited!(TransferServiceServer, Transfers))
 }

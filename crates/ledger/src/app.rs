@@ -15,7 +15,7 @@ use drawdown_proto::ledger::v1::{
     settlement_service_server::SettlementServiceServer, standing_service_server::StandingServiceServer,
     token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
 };
-use drawdown_service::{Context, Server, identity::Sources};
+use drawdown_service::{Context, Jobs, Server, identity::Sources};
 use sqlx::PgPool;
 
 use crate::{
@@ -72,18 +72,17 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         directory: Arc::new(Entitlement::new(channel)),
         metrics: Metrics::new(&context.telemetry.meter()),
     }));
-    let job_stop = context.shutdown.child_token();
-    let due = tokio::spawn(Due::new(Arc::clone(&ledger), config.due).run(job_stop.clone()));
-    let adopt = tokio::spawn(Adopt::new(Arc::clone(&ledger), config.adoption).run(job_stop.clone()));
-    let skew = tokio::spawn(Skew::new(Arc::clone(&ledger), config.skew).run(job_stop.clone()));
+    let mut jobs = Jobs::of(&context);
+    jobs.start("closes lots", |stop| Due::new(Arc::clone(&ledger), config.due).run(stop));
+    jobs.start("adopts usage", |stop| Adopt::new(Arc::clone(&ledger), config.adoption).run(stop));
+    jobs.start("compares clocks", |stop| Skew::new(Arc::clone(&ledger), config.skew).run(stop));
     let months = Months::new(Arc::clone(&ledger), config.growth.months);
     months.attempt().await;
-    let months = tokio::spawn(months.run(job_stop.clone()));
-    let compact =
-        tokio::spawn(Compact::new(Arc::clone(&ledger), config.growth.compact).run(job_stop.clone()));
-    let relay = tokio::spawn(Relay::new(Arc::clone(&ledger), config.notices.relay).run(job_stop.clone()));
-    let feed =
-        tokio::spawn(FeedSweep::new(Arc::clone(&ledger), config.standings.sweep).run(job_stop.clone()));
+    jobs.start("makes partitions", |stop| months.run(stop));
+    jobs.start("rolls usage up", |stop| Compact::new(Arc::clone(&ledger), config.growth.compact).run(stop));
+    jobs.start("relays notices", |stop| Relay::new(Arc::clone(&ledger), config.notices.relay).run(stop));
+    let feed = FeedSweep::new(Arc::clone(&ledger), config.standings.sweep);
+    jobs.start("forgets which teams changed", |stop| feed.run(stop));
     let standings =
         Standings::new(Arc::clone(&ledger), config.standings.feed, context.shutdown.child_token());
     let notices = Notices::new(Arc::clone(&ledger), config.notices.watch, context.shutdown.child_token());
@@ -91,14 +90,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         StandingServiceServer::new(standings).max_decoding_message_size(config.server.message_bytes_max),
     );
     let served = with_services(server, ledger, notices, config.server.message_bytes_max).serve().await;
-    job_stop.cancel();
-    due.await.context("the job that closes lots failed")?;
-    months.await.context("the job that makes partitions failed")?;
-    adopt.await.context("the job that adopts usage failed")?;
-    compact.await.context("the job that rolls usage up failed")?;
-    feed.await.context("the job that forgets which teams changed failed")?;
-    relay.await.context("the job that relays notices failed")?;
-    skew.await.context("the job that compares clocks failed")?;
+    jobs.end().await?;
     pool.close().await;
     Ok(served?)
 }

@@ -8,6 +8,7 @@
 pub mod config;
 mod context;
 pub mod identity;
+mod jobs;
 pub mod json;
 pub mod page;
 pub mod reason;
@@ -18,6 +19,7 @@ pub mod tls;
 
 pub use config::Problem;
 pub use context::{Addresses, Bound, Context};
+pub use jobs::{JobFailed, Jobs};
 pub use refusal::{Code, Refusal, Violations};
 pub use server::Server;
 pub use telemetry::Telemetry;
