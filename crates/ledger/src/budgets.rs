@@ -14,7 +14,7 @@ use crate::{
         account_budgets::{self, Whose},
         audit,
         budgets::{self, BudgetRead, Which},
-        teams,
+        scope, teams,
         write::{self, LotNote, Noted, PlanRows},
     },
     tokens::check_account,
@@ -105,7 +105,7 @@ impl Ledger {
         let mut tx = self.begin().await?;
         let at = connection(&mut tx);
         account_budgets::hold_in_tx(at, account).await?;
-        let teams = account_budgets::teams_in_tx(at, account, i64::from(max).saturating_add(1)).await?;
+        let teams = scope::teams_in_tx(at, account, i64::from(max).saturating_add(1)).await?;
         if u32::try_from(teams.len()).unwrap_or(u32::MAX) > max {
             let why = format!("the account has more than {max} teams: set budgets of teams");
             return Err(Refusal::new(Code::ResourceExhausted, reason::TEAMS_TOO_MANY, why).into());

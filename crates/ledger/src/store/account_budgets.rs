@@ -1,7 +1,7 @@
 //! Budgets of accounts: what all teams of one use, each counting for itself (see `migrations/0051_account_budgets.sql`).
 
 use drawdown_ledger_core::BudgetTerms;
-use drawdown_types::{AccountId, BudgetId, MicroTokens, TeamId, Timestamp};
+use drawdown_types::{AccountId, BudgetId, MicroTokens, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -17,22 +17,6 @@ pub async fn hold_in_tx(tx: &mut PgConnection, account: AccountId) -> Result<(),
         .execute(tx)
         .await?;
     Ok(())
-}
-
-/// The teams of the account that have a balance, and the last instant of all of them.
-pub async fn teams_in_tx(
-    tx: &mut PgConnection,
-    account: AccountId,
-    limit: i64,
-) -> Result<Vec<TeamId>, Error> {
-    let teams = sqlx::query_scalar!(
-        "select team_id from ledger.balance where account_id = $1 order by team_id limit $2",
-        account.as_uuid(),
-        limit,
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(teams.into_iter().map(TeamId::from_uuid).collect())
 }
 
 /// The last posted instant of the account's teams, which are locked.

@@ -1,4 +1,4 @@
-//! Whose rows a report reads.
+//! Whose rows something is about.
 
 use drawdown_types::{AccountId, TeamId};
 use sqlx::PgConnection;
