@@ -8,7 +8,7 @@ use drawdown_proto::entitlement::v1::{CreateAccountResponse, CreateTeamResponse}
 use drawdown_types::{AccountId, TeamId, Timestamp};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
     error::Refused,
@@ -85,8 +85,7 @@ impl Act for CreateTeam {
     const METHOD: &'static str = "CreateTeam";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
-        let account = store::account_in_tx(tx, self.account_id, Lock::No).await?;
-        let account = account.ok_or(Refused::AccountNotFound(self.account_id))?;
+        let account = existing::account(tx, self.account_id, Lock::No).await?;
         let now = acts.now();
         let new = plan_team(now, account.created_at, self.created_at)?;
         let team = TeamRecord {

@@ -8,10 +8,9 @@ use drawdown_proto::{
 use drawdown_types::{AccountId, AppId, TeamId, Timestamp, UserId};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
-    error::Refused,
     grpc::encode,
     store::{self, AppListing, AuditEntry, Lock, Made, Tx},
 };
@@ -38,12 +37,9 @@ impl Act for CreateApp {
     const METHOD: &'static str = "CreateApp";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
-        let account = store::account_in_tx(tx, self.account_id, Lock::No).await?;
-        account.ok_or(Refused::AccountNotFound(self.account_id))?;
-        if let Some(owner) = self.owner
-            && !store::user_exists_in_tx(tx, owner).await?
-        {
-            return Err(Refused::UserNotFound(owner).into());
+        existing::account(tx, self.account_id, Lock::No).await?;
+        if let Some(owner) = self.owner {
+            existing::user(tx, owner).await?;
         }
         let app_id = AppId::generate();
         store::insert_app_in_tx(tx, app_id, self.account_id, self.owner, &self.name).await?;
@@ -77,10 +73,8 @@ impl Act for AssignApp {
     const METHOD: &'static str = "AssignApp";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, told: &Told) -> Result<Step<Self::Reply>, Error> {
-        let app = store::app_in_tx(tx, self.app_id, Lock::Held).await?;
-        let app = app.ok_or(Refused::AppNotFound(self.app_id))?;
-        let team = store::team_in_tx(tx, self.team_id, Lock::No).await?;
-        let team = team.ok_or(Refused::TeamNotFound(self.team_id))?;
+        let app = existing::app(tx, self.app_id, Lock::Held).await?;
+        let team = existing::team(tx, self.team_id, Lock::No).await?;
         let history = store::assignments_in_tx(tx, self.app_id).await?;
         let now = acts.now();
         let later_accounts = app.later.map(|owner| owner.account_id);

@@ -8,10 +8,9 @@ use drawdown_proto::entitlement::v1::CreateCredentialResponse;
 use drawdown_types::{AppId, CredentialId, Timestamp};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
-    error::Refused,
     secret::{Secret, new_client_id},
     store::{self, AuditEntry, CredentialRecord, Lock, Made, NewCredentialRow, Tx},
 };
@@ -46,13 +45,11 @@ pub(super) async fn make(
     created_at: Option<Timestamp>,
     (through, told): (&'static str, &Told),
 ) -> Result<Making, Error> {
-    let not_found = || Refused::AppNotFound(app_id);
     // which account is read without a lock, to lock the account before the app
-    let app = store::app_in_tx(tx, app_id, Lock::No).await?.ok_or_else(not_found)?;
+    let app = existing::app(tx, app_id, Lock::No).await?;
     let account_id = app.owner_at(acts.now()).account_id;
-    let account = store::account_in_tx(tx, account_id, Lock::Held).await?;
-    let account = account.ok_or(Refused::AccountNotFound(account_id))?;
-    let app = store::app_in_tx(tx, app_id, Lock::Held).await?.ok_or_else(not_found)?;
+    let account = existing::account(tx, account_id, Lock::Held).await?;
+    let app = existing::app(tx, app_id, Lock::Held).await?;
     let now = acts.now();
     if app.owner_at(now).account_id != account_id {
         return Ok(Making::Again);

@@ -8,7 +8,7 @@ use drawdown_proto::entitlement::v1::{CancelScheduledChangeResponse, CorrectAssi
 use drawdown_types::{AccountId, AppId, CredentialId, TeamId, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Act, Acts, Step, Told};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
     error::Refused,
@@ -39,8 +39,7 @@ impl CancelScheduledChange {
         let app_id = match found.kind {
             ChangeKind::Contract | ChangeKind::TrialEnd => {
                 let account_id = AccountId::from_uuid(found.subject);
-                let account = store::account_in_tx(tx, account_id, Lock::Held).await?;
-                return Ok(account.ok_or(Refused::AccountNotFound(account_id))?.account_id);
+                return Ok(existing::account(tx, account_id, Lock::Held).await?.account_id);
             }
             ChangeKind::Assignment | ChangeKind::Transfer => AppId::from_uuid(found.subject),
             ChangeKind::Revocation => {
@@ -49,7 +48,7 @@ impl CancelScheduledChange {
                 app_id.ok_or(Refused::CredentialNotFound(credential_id))?
             }
         };
-        let app = store::app_in_tx(tx, app_id, Lock::Held).await?.ok_or(Refused::AppNotFound(app_id))?;
+        let app = existing::app(tx, app_id, Lock::Held).await?;
         Ok(app.owner_at(acts.now()).account_id)
     }
 
@@ -118,10 +117,8 @@ impl Act for CorrectAssignment {
     const METHOD: &'static str = "CorrectAssignment";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, told: &Told) -> Result<Step<Self::Reply>, Error> {
-        let app = store::app_in_tx(tx, self.app_id, Lock::Held).await?;
-        let app = app.ok_or(Refused::AppNotFound(self.app_id))?;
-        let team = store::team_in_tx(tx, self.team_id, Lock::No).await?;
-        let team = team.ok_or(Refused::TeamNotFound(self.team_id))?;
+        let app = existing::app(tx, self.app_id, Lock::Held).await?;
+        let team = existing::team(tx, self.team_id, Lock::No).await?;
         let history = store::assignments_in_tx(tx, self.app_id).await?;
         let now = acts.now();
         let facts = CorrectionFacts {

@@ -8,7 +8,7 @@ use drawdown_proto::{
 use drawdown_types::{AccountId, AppId, HubId};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
     error::Refused,
@@ -36,8 +36,7 @@ impl Act for CreateHub {
     const METHOD: &'static str = "CreateHub";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
-        let account = store::account_in_tx(tx, self.account_id, Lock::No).await?;
-        account.ok_or(Refused::AccountNotFound(self.account_id))?;
+        existing::account(tx, self.account_id, Lock::No).await?;
         let hub = HubRecord {
             hub_id: HubId::generate(),
             account_id: self.account_id,
@@ -64,8 +63,7 @@ impl Act for MoveApp {
     const METHOD: &'static str = "MoveApp";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
-        let app = store::app_in_tx(tx, self.app_id, Lock::Held).await?;
-        let app = app.ok_or(Refused::AppNotFound(self.app_id))?;
+        let app = existing::app(tx, self.app_id, Lock::Held).await?;
         let place = store::place_in_tx(tx, self.app_id).await?;
         // an instant read before a lock was free may lie before the place that it waited for
         let now = acts.now();
@@ -73,7 +71,7 @@ impl Act for MoveApp {
         let account_id = app.owner_at(at).account_id;
         let hub_account = match self.hub_id {
             Some(hub_id) => {
-                let of = store::hub_account_in_tx(tx, hub_id).await?.ok_or(Refused::HubNotFound(hub_id))?;
+                let of = existing::hub_account(tx, hub_id).await?;
                 if of != account_id {
                     return Err(Refused::HubOfOtherAccount(hub_id).into());
                 }

@@ -7,7 +7,7 @@ use drawdown_proto::entitlement::v1::{AssignProductResponse, EndProductAssignmen
 use drawdown_types::{AccountId, TeamId, Timestamp, UserId};
 use serde_json::{Value, json};
 
-use super::{Act, Acts, Step, Told, parties::known};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
     grpc::encode,
@@ -44,8 +44,8 @@ impl Act for EndRole {
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         let Self { user_id, scope } = *self;
-        let account_id = store::hold_scope_in_tx(tx, scope).await?;
-        known(tx, user_id).await?;
+        let account_id = existing::held_scope(tx, scope).await?;
+        existing::user(tx, user_id).await?;
         let Some(held) = store::held_in_tx(tx, user_id, scope).await? else {
             return Ok(Step::Done { reply: EndRoleResponse { role: None }, entry: None });
         };
@@ -90,12 +90,12 @@ struct Known {
 impl Product {
     async fn hold(self, tx: &mut Tx, acts: &Acts) -> Result<Known, Error> {
         let Self { team_id, user_id, actor } = self;
-        let account_id = store::hold_scope_in_tx(tx, Scope::Team(team_id)).await?;
-        known(tx, user_id).await?;
+        let account_id = existing::held_scope(tx, Scope::Team(team_id)).await?;
+        existing::user(tx, user_id).await?;
         let actor_standing = match actor {
             Actor::Operator => Standing::default(),
             Actor::User(by) => {
-                known(tx, by).await?;
+                existing::user(tx, by).await?;
                 store::standing_in_tx(tx, by, team_id, account_id).await?
             }
         };

@@ -12,6 +12,7 @@
 mod accounts;
 mod apps;
 mod credentials;
+mod existing;
 mod history;
 mod hubs;
 mod import;

@@ -4,12 +4,11 @@ use drawdown_entitlement_core::{
     History,
     plan::{Acting, Actor, Party},
 };
-use drawdown_types::{AccountId, AppId, TeamId, Timestamp, TransferId, UserId};
+use drawdown_types::{AccountId, AppId, TeamId, Timestamp, TransferId};
 
-use super::Acts;
+use super::{Acts, existing};
 use crate::{
     Error,
-    error::Refused,
     store::{self, AccountRecord, Lock, Owner, TransferRecord, Tx},
 };
 
@@ -34,15 +33,6 @@ pub(super) struct Held {
     pub(super) receiving: Option<Party>,
 }
 
-/// Refuses people that nobody registered.
-pub(super) async fn known(tx: &mut Tx, user_id: UserId) -> Result<(), Error> {
-    if store::user_exists_in_tx(tx, user_id).await? {
-        Ok(())
-    } else {
-        Err(Refused::UserNotFound(user_id).into())
-    }
-}
-
 fn party(account: &AccountRecord, team_id: Option<TeamId>, team_suspended: bool) -> Party {
     Party {
         account_id: account.account_id,
@@ -59,8 +49,7 @@ async fn hold_accounts(tx: &mut Tx, mut ids: Vec<AccountId>) -> Result<Vec<Accou
     ids.dedup();
     let mut held = Vec::with_capacity(ids.len());
     for account_id in ids {
-        let account = store::account_in_tx(tx, account_id, Lock::Held).await?;
-        held.push(account.ok_or(Refused::AccountNotFound(account_id))?);
+        held.push(existing::account(tx, account_id, Lock::Held).await?);
     }
     Ok(held)
 }
@@ -70,7 +59,7 @@ async fn team_party(
     accounts: &[AccountRecord],
     team_id: TeamId,
 ) -> Result<Option<Party>, Error> {
-    let team = store::team_in_tx(tx, team_id, Lock::Held).await?.ok_or(Refused::TeamNotFound(team_id))?;
+    let team = existing::team(tx, team_id, Lock::Held).await?;
     let account = accounts.iter().find(|account| account.account_id == team.account_id);
     Ok(account.map(|account| party(account, Some(team_id), team.suspended_since.is_some())))
 }
@@ -83,11 +72,10 @@ async fn hold(
     app_id: AppId,
     beside: Option<AccountId>,
 ) -> Result<Option<(AppSide, Vec<AccountRecord>)>, Error> {
-    let not_found = || Refused::AppNotFound(app_id);
-    let app = store::app_in_tx(tx, app_id, Lock::No).await?.ok_or_else(not_found)?;
+    let app = existing::app(tx, app_id, Lock::No).await?;
     let account_id = app.owner_at(acts.now()).account_id;
     let accounts = hold_accounts(tx, [account_id].into_iter().chain(beside).collect()).await?;
-    let app = store::app_in_tx(tx, app_id, Lock::Held).await?.ok_or_else(not_found)?;
+    let app = existing::app(tx, app_id, Lock::Held).await?;
     let now = acts.now();
     let owner = app.owner_at(now);
     let Some(account) = accounts.iter().find(|account| account.account_id == owner.account_id) else {
@@ -122,18 +110,14 @@ pub(super) async fn hold_transfer(
     transfer_id: TransferId,
     team_id: Option<TeamId>,
 ) -> Result<Option<Held>, Error> {
-    let not_found = || Refused::TransferNotFound(transfer_id);
-    let before = store::transfer_in_tx(tx, transfer_id).await?.ok_or_else(not_found)?;
+    let before = existing::transfer(tx, transfer_id).await?;
     let team_id = team_id.or(before.state.team_id);
     let beside = match team_id {
-        Some(team_id) => {
-            let team = store::team_in_tx(tx, team_id, Lock::No).await?;
-            Some(team.ok_or(Refused::TeamNotFound(team_id))?.account_id)
-        }
+        Some(team_id) => Some(existing::team(tx, team_id, Lock::No).await?.account_id),
         None => None,
     };
     let Some((app, accounts)) = hold(tx, acts, before.app_id, beside).await? else { return Ok(None) };
-    let transfer = store::transfer_in_tx(tx, transfer_id).await?.ok_or_else(not_found)?;
+    let transfer = existing::transfer(tx, transfer_id).await?;
     if transfer.state.team_id != before.state.team_id {
         return Ok(None);
     }
@@ -148,7 +132,7 @@ impl AppSide {
     /// Who acts, and whether they have a say for the giving side.
     pub(super) async fn acting(&self, tx: &mut Tx, actor: Actor) -> Result<Acting, Error> {
         let Actor::User(user_id) = actor else { return Ok(Acting { actor, for_giving_side: false }) };
-        known(tx, user_id).await?;
+        existing::user(tx, user_id).await?;
         let for_giving_side = if self.owner.user_id == Some(user_id) {
             true
         } else if let Some(team_id) = self.party.team_id {

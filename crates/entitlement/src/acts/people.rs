@@ -8,7 +8,7 @@ use drawdown_proto::{
 use drawdown_types::UserId;
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
     error::Refused,
@@ -61,10 +61,8 @@ impl Act for SetRole {
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         let Self { user_id, role, scope } = *self;
-        let account_id = store::hold_scope_in_tx(tx, scope).await?;
-        if !store::user_exists_in_tx(tx, user_id).await? {
-            return Err(Refused::UserNotFound(user_id).into());
-        }
+        let account_id = existing::held_scope(tx, scope).await?;
+        existing::user(tx, user_id).await?;
         let primary_admin = match scope {
             Scope::Team(team_id) => store::primary_admin_in_tx(tx, team_id).await?,
             Scope::Account(_) => None,

@@ -13,7 +13,7 @@ use drawdown_service::identity::{self, ApiKey, Roles, Scope};
 use drawdown_types::{KeyId, PrincipalId, Timestamp, UserId};
 use serde_json::{Value, json};
 
-use super::{Act, Acts, Step, Told};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
     error::Refused,
@@ -84,19 +84,16 @@ impl Act for CreatePrincipal {
             return Err(Refused::RoleMisfit(role).into());
         }
         if let Some(account_id) = self.scope.account() {
-            let account = store::account_in_tx(tx, account_id, Lock::No).await?;
-            account.ok_or(Refused::AccountNotFound(account_id))?;
+            existing::account(tx, account_id, Lock::No).await?;
         }
         if let Scope::Team { account_id, team_id } = self.scope {
-            let team = store::team_in_tx(tx, team_id, Lock::No).await?;
-            if team.map(|team| team.account_id) != Some(account_id) {
+            let team = existing::team(tx, team_id, Lock::No).await?;
+            if team.account_id != account_id {
                 return Err(Refused::TeamNotFound(team_id).into());
             }
         }
-        if let Some(user_id) = self.user_id
-            && !store::user_exists_in_tx(tx, user_id).await?
-        {
-            return Err(Refused::UserNotFound(user_id).into());
+        if let Some(user_id) = self.user_id {
+            existing::user(tx, user_id).await?;
         }
         let principal = PrincipalRecord {
             principal_id: PrincipalId::generate(),
@@ -130,8 +127,7 @@ impl Act for EndPrincipal {
     const METHOD: &'static str = "EndPrincipal";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
-        let principal = store::principal_in_tx(tx, self.principal_id).await?;
-        let principal = principal.ok_or(Refused::PrincipalNotFound(self.principal_id))?;
+        let principal = existing::principal(tx, self.principal_id).await?;
         let now = acts.now().max(principal.created_at);
         let reply = |at| EndPrincipalResponse { ended_at: Some(timestamp_to_proto(at)) };
         if let Some(ended_at) = principal.ended_at {
@@ -152,8 +148,7 @@ struct NewKey {
 
 /// A principal that is good, locked.
 async fn hold(tx: &mut Tx, principal_id: PrincipalId) -> Result<PrincipalRecord, Error> {
-    let principal = store::principal_in_tx(tx, principal_id).await?;
-    let principal = principal.ok_or(Refused::PrincipalNotFound(principal_id))?;
+    let principal = existing::principal(tx, principal_id).await?;
     match principal.ended_at {
         None => Ok(principal),
         Some(_) => Err(Refused::PrincipalEnded(principal_id).into()),
@@ -209,11 +204,10 @@ impl Act for CreateKey {
 
 /// A key under the lock of its principal.
 async fn hold_key(tx: &mut Tx, key_id: KeyId) -> Result<(KeyRecord, PrincipalRecord), Error> {
-    let not_found = || Refused::KeyNotFound(key_id);
-    let principal_id = store::key_in_tx(tx, key_id).await?.ok_or_else(not_found)?.principal_id;
-    let principal = store::principal_in_tx(tx, principal_id).await?;
-    let principal = principal.ok_or(Refused::PrincipalNotFound(principal_id))?;
-    Ok((store::key_in_tx(tx, key_id).await?.ok_or_else(not_found)?, principal))
+    let principal_id = existing::key(tx, key_id).await?.principal_id;
+    let principal = existing::principal(tx, principal_id).await?;
+    // read again: what was read before the lock may have ended
+    Ok((existing::key(tx, key_id).await?, principal))
 }
 
 impl Act for RotateKey {

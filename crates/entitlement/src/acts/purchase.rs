@@ -5,7 +5,7 @@ use drawdown_proto::entitlement::v1::PreparePurchaseResponse;
 use drawdown_types::{AccountId, TeamId, UserId};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told, parties::known};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
     error::Refused,
@@ -29,15 +29,13 @@ impl Act for PreparePurchase {
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         // two first purchases at once make one team
-        let account = store::account_in_tx(tx, self.account_id, Lock::Held).await?;
-        let account = account.ok_or(Refused::AccountNotFound(self.account_id))?;
+        let account = existing::account(tx, self.account_id, Lock::Held).await?;
         let found = |team| {
             let reply = PreparePurchaseResponse { team: Some(encode::team(team)), created: false };
             Ok(Step::Done { reply, entry: None })
         };
         if let Some(team_id) = self.team_id {
-            let team =
-                store::team_in_tx(tx, team_id, Lock::No).await?.ok_or(Refused::TeamNotFound(team_id))?;
+            let team = existing::team(tx, team_id, Lock::No).await?;
             return if team.account_id == self.account_id {
                 found(team)
             } else {
@@ -68,7 +66,7 @@ impl PreparePurchase {
             return Err(Refused::TrialActive.into());
         }
         if let Some(buyer) = self.by {
-            known(tx, buyer).await?;
+            existing::user(tx, buyer).await?;
         }
         let new = plan_team(now, account.created_at, None)?;
         let team = TeamRecord {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Act, Acts, Step, Told,
     credentials::{self, Making},
+    existing,
 };
 use crate::{
     Error,
@@ -46,10 +47,9 @@ async fn hold(
     acts: &Acts,
     credential_id: CredentialId,
 ) -> Result<(CredentialRecord, AccountId), Error> {
-    let not_found = || Refused::CredentialNotFound(credential_id);
-    let app_id = store::credential_in_tx(tx, credential_id).await?.ok_or_else(not_found)?.app_id;
-    let app = store::app_in_tx(tx, app_id, Lock::Held).await?.ok_or(Refused::AppNotFound(app_id))?;
-    let credential = store::credential_in_tx(tx, credential_id).await?.ok_or_else(not_found)?;
+    let app_id = existing::credential(tx, credential_id).await?.app_id;
+    let app = existing::app(tx, app_id, Lock::Held).await?;
+    let credential = existing::credential(tx, credential_id).await?;
     Ok((credential, app.owner_at(acts.now()).account_id))
 }
 
@@ -115,15 +115,14 @@ impl Act for RotateCredential {
     const METHOD: &'static str = "RotateCredential";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, told: &Told) -> Result<Step<Self::Reply>, Error> {
-        let not_found = || Refused::CredentialNotFound(self.credential_id);
-        let app_id = store::credential_in_tx(tx, self.credential_id).await?.ok_or_else(not_found)?.app_id;
+        let app_id = existing::credential(tx, self.credential_id).await?.app_id;
         // makes it under the locks of account and app, so what is read of the old one from here on holds
         let mut new = match credentials::make(tx, acts, app_id, None, (Self::METHOD, told)).await? {
             Making::Ask(question) => return Ok(Step::Ask(question)),
             Making::Again => return Ok(Step::Again),
             Making::Made(made) => made,
         };
-        let mut old = store::credential_in_tx(tx, self.credential_id).await?.ok_or_else(not_found)?;
+        let mut old = existing::credential(tx, self.credential_id).await?;
         let now = new.entry.at;
         if old.revocation.is_some_and(|end| end.revoked_at <= now) {
             return Err(Refused::CredentialRevoked(self.credential_id).into());

@@ -14,10 +14,9 @@ use drawdown_proto::{
 use drawdown_types::{AccountId, TeamId, Timestamp};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told};
+use super::{Act, Acts, Step, Told, existing};
 use crate::{
     Error,
-    error::Refused,
     grpc::encode,
     store::{self, AccountRecord, AuditEntry, Lock, Made, Scope, SuspensionRecord, Tx},
 };
@@ -60,7 +59,7 @@ struct Subject {
 impl Subject {
     /// Holds it, and reads the suspension that it has.
     async fn hold(tx: &mut Tx, scope: Scope) -> Result<(Self, Option<SuspensionRecord>), Error> {
-        let account_id = store::hold_scope_in_tx(tx, scope).await?;
+        let account_id = existing::held_scope(tx, scope).await?;
         let team_id = scope.team_id();
         let held = store::suspension_in_tx(tx, account_id, team_id).await?;
         Ok((Self { account_id, team_id }, held))
@@ -126,11 +125,6 @@ impl Act for LiftSuspension {
     }
 }
 
-async fn held_account(tx: &mut Tx, account_id: AccountId) -> Result<AccountRecord, Error> {
-    let account = store::account_in_tx(tx, account_id, Lock::Held).await?;
-    Ok(account.ok_or(Refused::AccountNotFound(account_id))?)
-}
-
 fn facts(account: &AccountRecord, now: Timestamp, answer: Option<UsageAnswer>) -> AccountFacts<'_> {
     AccountFacts {
         now,
@@ -148,7 +142,7 @@ impl Act for EndTrial {
     const METHOD: &'static str = "EndTrial";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, told: &Told) -> Result<Step<Self::Reply>, Error> {
-        let account = held_account(tx, self.account_id).await?;
+        let account = existing::account(tx, self.account_id, Lock::Held).await?;
         let now = acts.now();
         let reply = |from| EndTrialResponse { from: Some(timestamp_to_proto(from)) };
         let end = match plan_trial_end(facts(&account, now, told.usage), self.from, &acts.rules)? {
@@ -183,7 +177,7 @@ impl Act for ChangeContract {
     const METHOD: &'static str = "ChangeContract";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, told: &Told) -> Result<Step<Self::Reply>, Error> {
-        let account = held_account(tx, self.account_id).await?;
+        let account = existing::account(tx, self.account_id, Lock::Held).await?;
         let now = acts.now();
         let reply = |from| ChangeContractResponse { from: Some(timestamp_to_proto(from)) };
         let change = match plan_contract(facts(&account, now, told.usage), self.kind, self.from, &acts.rules)?

@@ -18,7 +18,7 @@ use drawdown_types::{AppId, TeamId, Timestamp, TransferId, UserId};
 use serde_json::{Value, json};
 
 use super::{
-    Act, Acts, Step, Told,
+    Act, Acts, Step, Told, existing,
     parties::{self, AppSide, Held},
 };
 use crate::{
@@ -83,7 +83,7 @@ impl Act for InviteTransfer {
         let Some(app) = parties::hold_app(tx, acts, self.app_id, None).await? else {
             return Ok(Step::Again);
         };
-        parties::known(tx, self.to).await?;
+        existing::user(tx, self.to).await?;
         let acting = app.acting(tx, self.actor).await?;
         let open = store::open_transfer_in_tx(tx, self.app_id).await?;
         let people = (app.owner.user_id, self.to);
@@ -310,7 +310,7 @@ impl Act for RemoveEditor {
         let Some(app) = parties::hold_app(tx, acts, self.app_id, None).await? else {
             return Ok(Step::Again);
         };
-        parties::known(tx, self.user_id).await?;
+        existing::user(tx, self.user_id).await?;
         app.acting(tx, self.actor).await?.must_be_giving()?;
         let ended: Option<Timestamp> =
             store::end_editor_in_tx(tx, self.app_id, self.user_id, app.now).await?;

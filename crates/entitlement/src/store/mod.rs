@@ -53,7 +53,7 @@ pub(crate) use adoption::{
     DueAdoption, adoption_begun_in_tx, first_team_in_tx, note_adoption_in_tx, renew_adoption_in_tx,
 };
 pub(crate) use apps::{
-    AppListing, Owner, app_in_tx, append_assignment_in_tx, assignments_in_tx, insert_app_in_tx,
+    AppListing, AppRecord, Owner, app_in_tx, append_assignment_in_tx, assignments_in_tx, insert_app_in_tx,
 };
 pub(crate) use credentials::{
     CredentialRecord, NewCredentialRow, append_revocation_in_tx, credential_in_tx, credentials_in_tx,
@@ -74,8 +74,8 @@ pub(crate) use members::{
     standing_in_tx,
 };
 pub(crate) use people::{
-    Scope, begin_role_in_tx, end_role_in_tx, held_in_tx, hold_scope_in_tx, insert_user_in_tx,
-    primary_admin_in_tx, role_text, user_exists_in_tx,
+    Scope, begin_role_in_tx, end_role_in_tx, held_in_tx, insert_user_in_tx, primary_admin_in_tx, role_text,
+    user_exists_in_tx,
 };
 pub(crate) use principals::{
     KeyRecord, PrincipalRecord, end_key_in_tx, end_principal_in_tx, good_keys_in_tx, insert_key_in_tx,

@@ -5,8 +5,8 @@ use drawdown_entitlement_core::plan::{Held, Role};
 use drawdown_types::{AccountId, TeamId, Timestamp, UserId};
 use sqlx::PgConnection;
 
-use super::{Instant, Lock, account_in_tx, team_in_tx};
-use crate::{Error, error::Refused};
+use super::Instant;
+use crate::Error;
 
 /// Where a role is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,20 +28,6 @@ impl Scope {
         match self {
             Self::Team(team_id) => (Some(team_id.as_uuid()), None),
             Self::Account(account_id) => (None, Some(account_id.as_uuid())),
-        }
-    }
-}
-
-/// Holds a team or an account until the end of the transaction, and says whose it is.
-pub(crate) async fn hold_scope_in_tx(tx: &mut PgConnection, scope: Scope) -> Result<AccountId, Error> {
-    match scope {
-        Scope::Team(team_id) => {
-            let team = team_in_tx(tx, team_id, Lock::Held).await?;
-            Ok(team.ok_or(Refused::TeamNotFound(team_id))?.account_id)
-        }
-        Scope::Account(account_id) => {
-            let account = account_in_tx(tx, account_id, Lock::Held).await?;
-            Ok(account.ok_or(Refused::AccountNotFound(account_id))?.account_id)
         }
     }
 }
