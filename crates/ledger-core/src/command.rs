@@ -77,7 +77,7 @@ pub struct Grant {
     pub amount: MicroTokens,
     /// Any kind but flex.
     pub pool_kind: PoolKind,
-    /// First instant, rounded down to an edge; absent for now.
+    /// First instant, rounded down to an edge; absent for the present instant.
     pub starts_at: Option<Timestamp>,
     /// First instant at which it is expired; rounded up to an edge.
     pub expires_at: Timestamp,
