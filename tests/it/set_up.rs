@@ -1,6 +1,6 @@
 //! Entering a platform with its original instants (D61).
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use drawdown_tests::{
     installation::{Installation, Service, Settings},
     platform::set_up,
@@ -8,6 +8,7 @@ use drawdown_tests::{
     report::{lots, verify},
 };
 use drawdown_types::{Clock as _, SystemClock};
+use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_up_that_is_sent_twice_is_entered_once() -> Result<()> {
@@ -28,5 +29,46 @@ async fn a_set_up_that_is_sent_twice_is_entered_once() -> Result<()> {
     ensure!(states == expected, "{states:?}");
     let (violations, sentences) = verify(channels).await?;
     ensure!(violations == 0, "{sentences:#?}");
+    installation.stop().await
+}
+
+/// What `drawdown ledger postings` tells: postings, the cursor behind them, and whether more follows.
+fn postings(installation: &Installation, account: &str, more: &[&str]) -> Result<(Vec<Value>, String, bool)> {
+    let answer = installation.json(&[&["ledger", "postings", "--account", account][..], more].concat())?;
+    let postings = answer["postings"].as_array().context("no list")?.clone();
+    let cursor = answer["cursor"].as_str().context("no cursor")?.to_owned();
+    Ok((postings, cursor, answer["more"].as_bool().context("more or not")?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_posted_is_pulled_once_in_whatever_parts() -> Result<()> {
+    let services = vec![Service::Ledger, Service::Entitlement];
+    let installation = Installation::start(&Settings { services, ..Settings::default() }).await?;
+    let trial = Trial::ending_at(SystemClock.now())?;
+    let platform = set_up(installation.channels(), &trial.scenario).await?;
+    for account in platform.accounts.values() {
+        let (all, end, more) = postings(&installation, account, &[])?;
+        ensure!(!more && all.len() > 1, "{account}: {all:#?}");
+        let (mut pulled, mut cursor, mut more) = (Vec::new(), String::new(), true);
+        while more {
+            let between = ["--cursor", &cursor, "--until", &end, "--limit", "1"];
+            let (part, next, follows) = postings(&installation, account, &between)?;
+            ensure!(part.len() <= 1, "{part:#?}");
+            pulled.extend(part);
+            (cursor, more) = (next, follows);
+        }
+        ensure!(pulled == all && cursor == end, "{account}: {pulled:#?}, of {all:#?}");
+        let of =
+            |posting: &Value, path: &str| posting.pointer(path).and_then(Value::as_str).map(str::to_owned);
+        let told: Vec<_> = all.iter().filter_map(|posting| of(posting, "/row/lot_id")).collect();
+        let teams: Vec<_> = all.iter().filter_map(|posting| of(posting, "/team_id")).collect();
+        for team in platform.teams.values().filter(|team| teams.contains(team)) {
+            for lot in lots(installation.channels(), team).await? {
+                ensure!(told.contains(&lot.lot_id), "{} is not told", lot.lot_id);
+            }
+        }
+        let (nothing, _, more) = postings(&installation, account, &["--new-only"])?;
+        ensure!(nothing.is_empty() && !more, "{nothing:#?}");
+    }
     installation.stop().await
 }

@@ -10,10 +10,10 @@ pub mod ledger {
         correction_service_client::CorrectionServiceClient, event_service_client::EventServiceClient,
         explain_service_client::ExplainServiceClient, hold_service_client::HoldServiceClient,
         import_service_client::ImportServiceClient, lot_service_client::LotServiceClient,
-        notice_service_client::NoticeServiceClient, report_service_client::ReportServiceClient,
-        review_service_client::ReviewServiceClient, settlement_service_client::SettlementServiceClient,
-        standing_service_client::StandingServiceClient, token_service_client::TokenServiceClient,
-        what_if_service_client::WhatIfServiceClient,
+        notice_service_client::NoticeServiceClient, posting_service_client::PostingServiceClient,
+        report_service_client::ReportServiceClient, review_service_client::ReviewServiceClient,
+        settlement_service_client::SettlementServiceClient, standing_service_client::StandingServiceClient,
+        token_service_client::TokenServiceClient, what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
@@ -56,6 +56,14 @@ pub mod ledger {
     #[must_use]
     pub fn token(channel: &Channel) -> TokenServiceClient<Transport> {
         TokenServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Everything that was posted, from a cursor on.
+    #[must_use]
+    pub fn postings(channel: &Channel) -> PostingServiceClient<Transport> {
+        PostingServiceClient::new(channel.unary())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

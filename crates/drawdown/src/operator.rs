@@ -21,6 +21,7 @@ pub(crate) mod lots;
 pub(crate) mod members;
 pub(crate) mod notice;
 mod pages;
+mod postings;
 pub(crate) mod principals;
 pub(crate) mod reports;
 pub(crate) mod statement;

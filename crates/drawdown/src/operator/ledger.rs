@@ -8,7 +8,7 @@ use drawdown_proto::ledger::v1::{
     VerifyLedgerResponse,
 };
 
-use super::{Connection, Pages, Session, correction::Correction, explain::story};
+use super::{Connection, Pages, Session, correction::Correction, explain::story, postings::Postings};
 use crate::{
     failure::Found,
     output::{json_of, number, text},
@@ -57,6 +57,11 @@ pub(crate) enum LedgerAction {
         connection: Connection,
     },
     Partitions(crate::serve::PartitionsCommand),
+    /// Lists everything that was posted to an account, each charge and each other row once, and tells where to go on
+    #[command(
+        after_help = "Example:\n  drawdown ledger postings --account acct_01j2gv5gymfsfrn6rc3mq3yjjv\n  drawdown ledger postings --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --new-only --json\n  drawdown ledger postings --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --cursor 6c2f --limit 10000 --json\n\nA cursor never grows old: whoever goes on behind the cursor of each answer gets every posting once."
+    )]
+    Postings(Box<Postings>),
     /// Gives every shard a new generation: after a restore of Postgres, before anything connects
     #[command(
         after_help = "Example:\n  drawdown ledger reset-shards --cause 'restored the backup of Monday'"
@@ -96,6 +101,7 @@ impl LedgerAction {
                 session.output.story(&json, &story(&answer))
             }
             Self::Partitions(command) => command.run().await,
+            Self::Postings(postings) => postings.run().await,
             Self::ResetShards { cause, connection } => {
                 let session = connection.open()?;
                 let request = ResetAllShardsRequest { cause };
