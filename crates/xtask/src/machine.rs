@@ -9,6 +9,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use cargo_metadata::{Metadata, MetadataCommand};
 
+/// Variables that cargo sets for a program that it runs.
+const OF_THE_PACKAGE: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+
 /// The workspace and cargo's folder for what is built.
 #[derive(Debug)]
 pub(crate) struct Workspace {
@@ -31,9 +34,16 @@ impl Workspace {
             .context("cargo metadata")
     }
 
+    /// Without what cargo told this program of its own package. A cargo that is started here would take it for a change of
+    /// what some build scripts read, and build half of everything anew, each time that one is started by hand in between.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
+        for (name, _) in std::env::vars_os() {
+            if OF_THE_PACKAGE.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+                command.env_remove(name);
+            }
+        }
         command
     }
 
@@ -93,4 +103,22 @@ pub(crate) fn folder_of(file: &Path) -> anyhow::Result<()> {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_know_nothing_of_the_package_of_this_one() {
+        let workspace = Workspace { root: PathBuf::from("/"), target: PathBuf::from("/target") };
+        for command in [workspace.command("cargo"), workspace.cargo()] {
+            for told in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+                assert!(std::env::var_os(told).is_some(), "cargo tells it");
+                let removed = command.get_envs().any(|(name, value)| name == told && value.is_none());
+                assert!(removed, "{told} is handed on");
+            }
+            assert!(command.get_envs().all(|(name, _)| name != "CARGO_HOME" && name != "PATH"));
+        }
+    }
 }
