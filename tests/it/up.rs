@@ -206,10 +206,17 @@ fn exported(up: &Up, account: &str, team: &str, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Who watches looks often, and what is applied stays unsettled for a while: else it may come and go between two looks, and a
+/// watcher is rightly told of none of it.
+const WATCHFUL: [(&str, &str); 2] = [
+    ("DRAWDOWN_METERING__USAGE__WATCH_INTERVAL_MS", "20"),
+    ("DRAWDOWN_METERING__SETTLE__INTERVAL_MS", "3000"),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_sets_up_meters_and_finds_everything_again_after_a_restart() -> Result<()> {
     let dir = TempDir::with_prefix("drawdown-up-")?;
-    let up = Up::start(dir.path()).await?;
+    let up = Up::start_with(dir.path(), &WATCHFUL).await?;
     let platform = set_up(&up, dir.path())?;
     let Platform { team, app, replay, .. } = &platform;
     up.json(&["app", "assign", app, "--team", team, "--from", "2026-01-01T00:00:00Z"])?;
