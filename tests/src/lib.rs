@@ -1,6 +1,7 @@
 //! The harness of Drawdown: real processes on private servers, the platform that demo and tests set
 //! up, a recount by other code, and a naive model of lots.
 
+pub mod check;
 pub mod crash;
 pub mod door;
 pub mod figures;

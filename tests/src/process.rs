@@ -60,9 +60,15 @@ impl Program {
     /// # Errors
     /// Where it has ended.
     pub fn resident_bytes(pid: u32) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        memory(pid, "VmRSS:")
+    }
+
+    /// The most memory that it occupied so far, in bytes.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn peak_bytes(pid: u32) -> Result<u64> {
+        memory(pid, "VmHWM:")
     }
 
     /// Ends it at once, as a power cut would.
@@ -124,6 +130,12 @@ impl Program {
         let lines: Vec<_> = lines.into_iter().rev().collect();
         format!("the end of {}:\n{}", self.log.display(), lines.join("\n"))
     }
+}
+
+fn memory(pid: u32, name: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 impl Drop for Program {

@@ -5,9 +5,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use drawdown_tests::{figures::Figures, ingest, ledger, tls_cost};
+use drawdown_tests::{check, figures::Figures, ingest, ledger, tls_cost};
 
 // As the product has it: the ledger's handlers and the producers of the load run in this process.
 #[global_allocator]
@@ -21,7 +21,8 @@ struct Args {
     /// Where its figures are written as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Seconds of load: in each run of `ingest` (its sustained one is six times as long) and `ingest-growth`, in all of `ledger`.
+    /// Seconds of load: in each run of `ingest` (its sustained one is six times as long) and `ingest-growth`, in all of `ledger`,
+    /// of each side of each form of `check`.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Teams of `ledger` and `ledger-history`.
@@ -45,10 +46,19 @@ struct Args {
     /// The most producers of a step of `ingest-growth`.
     #[arg(long, default_value_t = 64)]
     producers_max: usize,
+    /// Client ids of `check`.
+    #[arg(long, default_value_t = check::FULL)]
+    credentials: usize,
+    /// Changes that `check` waits for.
+    #[arg(long, default_value_t = 200)]
+    changes: usize,
+    /// What a peer of `check` is told.
+    #[arg(long, hide = true)]
+    peer_config: Option<PathBuf>,
 }
 
 /// The benches that exist.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
     /// Events through a producer's durable log into the ledger, beside null servers and naive ways.
     Ingest,
@@ -62,12 +72,20 @@ enum Name {
     LedgerHistory,
     /// Calls by mTLS beside the same ones without TLS.
     Tls,
+    /// Access answered from memory, beside an empty method and a check that asks Redis.
+    Check,
+    /// A peer of `check`, which starts it itself.
+    #[value(hide = true)]
+    CheckPeer,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    ledger::log_failures();
+    // the log of a peer is that of a service
+    if args.name != Name::CheckPeer {
+        ledger::log_failures();
+    }
     match args.name {
         Name::Ingest => {
             let size = ingest::Size { length: Duration::from_secs(args.seconds), apps: args.apps };
@@ -78,6 +96,12 @@ async fn main() -> Result<()> {
             let length = Duration::from_secs(args.seconds);
             report(&args, &ingest::growth::run(length, args.series_max, args.producers_max).await?)
         }
+        Name::Check => {
+            let (length, credentials, changes) =
+                (Duration::from_secs(args.seconds), args.credentials, args.changes);
+            report(&args, &check::run(check::Size { length, credentials, changes }).await?)
+        }
+        Name::CheckPeer => check::serve_peer(args.peer_config.as_deref().context("no --peer-config")?).await,
         Name::Tls => report(&args, &tls_cost::run(Duration::from_secs(args.seconds)).await?),
         Name::Ledger => {
             let size = ledger::bench::Size { length: Duration::from_secs(args.seconds), teams: args.teams };
