@@ -136,7 +136,8 @@ mod tests {
 
     /// Each line but every third one, which is empty, has its number.
     fn numbers(count: usize) -> Lines {
-        let line = |number: usize| if number.is_multiple_of(3) { "\n".to_owned() } else { format!("{number}\n") };
+        let line =
+            |number: usize| if number.is_multiple_of(3) { "\n".to_owned() } else { format!("{number}\n") };
         lines(&(1..=count).map(line).collect::<String>())
     }
 

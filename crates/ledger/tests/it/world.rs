@@ -107,7 +107,8 @@ pub(crate) fn request_id() -> String {
 /// cost each test a fifth of a second.
 async fn begun(pool: &sqlx::PgPool) -> anyhow::Result<()> {
     drawdown_ledger::migrate(pool).await?;
-    let months = "select ledger.make_months($1::timestamptz, 3), ledger.make_event_months($1::timestamptz, 3)";
+    let months =
+        "select ledger.make_months($1::timestamptz, 3), ledger.make_event_months($1::timestamptz, 3)";
     sqlx::query(months).bind(NOW).execute(pool).await?;
     Ok(())
 }
