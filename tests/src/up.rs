@@ -95,8 +95,8 @@ impl Up {
     /// Where it fails or answers no JSON.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let output = self.cli(&[arguments, &["--json"]].concat())?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{arguments:?} ended with {}: {errors}", output.status);
+        let (status, errors) = (output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(status.success(), "{arguments:?} ended with {status}: {errors}\n{}", self.program.log_tail());
         serde_json::from_slice(&output.stdout).with_context(|| format!("{arguments:?}"))
     }
 
