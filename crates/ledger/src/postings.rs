@@ -11,6 +11,9 @@
 //!
 //! Cost of a page: two statements for as many slices as fit into it as a whole, three for one that does not, each a walk along a primary
 //! key. Rows that belong to charges lie between them, so looking for others stops after [`SCANNED_ROWS_MAX`] places and the page is short.
+//! A page that is full looks for the next posting, so that it says whether one follows: a charge that is left in a slice does, a row only
+//! where it belongs to none. That is one statement, or three where the slice that was begun has no charge any more. It stops after as
+//! many places too: then the page says that more follows, and the next one knows.
 
 use std::collections::HashMap;
 
@@ -218,7 +221,7 @@ impl Ledger {
         Ok(page)
     }
 
-    /// Fills a page from the slices there are; whether it is full, or as good as.
+    /// Fills a page from the slices there are; whether more follows in them.
     async fn fill(
         &self,
         reader: &mut Reader,
@@ -230,13 +233,9 @@ impl Ledger {
         loop {
             let room = rows.saturating_sub(page.postings.len());
             if room == 0 {
-                return Ok(true);
+                return any_follows(reader, asked, archived.is_some(), page).await;
             }
-            let to = asked.until.map_or(i64::MAX, |until| until.position);
-            let range = Range { team: asked.team, from: page.next.position, to, limit: SLICES_MAX };
-            let slices = postings::slices(reader, asked.account, range, archived.is_some()).await?;
-            let rests = slices.into_iter().map(|slice| Rest::of(slice, page.next, asked.until));
-            let rests: Vec<Rest> = rests.filter(|rest| !rest.is_empty()).collect();
+            let rests = rests(reader, asked, page.next, archived.is_some()).await?;
             let mut left = room;
             let fits = |rest: &&Rest| {
                 let after = left.checked_sub(rest.bound());
@@ -287,6 +286,50 @@ impl Ledger {
     }
 }
 
+/// What slices there are have behind a place, those that have something.
+async fn rests(
+    reader: &mut Reader,
+    asked: &PostingQuestion,
+    after: Place,
+    is_archived: bool,
+) -> Result<Vec<Rest>, Error> {
+    let to = asked.until.map_or(i64::MAX, |until| until.position);
+    let range = Range { team: asked.team, from: after.position, to, limit: SLICES_MAX };
+    let slices = postings::slices(reader, asked.account, range, is_archived).await?;
+    let rests = slices.into_iter().map(|slice| Rest::of(slice, after, asked.until));
+    Ok(rests.filter(|rest| !rest.is_empty()).collect())
+}
+
+/// Whether a posting follows in the slices there are. Places that are looked through in vain are passed over, so nobody looks through
+/// them again; after [`SCANNED_ROWS_MAX`] of them the next page goes on.
+async fn any_follows(
+    reader: &mut Reader,
+    asked: &PostingQuestion,
+    is_archived: bool,
+    page: &mut PostingPage,
+) -> Result<bool, Error> {
+    let mut left = SCANNED_ROWS_MAX;
+    loop {
+        let rests = rests(reader, asked, page.next, is_archived).await?;
+        if rests.is_empty() {
+            return Ok(false);
+        }
+        for rest in rests {
+            let scanned = rest.row.saturating_add(left).min(rest.row_to);
+            let nothing = rest.charge >= rest.charge_to
+                && postings::rows(reader, asked.account, &[rest.rows(scanned)], false, 1).await?.is_empty();
+            if !nothing {
+                return Ok(true);
+            }
+            page.next = Rest { row: scanned, ..rest }.place();
+            if scanned < rest.row_to {
+                return Ok(true);
+            }
+            left = left.saturating_sub(scanned.saturating_sub(rest.row));
+        }
+    }
+}
+
 /// Reads slices that fit as a whole.
 async fn whole_slices(
     reader: &mut Reader,
@@ -312,7 +355,7 @@ async fn whole_slices(
     Ok(())
 }
 
-/// Reads of a slice what fits; whether the page ends with it.
+/// Reads of a slice what fits; whether the page ends with it though it may have room, or a charge follows.
 async fn part_of_slice(
     reader: &mut Reader,
     account: AccountId,
@@ -337,7 +380,7 @@ async fn part_of_slice(
     page.postings.extend(told.into_iter().map(|told| (team, Posting::Charge(Box::new(told)))));
     if rest.charge < rest.charge_to || room == 0 {
         page.next = rest.place();
-        return Ok(true);
+        return Ok(rest.charge < rest.charge_to);
     }
     let scanned = rest.row.saturating_add(SCANNED_ROWS_MAX).min(rest.row_to);
     let limit = i64::try_from(room).unwrap_or(i64::MAX);
@@ -349,7 +392,7 @@ async fn part_of_slice(
     };
     page.postings.extend(rows.into_iter().map(|(_, row)| (team, Posting::Row(row))));
     page.next = rest.place();
-    Ok(is_full || rest.row < rest.row_to)
+    Ok(!is_full && rest.row < rest.row_to)
 }
 
 /// Charges with their journal rows, which lie between the first one's place and the end of the journal that is named for their

@@ -129,7 +129,7 @@ fn describe(posting: &mut Value) {
 fn way_on(answer: &Value) -> String {
     let cursor = answer.get("cursor").and_then(Value::as_str).unwrap_or_default();
     let more = answer.get("more").and_then(Value::as_bool).unwrap_or_default();
-    let what = if more { "more may follow" } else { "this is everything by now" };
+    let what = if more { "more follows already" } else { "this is everything by now" };
     format!("{what}; go on with --cursor {cursor}")
 }
 
@@ -170,7 +170,7 @@ mod tests {
             assert_eq!((&answer["cursor"], &answer["more"]), (&next.into(), &more.into()));
         }
         let words = way_on(&of_five("", 3).await.0);
-        assert_eq!(words, "more may follow; go on with --cursor 3");
+        assert_eq!(words, "more follows already; go on with --cursor 3");
         assert_eq!(way_on(&of_five("", 9).await.0), "this is everything by now; go on with --cursor 5");
     }
 

@@ -28,14 +28,16 @@ fn of(buyer: Buyer) -> ListPostingsRequest {
 
 /// Every page from a cursor on, up to another one or to what there is.
 async fn pull(world: &World, begin: ListPostingsRequest) -> (Vec<Posting>, String) {
-    let (mut all, mut request) = (Vec::new(), begin);
+    let (mut all, mut request, mut is_promised) = (Vec::new(), begin, false);
     loop {
         let page = ask(world, request.clone()).await.unwrap();
+        assert!(!is_promised || !page.postings.is_empty(), "more follows, and nothing comes");
         assert!(request.page_size == 0 || page.postings.len() <= usize::try_from(request.page_size).unwrap());
         assert!(!page.postings.is_empty() || !page.more, "a page that says nothing and goes on");
         all.extend(page.postings);
         request.cursor = page.cursor;
-        if !page.more {
+        is_promised = page.more;
+        if !is_promised {
             return (all, request.cursor);
         }
     }
@@ -130,6 +132,26 @@ async fn everything_is_told_once_whatever_the_pages() {
     assert_whole(&world, &of_team, buyers[1]).await;
     let (nothing, same) = pull(&world, ListPostingsRequest { cursor: end.clone(), ..of(buyers[0]) }).await;
     assert_eq!((nothing, same), (Vec::new(), end));
+}
+
+#[tokio::test]
+async fn a_page_says_that_more_follows_where_it_does() {
+    let world = World::new().await;
+    let [buyer, sibling] = lively(&world).await;
+    let whole = pull(&world, of(buyer)).await.0.len();
+    let page = |size: usize| {
+        let page_size = u32::try_from(size).unwrap();
+        ask(&world, ListPostingsRequest { page_size, ..of(buyer) })
+    };
+    for size in 1..=whole + 1 {
+        let told = page(size).await.unwrap();
+        assert_eq!((told.postings.len(), told.more), (size.min(whole), size < whole), "pages of {size}");
+    }
+    // What was posted, and that nobody has cut into slices yet, follows too.
+    let producer = world.producer().await;
+    world.settle(producer, vec![calls(sibling, 1)]).await;
+    let told = page(whole).await.unwrap();
+    assert_eq!((told.postings.len(), told.more), (whole, true));
 }
 
 #[tokio::test]
