@@ -75,16 +75,26 @@ impl Ledger {
             let why = "usage of the app was adopted by another team, or from another edge on";
             return Err(refuse(Code::FailedPrecondition, reason::APP_ADOPTED, "app_id", why));
         }
+        let shows = |adopted: &Adoption| {
+            serde_json::json!({ "adoption": {
+                "app": adopted.app_id.to_string(), "team": adopted.team_id.to_string(),
+                "from": adopted.windows_from.to_string(), "to": adopted.windows_to.to_string(),
+            } })
+        };
+        let before = known.as_ref().map(shows);
         let adopted = known.unwrap_or(wanted);
         if adoption::register_in_tx(at, &adopted, &order.clients, now).await? == Registered::ClientTaken {
             let why = "one of them belongs to another app";
             return Err(refuse(Code::FailedPrecondition, reason::CLIENT_OF_OTHER_APP, "client_ids", why));
         }
-        let detail = serde_json::json!({
-            "team": adopted.team_id.to_string(), "clients": order.clients,
-            "from": adopted.windows_from.to_string(), "to": adopted.windows_to.to_string(),
-        });
-        audit::note_in_tx(at, now, "adoption.register", &adopted.app_id.to_string(), &detail).await?;
+        let line = audit::Line {
+            action: "adoption.register",
+            subject: adopted.app_id.to_string(),
+            detail: serde_json::json!({ "clients": order.clients }),
+            before,
+            after: shows(&adopted),
+        };
+        audit::note_in_tx(at, now, line).await?;
         Ok((tx, adopted))
     }
 
@@ -124,13 +134,8 @@ impl Ledger {
             let request_id = &adopted.request_id;
             let verdict = Verdict { kind: "adopted", at, by: BY, reason: REASON, request_id };
             decide(&mut direct.tx, &verdict, &sorted.decided(&to)).await?;
-            let left: Vec<i64> = sorted.left.iter().map(|(entry, _)| *entry).collect();
-            let detail = serde_json::json!({
-                "app": app_id.to_string(), "entries": sorted.entries(), "left": left,
-                "micros": sorted.amount_micros(),
-            });
-            let tx = connection(&mut direct.tx);
-            audit::note_in_tx(tx, at, "adoption.charge", &team_id.to_string(), &detail).await?;
+            let line = sorted.line("adoption.charge", &to, (BY, REASON));
+            audit::note_in_tx(connection(&mut direct.tx), at, line).await?;
             (chunk.charged, chunk.left) = (sorted.charged.len(), sorted.left.len());
         }
         let full = u32::try_from(lines.len()).unwrap_or(u32::MAX) >= lines_max;

@@ -7,6 +7,7 @@ use drawdown_types::{AccountId, AppId, BudgetId, MicroTokens, TeamId, Timestamp}
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::{
+    audited,
     error::Error,
     reason,
     service::{Ledger, connection},
@@ -31,15 +32,6 @@ pub(crate) struct BudgetOrder {
     pub(crate) app_id: Option<AppId>,
     /// What is allowed; absent to count only.
     pub(crate) terms: Option<BudgetTerms>,
-}
-
-/// Terms for the audit log; null where usage is counted only.
-fn told(terms: Option<&BudgetTerms>) -> serde_json::Value {
-    terms.map_or(serde_json::Value::Null, |terms| {
-        serde_json::json!({
-            "cap_micros": terms.cap().as_micros(), "soft_percent": terms.soft(), "hard": terms.hard(),
-        })
-    })
 }
 
 impl Ledger {
@@ -172,12 +164,17 @@ async fn note_in_tx(
     budget: &BudgetRead,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let detail = serde_json::json!({
-        "account": budget.account_id.to_string(),
-        "team": budget.team_id.map(|team| team.to_string()),
-        "app": budget.app_id.map(|app| app.to_string()),
-        "before": before.map(|before| told(before.terms.as_ref())),
-        "after": told(budget.terms.as_ref()),
-    });
-    audit::note_in_tx(at, now, "budget.set", &budget.budget_id.to_string(), &detail).await
+    let shows = |budget: &BudgetRead| serde_json::json!({ "budget": audited::budget(budget.terms.as_ref(), budget.used) });
+    let line = audit::Line {
+        action: "budget.set",
+        subject: budget.budget_id.to_string(),
+        detail: serde_json::json!({
+            "account": budget.account_id.to_string(),
+            "team": budget.team_id.map(|team| team.to_string()),
+            "app": budget.app_id.map(|app| app.to_string()),
+        }),
+        before: before.map(shows),
+        after: shows(budget),
+    };
+    audit::note_in_tx(at, now, line).await
 }

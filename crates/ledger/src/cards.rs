@@ -7,6 +7,7 @@ use drawdown_types::{PriceId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
 use crate::{
+    audited,
     catalogue::{self, Catalogue},
     error::Error,
     reason,
@@ -37,6 +38,14 @@ impl Ledger {
         catalog::lock_in_tx(at).await?;
         let now = self.clock.now();
         if catalog::insert_meter_in_tx(at, meter, now).await? {
+            let line = audit::Line {
+                action: "meter.create",
+                subject: meter.slug.to_string(),
+                detail: serde_json::json!({}),
+                before: None,
+                after: serde_json::json!({ "meter": audited::meter(meter) }),
+            };
+            audit::note_in_tx(at, now, line).await?;
             return Ok(tx);
         }
         let stored = catalog::meters_in_tx(at).await?;
@@ -78,9 +87,24 @@ impl Ledger {
         let published = catalogue.prices.publish(new, bound, size, PriceId::generate);
         let card = check(&catalogue, &meters, published)?;
         catalog::insert_card_in_tx(at, &card, publication.set_up, now).await?;
-        let detail = serde_json::json!({ "name": card.name, "set_up": publication.set_up });
-        audit::note_in_tx(at, now, "rate_card.publish", &card.rate_card_id.to_string(), &detail).await?;
+        audit::note_in_tx(at, now, line(&catalogue, &card, publication.set_up)).await?;
         Ok((tx, card))
+    }
+}
+
+/// A version with the one that it follows: versions of a card are appended only, so that is in force until then.
+fn line(catalogue: &Catalogue, card: &CardVersion, set_up: bool) -> audit::Line {
+    let kind = card.contract_kind;
+    let earlier = catalogue.prices.versions().iter();
+    let earlier = earlier.filter(|earlier| earlier.contract_kind == kind && earlier.name == card.name);
+    let earlier = earlier.max_by_key(|earlier| earlier.effective_from);
+    let shows = |card: &CardVersion| serde_json::json!({ "rate_card": audited::card(card) });
+    audit::Line {
+        action: "rate_card.publish",
+        subject: card.rate_card_id.to_string(),
+        detail: serde_json::json!({ "name": card.name, "contract_kind": kind.as_str(), "set_up": set_up }),
+        before: earlier.map(shows),
+        after: shows(card),
     }
 }
 

@@ -1,11 +1,12 @@
 //! What every command on lots and holds does the same way: lock the teams by id, take the instant, load,
 //! let the core plan, write, note who asked. One transaction; the answer is committed with it.
 
-use drawdown_ledger_core::{Balance, LotView, Plan, Team};
-use drawdown_types::{AccountId, LotId, TeamId, Timestamp};
+use drawdown_ledger_core::{LotView, Plan, Team};
+use drawdown_types::{AccountId, HoldId, LotId, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
 use crate::{
+    audited,
     error::Error,
     noting,
     service::{Ledger, connection},
@@ -30,35 +31,42 @@ pub(crate) struct Act {
     pub(crate) action: &'static str,
     pub(crate) subject: String,
     pub(crate) detail: serde_json::Value,
+    /// What of its teams it made or changed.
+    pub(crate) touched: Touched,
+}
+
+/// A thing in a team.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Touched {
+    Lot(LotId),
+    Hold(HoldId),
 }
 
 impl Act {
-    /// With the books of the teams before and after.
-    fn with_books<'a>(
-        mut self,
-        before: impl Iterator<Item = &'a Balance>,
-        after: impl Iterator<Item = &'a Balance>,
-    ) -> Self {
-        if let serde_json::Value::Object(detail) = &mut self.detail {
-            detail.insert("before".to_owned(), before.map(books).collect());
-            detail.insert("after".to_owned(), after.map(books).collect());
+    /// Teams, and what it touched in each of them that has it.
+    fn shows<'a>(&self, teams: impl Iterator<Item = &'a Team> + Clone) -> serde_json::Value {
+        let books = teams.clone().map(|team| audited::books(&team.balance)).collect();
+        match self.touched {
+            Touched::Lot(lot_id) => {
+                let lots = teams.flat_map(|team| &team.lots).filter(|lot| lot.lot_id == lot_id);
+                audited::teams_with_lots(books, lots.map(audited::lot).collect())
+            }
+            Touched::Hold(hold_id) => {
+                let hold = teams.flat_map(|team| &team.holds).find(|hold| hold.hold_id == hold_id);
+                audited::teams_with_hold(books, hold)
+            }
         }
-        self
     }
-}
 
-/// What a team has and owes, in micro-tokens.
-fn books(balance: &Balance) -> serde_json::Value {
-    serde_json::json!({
-        "team": balance.team_id.to_string(),
-        "lot_micros": balance.lot.as_micros(),
-        "held_micros": balance.held.as_micros(),
-        "void_micros": balance.void.as_micros(),
-        "issued_micros": balance.issued.as_micros(),
-        "debt_opened_micros": balance.debt_opened.as_micros(),
-        "debt_paid_micros": balance.debt_paid.as_micros(),
-        "journal_seq": balance.version,
-    })
+    /// The line of an act on these teams.
+    fn line<'a>(
+        self,
+        before: impl Iterator<Item = &'a Team> + Clone,
+        after: impl Iterator<Item = &'a Team> + Clone,
+    ) -> audit::Line {
+        let (before, after) = (Some(self.shows(before)), self.shows(after));
+        audit::Line { action: self.action, subject: self.subject, detail: self.detail, before, after }
+    }
 }
 
 // === impl Ledger ===
@@ -109,10 +117,7 @@ impl Ledger {
         note: &LotNote,
         act: Option<Act>,
     ) -> Result<(), Error> {
-        let act = act.map(|act| {
-            let before = command.stored.iter().map(|stored| &stored.team.balance);
-            act.with_books(before, after.iter().map(|team| &team.balance))
-        });
+        let line = act.map(|act| act.line(command.stored.iter().map(|stored| &stored.team), after.iter()));
         let noted = noting::advance(
             &mut command.stored,
             after,
@@ -141,8 +146,8 @@ impl Ledger {
         };
         let tx = connection(&mut command.tx);
         write::write_in_tx(tx, &rows).await?;
-        match act {
-            Some(act) => audit::note_in_tx(tx, command.now, act.action, &act.subject, &act.detail).await,
+        match line {
+            Some(line) => audit::note_in_tx(tx, command.now, line).await,
             None => Ok(()),
         }
     }

@@ -5,6 +5,7 @@
 //! How many lines a refund reaches is known only when it is computed, so their journal is loaded under the locks,
 //! few at first and then eight times as many, up to a limit; nothing is written before the core has its answer.
 
+mod lines;
 mod usage;
 
 use std::{collections::HashSet, sync::Arc};
@@ -94,6 +95,8 @@ struct Planned {
     corrected: Corrected,
     stored: Vec<StoredTeam>,
     noted: Noted,
+    /// The teams as they were.
+    before: Vec<serde_json::Value>,
 }
 
 // === impl Ledger ===
@@ -251,6 +254,7 @@ impl Ledger {
         let (plan, corrected) =
             correct(&mut after, correction, case.now, until, &self.settings, ChargeId::generate)?;
         let at = plan.instant.unwrap_or(case.now);
+        let before = lines::teams(&stored);
         let mut noted = noting::advance(&mut stored, after, &plan, at, &self.notice_rules, &self.settings);
         let spent = Spent {
             team_id: corrected.team_id,
@@ -259,7 +263,7 @@ impl Ledger {
             amount: corrected.amount.as_micros().saturating_neg(),
         };
         noting::count(&mut noted, &mut stored, case.line.as_slice(), &plan, Some(spent));
-        Ok(Planned { plan, corrected, stored, noted })
+        Ok(Planned { plan, corrected, stored, noted, before })
     }
 
     async fn write_correction(
@@ -268,7 +272,7 @@ impl Ledger {
         mut case: Case,
         planned: Planned,
     ) -> Result<Done, Error> {
-        let Planned { plan, corrected, mut stored, noted } = planned;
+        let Planned { plan, corrected, mut stored, noted, before } = planned;
         let taken_back = as_charge(&corrected);
         let charges = [
             Some((&taken_back, None)),
@@ -308,8 +312,9 @@ impl Ledger {
         if let Some(line) = &case.line {
             settlement::note_clients_in_tx(tx, &[(line.client_id.as_str(), line.window)]).await?;
         }
-        let detail = detail(order, &corrected, plan.charges.first());
-        audit::note_in_tx(tx, case.now, "charge.correct", &order.charge_id.to_string(), &detail).await?;
+        let books = [before, lines::teams(&stored)];
+        let line = lines::line(order, &case.found, &corrected, plan.charges.first(), books);
+        audit::note_in_tx(tx, case.now, line).await?;
         let mut read = Vec::with_capacity(written.len());
         for (team, seq) in written {
             read.push((team, self.read_charge(&mut case.tx, &stored, team, seq).await?));
@@ -439,20 +444,6 @@ fn as_charge(corrected: &Corrected) -> Charge {
         journal_seq: corrected.journal_seq,
         posted_at: corrected.posted_at,
     }
-}
-
-fn detail(order: &CorrectionOrder, corrected: &Corrected, instead: Option<&Charge>) -> serde_json::Value {
-    serde_json::json!({
-        "reason": order.reason,
-        "team": order.team_id.to_string(),
-        "correction": corrected.charge_id.to_string(),
-        "quantity": corrected.quantity.as_units(),
-        "refund_micros": corrected.amount.as_micros(),
-        "cancelled_micros": corrected.cancelled.as_micros(),
-        "instead": instead.map(|charge| charge.charge_id.to_string()),
-        "instead_team": instead.map(|charge| charge.team_id.to_string()),
-        "instead_micros": instead.map(|charge| charge.amount.as_micros()),
-    })
 }
 
 fn too_wide(limit: usize) -> Error {

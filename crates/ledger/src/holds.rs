@@ -12,12 +12,13 @@ use drawdown_types::{
 use sqlx::{Postgres, Transaction};
 
 use crate::{
-    commands::Command,
+    audited,
+    commands::{Act, Command, Touched},
     error::Error,
     posting::{Capture, Captured},
     reason,
     service::{Ledger, connection},
-    store::{holds, write::LotNote},
+    store::{audit, holds, write::LotNote},
     tokens::{check_account, only, refuse},
 };
 
@@ -70,8 +71,11 @@ impl Ledger {
             expires_at: command.now.checked_add(order.lasts).unwrap_or(Timestamp::MAX),
         };
         let note = LotNote { note: order.note.clone(), ..LotNote::default() };
-        self.act(command, hold_id, &note, |team, now, until| reserve(team, &wish, now, until, &self.settings))
-            .await
+        let what = ("hold.reserve", serde_json::json!({ "note": order.note }));
+        self.act(command, hold_id, what, &note, |team, now, until| {
+            reserve(team, &wish, now, until, &self.settings)
+        })
+        .await
     }
 
     /// Lets a hold last longer.
@@ -85,7 +89,8 @@ impl Ledger {
         let account = self.team_facts(team).await?.account_id;
         let command = self.begin_command(account, &[team], &[]).await?;
         let expires_at = command.now.checked_add(lasts).unwrap_or(Timestamp::MAX);
-        self.act(command, hold_id, &LotNote::default(), |team, now, until| {
+        let what = ("hold.extend", serde_json::json!({ "more_micros": more.as_micros() }));
+        self.act(command, hold_id, what, &LotNote::default(), |team, now, until| {
             extend_hold(team, hold_id, expires_at, more, now, until, &self.settings)
         })
         .await
@@ -95,7 +100,8 @@ impl Ledger {
     pub(crate) async fn release(&self, team: TeamId, hold_id: HoldId) -> Result<Held, Error> {
         let account = self.team_facts(team).await?.account_id;
         let command = self.begin_command(account, &[team], &[]).await?;
-        self.act(command, hold_id, &LotNote::default(), |team, now, until| {
+        let what = ("hold.release", serde_json::json!({}));
+        self.act(command, hold_id, what, &LotNote::default(), |team, now, until| {
             release_hold(team, hold_id, now, until, &self.settings)
         })
         .await
@@ -105,6 +111,7 @@ impl Ledger {
         &self,
         mut command: Command,
         hold_id: HoldId,
+        (action, detail): (&'static str, serde_json::Value),
         note: &LotNote,
         plan: impl FnOnce(&mut Team, Timestamp, Timestamp) -> Result<Plan, HoldError>,
     ) -> Result<Held, Error> {
@@ -124,7 +131,11 @@ impl Ledger {
         let held = |team: &Team| team.holds.iter().find(|hold| hold.hold_id == hold_id).cloned();
         let (was, hold) = (held(&before), held(&team));
         let hold = hold.ok_or_else(|| Error::Broken("a hold is not there".to_owned()))?;
-        self.write_command(&mut command, vec![team], &plan, note, None).await?;
+        let act = audited::by_known_operator().then(|| {
+            let touched = Touched::Hold(hold_id);
+            Act { action, subject: hold_id.to_string(), detail, touched }
+        });
+        self.write_command(&mut command, vec![team], &plan, note, act).await?;
         let (was, is) = (was.map_or(MicroTokens::ZERO, |hold| hold.remaining()), hold.remaining());
         let amount = was.checked_sub(is).unwrap_or_default();
         Ok(Held { tx: command.tx, hold, amount })
@@ -154,11 +165,24 @@ impl Ledger {
             last: order.last,
         };
         let mut captured = self.poster().capture(&capture).await?;
-        let Captured::Charged { tx, .. } = &mut captured else {
+        let Captured::Charged { tx, charge_id, amount, before, books, at, .. } = &mut captured else {
             return Err(capture_refusal(&captured, order));
         };
         let after = holds::read(connection(tx), order.team_id, Some(order.hold_id), None, 1).await?.pop();
         let after = after.ok_or_else(|| Error::Broken("a hold is not there".to_owned()))?;
+        if audited::by_known_operator() {
+            let [was, is] = books.each_ref().map(|books| vec![audited::books(books)]);
+            let line = audit::Line {
+                action: "hold.capture",
+                subject: order.hold_id.to_string(),
+                detail: serde_json::json!({
+                    "app": app_id.to_string(), "charge": charge_id.to_string(), "micros": *amount,
+                }),
+                before: Some(audited::teams_with_hold(was, Some(before))),
+                after: audited::teams_with_hold(is, Some(&after)),
+            };
+            audit::note_in_tx(connection(tx), *at, line).await?;
+        }
         Ok((after, captured))
     }
 

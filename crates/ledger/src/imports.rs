@@ -8,13 +8,14 @@
 use std::collections::HashMap;
 
 use drawdown_ledger_core::{
-    BalanceView, Import, ImportFault, JournalRow, Plan, PoolKind, Team, balance_at, import,
+    BalanceView, Import, ImportFault, JournalRow, Lot, Plan, PoolKind, Team, balance_at, import,
 };
 use drawdown_service::{Code, Refusal};
 use drawdown_types::{AccountId, LotId, OrderId, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
 use crate::{
+    audited,
     error::Error,
     reason,
     service::{Ledger, connection},
@@ -91,6 +92,7 @@ impl Ledger {
         }
         let each = order.teams.iter().flat_map(|team| team.notes.clone()).collect();
         let note = LotNote { each, ..LotNote::default() };
+        let before: Vec<_> = command.stored.iter().map(|s| audited::books(&s.team.balance)).collect();
         self.write_command(&mut command, after, &whole, &note, None).await?;
         let mut imported = Vec::with_capacity(order.teams.len());
         for (stored, wanted) in command.stored.iter().zip(&order.teams) {
@@ -100,9 +102,17 @@ impl Ledger {
             let lots = lots.flat_map(|lot| command.lots(lot.lot_id, &note)).collect();
             imported.push(ImportedTeam { lots, rows, balance });
         }
-        for wanted in &order.teams {
-            let (subject, detail) = (wanted.team_id.to_string(), detail(wanted, &order.reason));
-            audit::note_in_tx(connection(&mut command.tx), now, "team.import", &subject, &detail).await?;
+        for ((wanted, before), stored) in order.teams.iter().zip(before).zip(&command.stored) {
+            let new = |lot: &&Lot| wanted.notes.contains_key(&lot.lot_id);
+            let lots = stored.team.lots.iter().filter(new).map(audited::lot).collect();
+            let line = audit::Line {
+                action: "team.import",
+                subject: wanted.team_id.to_string(),
+                detail: detail(wanted, &order.reason),
+                before: Some(audited::teams_with_lots(vec![before], Vec::new())),
+                after: audited::teams_with_lots(vec![audited::books(&stored.team.balance)], lots),
+            };
+            audit::note_in_tx(connection(&mut command.tx), now, line).await?;
         }
         Ok((command.tx, imported))
     }

@@ -8,6 +8,7 @@ use drawdown_types::{ProducerId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
 use crate::{
+    audited,
     error::Error,
     reason,
     service::{Ledger, connection},
@@ -102,7 +103,7 @@ impl Ledger {
                 "the shard has another generation: look again",
             ));
         }
-        self.renew_in_tx(&mut tx, shard, cause).await?;
+        self.renew_in_tx(&mut tx, &cursor, cause).await?;
         tx.commit().await?;
         self.metrics.reset(1);
         tracing::warn!(shard, cause, "shard was reset");
@@ -114,8 +115,8 @@ impl Ledger {
     pub(crate) async fn reset_all(&self, cause: &str) -> Result<usize, Error> {
         let mut tx = self.begin().await?;
         let all = shards::lock_all_cursors_in_tx(connection(&mut tx)).await?;
-        for shard in &all {
-            self.renew_in_tx(&mut tx, *shard, cause).await?;
+        for cursor in &all {
+            self.renew_in_tx(&mut tx, cursor, cause).await?;
         }
         // A restore gave out places that other facts had before: no reader may go on from there.
         outbox::renew_in_tx(connection(&mut tx)).await?;
@@ -128,14 +129,22 @@ impl Ledger {
     async fn renew_in_tx(
         &self,
         tx: &mut Transaction<'static, Postgres>,
-        shard: i32,
+        cursor: &Cursor,
         cause: &str,
     ) -> Result<(), Error> {
         let now = self.clock.now();
         let at = connection(tx);
-        shards::set_generation_in_tx(at, shard, rand::random(), now).await?;
-        let detail = serde_json::json!({ "cause": cause });
-        audit::note_in_tx(at, now, "shard.reset", &shard.to_string(), &detail).await
+        let renewed = Cursor { generation: rand::random(), ..cursor.clone() };
+        shards::set_generation_in_tx(at, renewed.shard, renewed.generation, now).await?;
+        let shows = |cursor| serde_json::json!({ "shard": audited::shard(cursor) });
+        let line = audit::Line {
+            action: "shard.reset",
+            subject: renewed.shard.to_string(),
+            detail: serde_json::json!({ "cause": cause }),
+            before: Some(shows(cursor)),
+            after: shows(&renewed),
+        };
+        audit::note_in_tx(at, now, line).await
     }
 
     /// Registers a producer.
@@ -146,8 +155,14 @@ impl Ledger {
         let mut tx = self.begin().await?;
         let (id, now, at) = (ProducerId::generate(), self.clock.now(), connection(&mut tx));
         shards::insert_producer_in_tx(at, id, name, now).await?;
-        let detail = serde_json::json!({ "name": name });
-        audit::note_in_tx(at, now, "producer.create", &id.to_string(), &detail).await?;
+        let line = audit::Line {
+            action: "producer.create",
+            subject: id.to_string(),
+            detail: serde_json::json!({ "name": name }),
+            before: None,
+            after: serde_json::json!({ "producer": { "producer": id.to_string(), "name": name } }),
+        };
+        audit::note_in_tx(at, now, line).await?;
         Ok((tx, id))
     }
 
@@ -176,17 +191,16 @@ impl Ledger {
     pub(crate) async fn name_lost(&self, claim: &LostClaim) -> Result<(i64, i64), Error> {
         let mut tx = self.begin().await?;
         let at = connection(&mut tx);
-        if shards::lock_cursor_in_tx(at, claim.shard).await?.is_none() {
+        let Some(cursor) = shards::lock_cursor_in_tx(at, claim.shard).await? else {
             let why = format!("shard {} has no cursor", claim.shard);
             return Err(precondition(reason::SHARD_UNKNOWN, why));
-        }
+        };
         let lane = shards::lane_in_tx(at, claim.shard, claim.key).await?;
         let lost = prove(claim, lane)?;
         let now: Timestamp = self.clock.now();
         shards::name_lost_in_tx(at, &lost, now).await?;
-        let detail = serde_json::json!({ "shard": lost.shard, "from": lost.from, "to": lost.to });
-        audit::note_in_tx(at, now, "lane.name_lost", &claim.key.producer_id.to_string(), &detail).await?;
-        self.renew_in_tx(&mut tx, claim.shard, "a lost range was named").await?;
+        audit::note_in_tx(at, now, lost_line(&lost)).await?;
+        self.renew_in_tx(&mut tx, &cursor, "a lost range was named").await?;
         tx.commit().await?;
         self.metrics.lost(lost.to.saturating_sub(lost.from).saturating_add(1));
         self.metrics.reset(1);
@@ -199,6 +213,23 @@ impl Ledger {
             "a range of events is lost"
         );
         Ok((lost.from, lost.to))
+    }
+}
+
+/// A range that is given up: its lane was settled up to just before it, and goes on just behind it.
+fn lost_line(lost: &LostRange) -> audit::Line {
+    let producer = lost.key.producer_id.to_string();
+    let shows = |settled: i64| {
+        serde_json::json!({ "lane": {
+            "producer": producer, "map_version": lost.key.map_version, "shard": lost.shard, "settled": settled,
+        } })
+    };
+    audit::Line {
+        action: "lane.name_lost",
+        subject: producer.clone(),
+        detail: serde_json::json!({ "shard": lost.shard, "from": lost.from, "to": lost.to }),
+        before: Some(shows(lost.from.saturating_sub(1))),
+        after: shows(lost.to),
     }
 }
 

@@ -3,6 +3,7 @@
 mod adoption;
 mod app;
 pub mod archive;
+mod audited;
 mod budgets;
 mod cards;
 mod catalogue;

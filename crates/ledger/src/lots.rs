@@ -9,7 +9,7 @@ use drawdown_types::{AccountId, LotId, MicroTokens, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
 use crate::{
-    commands::{Act, Command},
+    commands::{Act, Command, Touched},
     error::Error,
     reason,
     reports::archived,
@@ -171,7 +171,8 @@ impl Ledger {
         if let Some(detail) = detail.as_object_mut() {
             detail.insert("reason".to_owned(), order.reason.clone().into());
         }
-        let act = Act { action, subject: order.lot_id.to_string(), detail };
+        let act =
+            Act { action, subject: order.lot_id.to_string(), detail, touched: Touched::Lot(order.lot_id) };
         self.write_command(&mut command, after, &plan, note, Some(act)).await?;
         let lots = command.lots(order.lot_id, note);
         Ok(Done { lots, amount, posted_at: plan.instant.unwrap_or(command.now), tx: command.tx })

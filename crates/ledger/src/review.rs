@@ -5,12 +5,14 @@
 //! one transaction. The entries are read after the lock and the decisions written last, so of two who decide
 //! about one entry the second finds it decided, or is refused by its key and charges nothing.
 
-use drawdown_ledger_core::{Aggregation, Attribution, Charge, Line, Payer, Usage};
+use drawdown_ledger_core::{Aggregation, Attribution, Balance, Charge, Line, Payer, Usage};
 use drawdown_service::{Code, Refusal};
 use drawdown_types::{AccountId, AppId, Quantity, TeamId, Timestamp};
+use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 
 use crate::{
+    audited,
     catalogue::Catalogue,
     directory::TeamFacts,
     error::Error,
@@ -59,6 +61,8 @@ pub(crate) struct Sorted {
     pub(crate) charged: Vec<ChargedEntry>,
     /// By entry, each with why not.
     pub(crate) left: Vec<(i64, &'static str)>,
+    /// The team before and after; none before anything was tried.
+    books: Option<Box<[Balance; 2]>>,
 }
 
 // === impl Ledger ===
@@ -84,13 +88,9 @@ impl Ledger {
             request_id: &decision.request_id,
         };
         decide(&mut direct.tx, &verdict, &sorted.decided(to)).await?;
-        let left: Vec<i64> = sorted.left.iter().map(|(entry, _)| *entry).collect();
-        let detail = serde_json::json!({
-            "by": decision.decided_by, "reason": decision.reason, "app": to.app_id.to_string(),
-            "entries": sorted.entries(), "left": left, "micros": sorted.amount_micros(),
-        });
-        let subject = to.team_id.to_string();
-        audit::note_in_tx(connection(&mut direct.tx), at, "unattributed.charge", &subject, &detail).await?;
+        let why = (decision.decided_by.as_str(), decision.reason.as_str());
+        let line = sorted.line("unattributed.charge", to, why);
+        audit::note_in_tx(connection(&mut direct.tx), at, line).await?;
         Ok((direct.tx, sorted, at))
     }
 
@@ -117,6 +117,7 @@ impl Ledger {
         }
         let content = Content { lines: &lines, details: &details, holds: &[], last_of_holds: &[] };
         let written = self.poster().charge_direct(direct, &content).await?;
+        sorted.books = Some(written.books);
         let name = |line: usize| {
             named.get(line).copied().ok_or_else(|| Error::Broken("a line has no entry".to_owned()))
         };
@@ -147,11 +148,18 @@ impl Ledger {
         };
         let decided: Vec<_> = decision.entries.iter().map(|entry| (*entry, None)).collect();
         decide(&mut tx, &verdict, &decided).await?;
-        let detail = serde_json::json!({
-            "by": decision.decided_by, "reason": decision.reason, "entries": decision.entries,
-        });
-        let subject = format!("{} entries", decision.entries.len());
-        audit::note_in_tx(connection(&mut tx), now, "unattributed.dismiss", &subject, &detail).await?;
+        let are = |state| {
+            let entries = decision.entries.iter().map(|entry| in_state(*entry, state));
+            json!({ "entries": entries.collect::<Vec<_>>() })
+        };
+        let line = audit::Line {
+            action: "unattributed.dismiss",
+            subject: format!("{} entries", decision.entries.len()),
+            detail: json!({ "by": decision.decided_by, "reason": decision.reason }),
+            before: Some(are("open")),
+            after: are("dismissed"),
+        };
+        audit::note_in_tx(connection(&mut tx), now, line).await?;
         Ok((tx, now))
     }
 }
@@ -169,8 +177,31 @@ impl Sorted {
         charged.collect()
     }
 
-    pub(crate) fn entries(&self) -> Vec<i64> {
-        self.charged.iter().map(|charged| charged.entry).collect()
+    /// What is done to the entries that are charged, and to their team; those that are left stay open.
+    pub(crate) fn line(&self, action: &'static str, to: &Charged, (by, why): (&str, &str)) -> audit::Line {
+        let left: Vec<i64> = self.left.iter().map(|(entry, _)| *entry).collect();
+        let books = |at: fn(&[Balance; 2]) -> &Balance| {
+            self.books.iter().map(|books| audited::books(at(books))).collect::<Vec<_>>()
+        };
+        let was = self.charged.iter().map(|charged| in_state(charged.entry, "open"));
+        let is = self.charged.iter().map(|charged| {
+            json!({
+                "entry": charged.entry,
+                "state": "charged",
+                "charge": charged.charge.charge_id.to_string(),
+                "micros": charged.charge.amount.as_micros(),
+            })
+        });
+        audit::Line {
+            action,
+            subject: to.team_id.to_string(),
+            detail: json!({
+                "by": by, "reason": why, "app": to.app_id.to_string(),
+                "left": left, "micros": self.amount_micros(),
+            }),
+            before: Some(json!({ "teams": books(|[was, _]| was), "entries": was.collect::<Vec<_>>() })),
+            after: json!({ "teams": books(|[_, is]| is), "entries": is.collect::<Vec<_>>() }),
+        }
     }
 
     /// Σ price. The sums of one team fit (D53), and these are part of them.
@@ -184,6 +215,11 @@ impl Sorted {
         let uncharged = self.charged.iter().map(|charged| charged.charge.uncharged.as_micros());
         uncharged.fold(0, i64::saturating_add)
     }
+}
+
+/// An entry in the audit log.
+fn in_state(entry: i64, state: &'static str) -> Value {
+    json!({ "entry": entry, "state": state })
 }
 
 /// The entries, all there and without a decision, in order of their names.

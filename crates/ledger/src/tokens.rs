@@ -14,7 +14,7 @@ use drawdown_types::{AccountId, LotId, OrderId, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
 use crate::{
-    commands::{Act, Command},
+    commands::{Act, Command, Touched},
     error::Error,
     reason,
     service::{Ledger, unknown_team},
@@ -167,7 +167,7 @@ impl Ledger {
     ) -> Result<NotedLot, Error> {
         let team = only(command)?.team.balance.team_id;
         let detail = serde_json::json!({ "lot": lot_id.to_string(), "note": note.note });
-        let act = Act { action, subject: team.to_string(), detail };
+        let act = Act { action, subject: team.to_string(), detail, touched: Touched::Lot(lot_id) };
         self.write_command(command, vec![after], plan, note, Some(act)).await?;
         let lot = command.lots(lot_id, note).pop();
         lot.ok_or_else(|| Error::Broken("a new lot is not there".to_owned()))

@@ -78,7 +78,7 @@ impl Holds {
             Once::New(key) => key,
         };
         let (hold, captured) = self.0.capture(&order).await?;
-        let Captured::Charged { tx, charge_id, amount, from_hold, uncharged, at } = captured else {
+        let Captured::Charged { tx, charge_id, amount, from_hold, uncharged, at, .. } = captured else {
             return Err(Error::Broken("a capture was neither charged nor refused".to_owned()));
         };
         let response = CaptureHoldResponse {

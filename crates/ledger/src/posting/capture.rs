@@ -2,7 +2,7 @@
 //!
 //! A line that is charged directly ([`super::direct`]).
 
-use drawdown_ledger_core::{Aggregation, Attribution, Book, Hold, HoldEnd, Line, Payer, Usage};
+use drawdown_ledger_core::{Aggregation, Attribution, Balance, Book, Hold, HoldEnd, Line, Payer, Usage};
 use drawdown_types::{ChargeId, ClientId, HoldId, MeterSlug, Quantity, Timestamp};
 use sqlx::{Postgres, Transaction};
 
@@ -47,6 +47,10 @@ pub(crate) enum Captured {
         uncharged: i64,
         /// The instant.
         at: Timestamp,
+        /// The hold as it was.
+        before: Box<Hold>,
+        /// The team before and after.
+        books: Box<[Balance; 2]>,
     },
     /// The team has no such hold.
     HoldUnknown,
@@ -67,9 +71,10 @@ impl Poster {
         let payer = capture.payer;
         let mut direct = self.begin_direct(payer.account_id, payer.team_id).await?;
         let holds = teams::holds_in_tx(&mut direct.tx, &[capture.hold_id]).await?;
-        if let Some(refused) = refuse(capture, &holds) {
-            return Ok(refused);
-        }
+        let named = match own(capture, &holds) {
+            Ok(named) => named,
+            Err(refused) => return Ok(refused),
+        };
         let window = self.settings.window_size.floor(direct.now);
         let Some(line) = line(capture, &direct.catalogue, window) else {
             return Ok(Captured::MeterUnfit);
@@ -80,7 +85,7 @@ impl Poster {
             holds: &holds,
             last_of_holds: if capture.last { &[capture.hold_id] } else { &[] },
         };
-        let Written { plan, .. } = self.charge_direct(&mut direct, &content).await?;
+        let Written { plan, books, held, .. } = self.charge_direct(&mut direct, &content).await?;
         let Some(charge) = plan.charges.first() else { return Ok(Captured::Overflow) };
         let paid = plan.journal.iter().filter(|row| {
             row.debit == Book::Held && row.credit == Book::Consumed && row.charge_id == Some(charge.charge_id)
@@ -91,22 +96,26 @@ impl Poster {
             from_hold: paid.fold(0, |sum, row| sum.saturating_add(row.amount.as_micros())),
             uncharged: charge.uncharged.as_micros(),
             at: charge.posted_at,
+            // One that is over is not loaded with its team, and nothing remains of it.
+            before: Box::new(held.into_iter().next().unwrap_or_else(|| named.clone())),
+            books,
             tx: direct.tx,
         })
     }
 }
 
-fn refuse(capture: &Capture, holds: &[Hold]) -> Option<Captured> {
+/// The hold, or why its usage is refused.
+fn own<'a>(capture: &Capture, holds: &'a [Hold]) -> Result<&'a Hold, Captured> {
     let own = |hold: &&Hold| hold.hold_id == capture.hold_id && hold.team_id == capture.payer.team_id;
-    let Some(hold) = holds.iter().find(own) else { return Some(Captured::HoldUnknown) };
+    let hold = holds.iter().find(own).ok_or(Captured::HoldUnknown)?;
     if hold.app_id.is_some_and(|app_id| app_id != capture.payer.app_id) {
-        return Some(Captured::OtherApp);
+        return Err(Captured::OtherApp);
     }
     match hold.ended {
         Some((at, end @ (HoldEnd::Released | HoldEnd::Captured | HoldEnd::Void))) => {
-            Some(Captured::HoldOver(at, end))
+            Err(Captured::HoldOver(at, end))
         }
-        Some((_, HoldEnd::TimedOut)) | None => None,
+        Some((_, HoldEnd::TimedOut)) | None => Ok(hold),
     }
 }
 

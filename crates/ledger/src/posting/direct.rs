@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use drawdown_ledger_core::{Hold, Line, Plan, periods_wanted, usage_keys};
+use drawdown_ledger_core::{Balance, Hold, Line, Plan, Team, periods_wanted, usage_keys};
 use drawdown_types::{AccountId, HoldId, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
@@ -19,7 +19,11 @@ use crate::{
     catalogue::Catalogue,
     error::Error,
     noting,
-    store::{catalog, periods, settlement, teams, teams::Wanted, write},
+    store::{
+        catalog, periods, settlement, teams,
+        teams::{StoredTeam, Wanted},
+        write,
+    },
 };
 
 /// A transaction that has locked one team and the catalogue.
@@ -52,6 +56,10 @@ pub(crate) struct Written {
     pub(crate) plan: Plan,
     /// Beside each of its charges: its place in the team's posting order.
     pub(crate) seqs: Vec<i64>,
+    /// The team before and after.
+    pub(crate) books: Box<[Balance; 2]>,
+    /// Those named holds that were open, as they were.
+    pub(crate) held: Vec<Hold>,
 }
 
 impl Poster {
@@ -78,6 +86,9 @@ impl Poster {
         let wanted = Wanted { keys: &keys, months: &months, lots: &[], items: false };
         let (mut stored, states) = teams::load_wanted_in_tx(tx, &[*team], &wanted).await?;
         let known = periods::load_in_tx(tx, &periods_wanted(prices, lines, holds)).await?;
+        let before = only(&stored)?.balance.clone();
+        let named = |hold: &&Hold| holds.iter().any(|named| named.hold_id == hold.hold_id);
+        let held = only(&stored)?.holds.iter().filter(named).cloned().collect();
         let extent = (last_of_holds, self.settled_until(&[], *now));
         let (plan, noted) = self.fold(lines, extent, &mut stored, (&states, &known), catalogue, *now)?;
         let batch = outside(lines, details);
@@ -96,8 +107,14 @@ impl Poster {
         periods::write_in_tx(tx, &rows.accounts(), &plan.periods, &rows.values()).await?;
         settlement::note_clients_in_tx(tx, rows.clients()).await?;
         let seqs = rows.charges().iter().map(|row| row.seq).collect();
-        Ok(Written { plan, seqs })
+        let books = Box::new([before, only(&stored)?.balance.clone()]);
+        Ok(Written { plan, seqs, books, held })
     }
+}
+
+fn only(stored: &[StoredTeam]) -> Result<&Team, Error> {
+    let stored = stored.first().ok_or_else(|| Error::Broken("a locked team is not there".to_owned()))?;
+    Ok(&stored.team)
 }
 
 /// The lines as a batch of no shard.

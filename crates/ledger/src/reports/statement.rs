@@ -22,7 +22,7 @@ use crate::{
     reason,
     service::{Ledger, connection},
     store::{
-        partitions, reads, scope,
+        audit, partitions, reads, scope,
         statements::{self, Issue, Issued, PartSums},
         teams, verification,
         write::LotNote,
@@ -56,6 +56,21 @@ fn not_over(to: Timestamp, now: Timestamp) -> Error {
 
 fn broken(error: &StatementError) -> Error {
     Error::Broken(format!("a statement does not tie: {error}"))
+}
+
+fn line(issued: &Issued) -> audit::Line {
+    let issue = &issued.issue;
+    let digest: String = issued.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    audit::Line {
+        action: "statement.issue",
+        subject: issue.statement_id.to_string(),
+        detail: serde_json::json!({ "team": issue.team_id.to_string() }),
+        before: None,
+        after: serde_json::json!({ "statement": {
+            "statement": issue.statement_id.to_string(),
+            "from": issue.from.to_string(), "to": issue.to.to_string(), "digest": digest,
+        } }),
+    }
 }
 
 // === impl Ledger ===
@@ -130,6 +145,9 @@ impl Ledger {
         let mut tx = self.begin().await?;
         let issued = Issued { issue: made.issue.clone(), digest };
         let kept = statements::insert_in_tx(connection(&mut tx), &issued, &made.closing).await?;
+        if kept {
+            audit::note_in_tx(connection(&mut tx), made.issue.issued_at, line(&issued)).await?;
+        }
         tx.commit().await?;
         Ok(kept)
     }

@@ -31,7 +31,7 @@ pub struct Meter {
 }
 
 /// As stored: the kind, and the period where it has one.
-const fn aggregation_names(aggregation: Aggregation) -> (&'static str, Option<&'static str>) {
+pub(crate) const fn aggregation_names(aggregation: Aggregation) -> (&'static str, Option<&'static str>) {
     const fn name(period: Period) -> Option<&'static str> {
         Some(match period {
             Period::Day => "day",

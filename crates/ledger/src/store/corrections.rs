@@ -31,6 +31,8 @@ pub struct StoredCharge {
     pub events: i64,
     /// Quantity, less what was taken back.
     pub quantity: i64,
+    /// Its price, less what was refunded.
+    pub amount_micros: i64,
     /// It is a correction itself.
     pub is_correction: bool,
     /// The price, where it has one.
@@ -54,6 +56,7 @@ pub async fn charge_in_tx(
                   c.dimensions::text as "dimensions!",
                   (c.events + coalesce(t.events, 0))::bigint as "events!",
                   (c.quantity + coalesce(t.quantity, 0))::bigint as "quantity!",
+                  (c.amount_micros + coalesce(t.amount_micros, 0))::bigint as "amount_micros!",
                   c.quantity < 0 as "is_correction!",
                   c.price_id, c.zero_rated,
                   exists (select 1 from ledger.price p where p.price_id = c.price_id and p.charged_unit is not null)
@@ -61,7 +64,8 @@ pub async fn charge_in_tx(
            from ledger.charge c
            left join ledger.meter m on m.slug = c.meter
            left join lateral (
-               select sum(events) as events, sum(quantity) as quantity from ledger.charge
+               select sum(events) as events, sum(quantity) as quantity, sum(amount_micros) as amount_micros
+               from ledger.charge
                where account_id = c.account_id and team_id = c.team_id and corrects = c.charge_id and quantity < 0
            ) t on true
            where c.account_id = $1 and c.team_id = $2 and c.charge_id = $3"#,

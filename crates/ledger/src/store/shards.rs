@@ -193,12 +193,19 @@ pub async fn set_generation_in_tx(
     Ok(())
 }
 
-/// Locks the cursors of all shards, by shard, and tells which there are.
-pub async fn lock_all_cursors_in_tx(tx: &mut PgConnection) -> Result<Vec<i32>, Error> {
-    let shards = sqlx::query_scalar!("select shard from ledger.shard_cursor order by shard for update")
-        .fetch_all(tx)
-        .await?;
-    Ok(shards)
+/// Locks the cursors of all shards, by shard.
+pub async fn lock_all_cursors_in_tx(tx: &mut PgConnection) -> Result<Vec<Cursor>, Error> {
+    let rows = sqlx::query!(
+        "select shard, generation, last_batch from ledger.shard_cursor order by shard for update"
+    )
+    .fetch_all(tx)
+    .await?;
+    let cursor = |shard, generation: i64, last_batch| Cursor {
+        shard,
+        generation: generation.cast_unsigned(),
+        last_batch,
+    };
+    Ok(rows.into_iter().map(|row| cursor(row.shard, row.generation, row.last_batch)).collect())
 }
 
 // === producers ===

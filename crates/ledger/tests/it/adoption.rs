@@ -16,7 +16,7 @@ use crate::world::{
 /// The edge from which the app of these tests has its team.
 const ASSIGNED: &str = "2026-03-10T12:00:00Z";
 
-fn adopt(buyer: Buyer, since: &str) -> AdoptUsageRequest {
+pub(crate) fn adopt(buyer: Buyer, since: &str) -> AdoptUsageRequest {
     AdoptUsageRequest {
         account_id: buyer.account.to_string(),
         team_id: buyer.team.to_string(),

@@ -44,7 +44,7 @@ fn debt(tokens: i64, used_at: &str) -> PriorDebt {
 }
 
 /// Available, uncharged, scheduled and closing, in tokens.
-fn holdings(available: i64, uncharged: i64, scheduled: i64, closing: i64) -> Option<Holdings> {
+pub(crate) fn holdings(available: i64, uncharged: i64, scheduled: i64, closing: i64) -> Option<Holdings> {
     Some(Holdings {
         available_micros: available * TOKEN,
         uncharged_micros: uncharged * TOKEN,
@@ -69,7 +69,10 @@ pub(crate) fn request(teams: Vec<TeamImport>) -> ImportTeamsRequest {
     ImportTeamsRequest { teams, reason, validate_only: false, request_id: request_id() }
 }
 
-async fn import(world: &World, request: &ImportTeamsRequest) -> Result<ImportTeamsResponse, Status> {
+pub(crate) async fn import(
+    world: &World,
+    request: &ImportTeamsRequest,
+) -> Result<ImportTeamsResponse, Status> {
     let imports = Imports::new(world.ledger.clone());
     imports.import_teams(Request::new(request.clone())).await.map(tonic::Response::into_inner)
 }

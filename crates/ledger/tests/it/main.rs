@@ -3,6 +3,7 @@
 
 mod adoption;
 mod archive;
+mod audit;
 mod budgets;
 mod catalog;
 mod cells;

@@ -31,7 +31,7 @@ pub(crate) fn charge(buyer: Buyer, entries: &[i64]) -> ChargeUnattributedRequest
     }
 }
 
-fn dismiss(entries: &[i64]) -> DismissUnattributedRequest {
+pub(crate) fn dismiss(entries: &[i64]) -> DismissUnattributedRequest {
     DismissUnattributedRequest {
         entries: entries.to_vec(),
         reason: "a test of ours".to_owned(),
@@ -49,7 +49,7 @@ impl World {
         Ok(self.review.charge_unattributed(Request::new(request)).await?.into_inner())
     }
 
-    async fn dismiss(&self, request: DismissUnattributedRequest) -> Result<i64, Status> {
+    pub(crate) async fn dismiss(&self, request: DismissUnattributedRequest) -> Result<i64, Status> {
         Ok(self.review.dismiss_unattributed(Request::new(request)).await?.into_inner().dismissed)
     }
 

@@ -11,10 +11,10 @@ use tonic::{Code, Request, Status};
 use crate::lots::{charge_back, move_lot};
 use crate::world::{Buyer, World, at, calls, calls_at, proto, reason, refusal, request_id};
 
-const TENTH: (&str, &str) = ("2026-03-10T00:00:00Z", "2026-03-11T00:00:00Z");
+pub(crate) const TENTH: (&str, &str) = ("2026-03-10T00:00:00Z", "2026-03-11T00:00:00Z");
 const ELEVENTH: (&str, &str) = ("2026-03-11T00:00:00Z", "2026-03-12T00:00:00Z");
 
-fn asked(buyer: Buyer, (from, to): (&str, &str)) -> IssueStatementsRequest {
+pub(crate) fn asked(buyer: Buyer, (from, to): (&str, &str)) -> IssueStatementsRequest {
     IssueStatementsRequest {
         account_id: buyer.account.to_string(),
         team_id: buyer.team.to_string(),
@@ -24,7 +24,10 @@ fn asked(buyer: Buyer, (from, to): (&str, &str)) -> IssueStatementsRequest {
     }
 }
 
-async fn issue(world: &World, request: IssueStatementsRequest) -> Result<Vec<IssuedStatement>, Status> {
+pub(crate) async fn issue(
+    world: &World,
+    request: IssueStatementsRequest,
+) -> Result<Vec<IssuedStatement>, Status> {
     Ok(world.reports.issue_statements(Request::new(request)).await?.into_inner().statements)
 }
 
