@@ -108,7 +108,8 @@ impl Database {
 
 impl Drop for Database {
     /// Drops the database with whoever is signed in to it. A thread of its own: the runtime of the test may be
-    /// unable to block, or be going down itself.
+    /// unable to block, or be going down itself. The caller's thread stands still meanwhile, and the server waits for every
+    /// session that is being made, whatever its database: one that the same thread makes would hold both up for a minute.
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
         let dropping = std::thread::spawn(move || -> anyhow::Result<()> {

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Sequences of one database.
-const SIDE_BY_SIDE: u32 = 50;
+const SIDE_BY_SIDE: u32 = 25;
 /// Parts of the run, each a thread with databases of its own. Some more than cores: one may wait for the disk.
 const PARTS: u32 = 4;
 /// As many as it takes to come upon every rule.
