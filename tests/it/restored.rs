@@ -107,16 +107,23 @@ impl Gateway {
         Ok(())
     }
 
-    /// Waits until everything is deleted that may be: the active segment stays.
+    /// Waits until everything is deleted that may be, and the producer says so: the active segment stays.
     async fn freed(&self) -> Result<BTreeMap<Lane, u64>> {
-        let segments = |dir: &Path| -> Result<usize> {
-            let names = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name()));
-            let names = names.collect::<Result<Vec<_>>>()?;
-            Ok(names.iter().filter(|name| name.to_string_lossy().ends_with(".segment")).count())
+        let segments = |dir: &Path| -> Result<Vec<u64>> {
+            let entries = std::fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?;
+            let is_segment = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".segment");
+            let segments = entries.into_iter().filter(|entry| is_segment(&entry.file_name()));
+            // One that goes while this looks has gone.
+            Ok(segments.filter_map(|entry| entry.metadata().ok()).map(|segment| segment.len()).collect())
         };
-        wait_until("settled segments to go", SETTLED_LIMIT, || async { Ok(segments(&self.dir)? == 1) })
-            .await?;
-        let lanes = self.producer()?.lanes();
+        let producer = self.producer()?;
+        // The files go before the producer tells where its lanes are freed.
+        let is_told = || async {
+            let sizes = segments(&self.dir)?;
+            Ok(sizes.len() == 1 && producer.progress().kept_bytes == sizes[0])
+        };
+        wait_until("settled segments to go", SETTLED_LIMIT, is_told).await?;
+        let lanes = producer.lanes();
         Ok(lanes.into_iter().map(|lane| (lane.lane, lane.freed_sequence)).collect())
     }
 }
