@@ -302,7 +302,8 @@ pub fn fold_batch(
         plan.unattributed.append(&mut unfit);
     }
     plan.unattributed.sort_by_key(|left| left.line);
-    (plan.states, plan.periods) = rater.into_changed();
+    let rated = rater.into_changed();
+    (plan.states, plan.new_states, plan.periods) = (rated.states, rated.new_states, rated.periods);
     Ok(plan)
 }
 

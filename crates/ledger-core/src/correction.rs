@@ -198,7 +198,8 @@ pub fn correct(
     work.hand_over(&mut changed, own, &gone)?;
     let Work { mut plan, rater, charges, .. } = work;
     plan.charges = charges;
-    (plan.states, plan.periods) = rater.into_changed();
+    let rated = rater.into_changed();
+    (plan.states, plan.new_states, plan.periods) = (rated.states, rated.new_states, rated.periods);
     teams.clone_from_slice(&changed);
     Ok((plan, corrected))
 }

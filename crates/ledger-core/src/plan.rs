@@ -7,7 +7,7 @@ use crate::{
     hold::Hold,
     journal::JournalRow,
     lot::Lot,
-    rating::{Periods, UsageState},
+    rating::{Periods, UsageKey, UsageState},
     team::Balance,
 };
 
@@ -31,6 +31,8 @@ pub struct Plan {
     pub balances: Vec<Balance>,
     /// Usage states that changed, as they are afterwards, each key once.
     pub states: Vec<UsageState>,
+    /// The keys of those of them that were not stored, in order.
+    pub new_states: Vec<UsageKey>,
     /// States of periods that changed, as they are afterwards, and the values that are new in them.
     pub periods: Periods,
     /// Lines that no team is charged for, in the order of the input.

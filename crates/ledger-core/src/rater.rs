@@ -43,6 +43,17 @@ struct PeriodAfter {
 struct Entry {
     quantity: Quantity,
     changed: Option<MeterSlug>,
+    stored: bool,
+}
+
+/// What a batch changed.
+pub(crate) struct Changed {
+    /// States as they are afterwards, by key.
+    pub(crate) states: Vec<UsageState>,
+    /// The keys of those that were not stored, in order.
+    pub(crate) new_states: Vec<UsageKey>,
+    /// Periods, and their new values.
+    pub(crate) periods: Periods,
 }
 
 /// A period with the values it has seen, as far as this batch carries them.
@@ -64,7 +75,8 @@ pub(crate) struct Rater<'a> {
 
 impl<'a> Rater<'a> {
     pub(crate) fn new(batch: &Batch<'a>) -> Self {
-        let entry = |state: &UsageState| (state.key, Entry { quantity: state.quantity, changed: None });
+        let entry =
+            |state: &UsageState| (state.key, Entry { quantity: state.quantity, changed: None, stored: true });
         let mut periods: HashMap<PeriodKey, PeriodEntry> = HashMap::new();
         for PeriodState { key, quantity } in &batch.periods.states {
             periods.entry(*key).or_default().quantity = *quantity;
@@ -246,20 +258,23 @@ impl<'a> Rater<'a> {
     }
 
     /// What has changed, by key.
-    pub(crate) fn into_changed(mut self) -> (Vec<UsageState>, Periods) {
-        let states = self.states.into_iter();
-        let mut states: Vec<_> = states
-            .filter_map(|(key, Entry { quantity, changed })| {
-                changed.map(|meter| UsageState { key, meter, quantity })
-            })
-            .collect();
+    pub(crate) fn into_changed(mut self) -> Changed {
+        let (mut states, mut new_states) = (Vec::new(), Vec::new());
+        for (key, Entry { quantity, changed, stored }) in self.states {
+            let Some(meter) = changed else { continue };
+            states.push(UsageState { key, meter, quantity });
+            if !stored {
+                new_states.push(key);
+            }
+        }
         states.sort_unstable_by_key(|state| state.key);
+        new_states.sort_unstable();
         let periods = self.periods.into_iter().filter(|(_, entry)| entry.changed);
         let mut periods: Vec<_> =
             periods.map(|(key, entry)| PeriodState { key, quantity: entry.quantity }).collect();
         periods.sort_unstable_by_key(|state| state.key);
         self.new_values.sort_unstable();
-        (states, Periods { states: periods, values: self.new_values })
+        Changed { states, new_states, periods: Periods { states: periods, values: self.new_values } }
     }
 }
 

@@ -1,7 +1,7 @@
 -- What a transaction writes, in one statement: charges and journal rows that no charge is (a chunk of them), and lots,
 -- balances, states and budgets as they are afterwards, and notices (with the last chunk). The balances are locked.
--- Lots and balances that exist are changed by their keys, which costs a third less than to try an insert first; it says how
--- many there were, because a key that finds nothing would change nothing and say nothing.
+-- Lots, states and balances that exist are changed by their keys, which costs a third less than to try an insert first; it
+-- says how many there were, because a key that finds nothing would change nothing and say nothing.
 -- Arrays are unnested in the select list, all in step: in FROM each of them would first be stored whole,
 -- which costs half as much as inserting the rows.
 with charges as (
@@ -70,7 +70,15 @@ with charges as (
     insert into ledger.usage_state (account_id, team_id, price_id, cycle, meter, quantity)
     select unnest($62::uuid[]), unnest($63::uuid[]), unnest($64::uuid[]), unnest($65::timestamptz[]),
            unnest($66::text[]), unnest($67::bigint[])
-    on conflict (account_id, team_id, price_id, cycle) do update set quantity = excluded.quantity
+), counted as (
+    update ledger.usage_state s
+    set quantity = n.quantity
+    from (
+        select unnest($120::uuid[]) as account_id, unnest($121::uuid[]) as team_id, unnest($122::uuid[]) as price_id,
+               unnest($123::timestamptz[]) as cycle, unnest($124::bigint[]) as quantity
+    ) as n
+    where s.account_id = n.account_id and s.team_id = n.team_id and s.price_id = n.price_id and s.cycle = n.cycle
+    returning 1
 ), notices as (
     insert into ledger.outbox (account_id, team_id, notice_id, kind, key, occurred_at, noted_at, detail)
     select n.account_id, n.team_id, n.notice_id, n.kind, n.key, n.occurred_at, $94, n.detail::jsonb
@@ -126,4 +134,5 @@ with charges as (
     where b.team_id = n.team_id
     returning 1
 )
-select (select count(*) from drawn) as "drawn!", (select count(*) from balances) as "balances!"
+select (select count(*) from drawn) as "drawn!", (select count(*) from counted) as "counted!",
+       (select count(*) from balances) as "balances!"

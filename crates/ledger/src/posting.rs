@@ -2,23 +2,26 @@
 //!
 //! | statement | what | why there |
 //! |---|---|---|
-//! | 1 | lock the cursor of the shard, and the version of the catalogue for reading | two posts of a shard never overlap; a price can not change under a post |
-//! | 2 | read the receipt of that number and the lanes | a lock that waits refreshes only the locked row, so what it guards is read by a later statement |
+//! | 1 | lock the cursor of the shard, and the version of the catalogue for reading; then read the receipt of that number and the lanes | two posts of a shard never overlap; a price can not change under a post; a lock that waits refreshes only the locked row, so what it guards is read by a later statement, inside of one function |
 //! | – | the gate's checks 1 to 6, in memory | nothing was written yet; a settled batch is answered by its receipt |
-//! | 3 | lock the balances, by team id, and read their revisions | one order for all writers: they wait, they never deadlock |
+//! | 2 | lock the balances, by team id, and read their revisions | one order for all writers: they wait, they never deadlock |
 //! | – | take the instant | after the locks, so that it can not be overtaken (D40) |
-//! | 4 | load lots, holds and usage states of teams that this process does not know in that revision ([`KnownTeams`]); and periods, where a line's meter has them (D19) | again a later statement than the lock |
+//! | 3 | load lots, holds and usage states of teams that this process does not know in that revision ([`KnownTeams`]); and periods, where a line's meter has them (D19) | again a later statement than the lock |
 //! | – | fold in the core: who pays what | pure; the same function that readers and the replay use |
-//! | 5 | write charges, journal, lots, balances, states; once for each sub-batch of charges; and periods, where there are any | arrays, so the cost is by row and not by round trip |
+//! | 4 | write charges; once for each sub-batch of them | arrays, so the cost is by row and not by round trip |
+//! | 5 | write journal, lots, balances, states; and periods, where there are any | few charges go with it instead |
 //! | 6 | write batch, ranges, unattributed lines; move lanes and cursor | |
 //!
-//! Where a line names a hold, the windows of the holds are read before 4, and the holds that changed are
+//! What a statement needs is made while the one before it is under way (`settle`).
+//!
+//! Where a line names a hold, the windows of the holds are read before 3, and the holds that changed are
 //! written after 5. A batch that is the first to name a team begins again and inserts its balance before it
 //! locks any. The catalogue is read (two more statements) only when its version moved. A line is never refused:
 //! usage has happened, so what can not be charged is kept as unattributed with its reason. A team whose
 //! rows the database refuses is found by bisection, once, and its lines are set apart as `poison`.
 
 mod batch;
+mod beside;
 mod capture;
 mod clients;
 mod direct;
@@ -29,15 +32,12 @@ mod ids;
 mod known;
 mod load;
 mod rows;
+mod settle;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use drawdown_ledger_core::{
-    Batch, FoldError, Line, NoticeRules, Periods, Plan, Settings, UsageState, fold_batch, periods_wanted,
-    usage_keys,
-};
-use drawdown_types::{Clock, HoldId, TeamId, Timestamp};
-use sqlx::{Postgres, Transaction};
+use drawdown_ledger_core::{NoticeRules, Settings};
+use drawdown_types::{Clock, TeamId, Timestamp};
 
 pub use batch::{Elsewhere, LineDetail, MeterTotal, Part, SealedBatch, by_meter};
 pub(crate) use capture::{Capture, Captured};
@@ -50,19 +50,10 @@ pub(crate) use rows::closed;
 
 use self::{elsewhere::Passed, events::Fresh};
 use crate::{
-    catalogue::{Catalogue, Remembered},
+    catalogue::Remembered,
     cells::Cells,
     error::Error,
-    noting,
-    store::{
-        Pool, events as names,
-        events::Kept,
-        periods, settlement,
-        settlement::Receipt,
-        teams,
-        teams::{StoredTeam, Wanted},
-        write::{self, Noted},
-    },
+    store::{Pool, settlement::Receipt},
 };
 
 /// What posting needs.
@@ -235,120 +226,6 @@ impl Poster {
         };
         let settled = self.settle(tx, &Post { batch, events: &[] }, version, attempt).await?;
         Ok(settled.map(|(summary, _)| Posted::Settled(summary)))
-    }
-
-    /// Settles a batch whose cursor is locked, with what is remembered of its events. Nothing, where a balance is missing
-    /// and none is to be made.
-    async fn settle(
-        &self,
-        mut tx: Transaction<'static, Postgres>,
-        &Post { batch, events }: &Post<'_>,
-        version: i64,
-        Attempt { poisoned, ending, balances }: Attempt<'_>,
-    ) -> Result<Option<(Summary, Vec<Kept>)>, PostError> {
-        let catalogue = self.catalogue.of_version(&mut tx, version).await?;
-        let mut lines = batch::charged_lines(batch, &catalogue, poisoned);
-        let payers = batch::payers(&lines);
-        let team_ids: Vec<TeamId> = payers.iter().map(|(_, team)| *team).collect();
-        let locked = match balances {
-            Balances::ToBeMade => Some(teams::lock_in_tx(&mut tx, payers).await?),
-            Balances::Known => teams::lock_known_in_tx(&mut tx, &team_ids).await?,
-        };
-        let Some(locked) = locked else {
-            tx.rollback().await.map_err(Error::from)?;
-            return Ok(None);
-        };
-        let now = self.clock.now();
-        // Usage under a hold belongs to the hold's window, so which states are needed is known only then.
-        let holds = batch::holds(&lines);
-        let holds = if holds.is_empty() { Vec::new() } else { teams::holds_in_tx(&mut tx, &holds).await? };
-        let keys = usage_keys(&catalogue.prices, &lines, &holds);
-        let months = noting::months(&lines, &holds);
-        let wanted = Wanted { keys: &keys, months: &months, lots: &[], items: false };
-        let mut loaded = self.load_in_tx(&mut tx, &locked, &wanted).await?;
-        let by_period = periods_wanted(&catalogue.prices, &lines, &holds);
-        let known = periods::load_in_tx(&mut tx, &by_period).await?;
-        batch::set_apart_foreign(&mut lines, &loaded.stored);
-        let until = self.settled_until(&lines, now);
-        let states = (&loaded.states[..], &known);
-        let (plan, noted) = self.fold(&lines, (&[], until), &mut loaded.stored, states, &catalogue, now)?;
-        let rows = rows::Rows::new(batch, &lines, &plan, &loaded.stored, now)?.without_known(&self.clients);
-        let usage = rows.usage(&loaded.stored);
-        let plan_rows = write::PlanRows {
-            batch: (batch.shard, batch.number),
-            charges: rows.charges(),
-            plan: &plan,
-            balances: &usage,
-            noted: &noted,
-            note: &write::LotNote::default(),
-            sub_batch: self.sub_batch_lines,
-        };
-        let revision = write::write_in_tx(&mut tx, &plan_rows).await?;
-        let (accounts, values) = (rows.accounts(), rows.values());
-        periods::write_in_tx(&mut tx, &accounts, &plan.periods, &values).await?;
-        let settled = rows.settled();
-        settlement::settle_in_tx(&mut tx, &settled).await?;
-        self.keep_parts_in_tx(&mut tx, batch, settled.posted_at).await?;
-        let kept = events::kept(events, &lines, &plan, settled.posted_at)?;
-        if !events.is_empty() {
-            let place = (batch.shard, batch.number);
-            names::remember_in_tx(&mut tx, place, &events::rows(events, &kept)).await?;
-        }
-        let summary = Summary {
-            poisoned_teams: count(poisoned.len()),
-            notices: noted.notices.len(),
-            teams_loaded: count(loaded.from_database),
-            teams_known: count(loaded.stored.len().saturating_sub(loaded.from_database)),
-            ..rows.summary()
-        };
-        match ending {
-            Ending::Commit => {
-                let usage: Vec<_> = usage.into_iter().map(|(_, usage)| usage).collect();
-                tx.commit().await.map_err(Error::from)?;
-                self.clients.remember(rows.clients());
-                // Nothing may come between a commit that has no answer and this: what is unknown is not remembered.
-                self.known.put(loaded.committed(&plan, &usage, revision));
-            }
-            Ending::RollBack => tx.rollback().await.map_err(Error::from)?,
-        }
-        Ok(Some((summary, kept)))
-    }
-
-    /// Folds on copies of the teams inside `stored`, which are afterwards as the plan leaves them; gives what
-    /// others are told too. No lot closes that waits for usage received before `settled_until`.
-    fn fold(
-        &self,
-        lines: &[Line],
-        (last_of_holds, settled_until): (&[HoldId], Timestamp),
-        stored: &mut [StoredTeam],
-        (states, periods): (&[UsageState], &Periods),
-        catalogue: &Catalogue,
-        now: Timestamp,
-    ) -> Result<(Plan, Noted), Error> {
-        let mut teams: Vec<_> = stored.iter().map(|stored| stored.team.clone()).collect();
-        let batch = Batch {
-            lines,
-            states,
-            periods,
-            prices: &catalogue.prices,
-            settings: &self.settings,
-            now,
-            settled_until,
-            last_of_holds,
-        };
-        let plan = fold_batch(&mut teams, &batch, ids::charge_ids())
-            .map_err(|error: FoldError| Error::Broken(error.to_string()))?;
-        let at = plan.instant.unwrap_or(now);
-        let mut noted = noting::advance(stored, teams, &plan, at, &self.notice_rules, &self.settings);
-        noting::count(&mut noted, stored, lines, &plan, None);
-        Ok((plan, noted))
-    }
-
-    /// No lot closes before everything received before its close is settled (D55): what this batch
-    /// brings was not settled until now, and the rest is given the allowance.
-    fn settled_until(&self, lines: &[Line], now: Timestamp) -> Timestamp {
-        let received = lines.iter().map(|line| line.received_window).min().unwrap_or(now);
-        now.checked_sub(self.settle_allowance).unwrap_or(Timestamp::MIN).min(received)
     }
 
     /// The teams that the database refuses rows of, by halving: each half is tried alone and rolled

@@ -90,9 +90,11 @@ impl Poster {
         let named = |hold: &&Hold| holds.iter().any(|named| named.hold_id == hold.hold_id);
         let held = only(&stored)?.holds.iter().filter(named).cloned().collect();
         let extent = (last_of_holds, self.settled_until(&[], *now));
-        let (plan, noted) = self.fold(lines, extent, &mut stored, (&states, &known), catalogue, *now)?;
+        let (plan, after) = self.plan(lines, extent, &stored, (&states, &known), catalogue, *now)?;
+        let noted = self.note(&mut stored, after, lines, &plan, *now);
         let batch = outside(lines, details);
-        let rows = rows::Rows::new(&batch, lines, &plan, &stored, *now)?;
+        let mut rows = rows::Rows::new(&batch, lines, &plan, &stored, *now)?;
+        rows.note_clients(None);
         let usage = rows.usage(&stored);
         let plan_rows = write::PlanRows {
             batch: (batch.shard, batch.number),

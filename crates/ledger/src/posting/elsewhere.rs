@@ -29,20 +29,20 @@ pub(super) enum Passed {
 }
 
 impl Poster {
-    /// Statements 1 and 2 and the gate's checks. A cell that follows learns of producers and lost ranges here.
+    /// Statement 1 and the gate's checks. A cell that follows learns of producers, before, and of lost ranges here.
     pub(super) async fn pass_in_tx(
         &self,
         tx: &mut PgConnection,
         batch: &SealedBatch,
     ) -> Result<Passed, PostError> {
-        let Some((cursor, version)) = settlement::lock_in_tx(tx, batch.shard).await? else {
-            return Err(Fault::ShardUnknown { shard: batch.shard }.into());
-        };
         let lanes = batch.lane_keys();
         if !self.cells.leads() {
             shards::know_producers_in_tx(tx, &lanes, self.clock.now()).await?;
         }
-        let facts = settlement::facts_in_tx(tx, batch.shard, batch.number, &lanes).await?;
+        let gate = settlement::gate_in_tx(tx, batch.shard, batch.number, &lanes).await?;
+        let Some((cursor, version, facts)) = gate else {
+            return Err(Fault::ShardUnknown { shard: batch.shard }.into());
+        };
         if let Gate::Settled(receipt) = check(batch, &cursor, &facts, &self.cells)? {
             return Ok(Passed::Settled(receipt));
         }

@@ -29,12 +29,19 @@ pub(super) struct Rows<'a> {
     charges: Vec<ChargeRow<'a>>,
     unattributed: Vec<UnattributedRow<'a>>,
     clients: Vec<(&'a str, Timestamp)>,
-    usage: FxHashMap<TeamId, TeamUsage>,
+    usage: FxHashMap<TeamId, Used>,
     refused_by_reason: String,
     totals: String,
     elsewhere: String,
     amount_micros: i64,
     uncharged_micros: i64,
+}
+
+/// Usage of a team after its charges.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    charges: i64,
+    last_window: Option<Timestamp>,
 }
 
 fn broken(what: &'static str) -> Error {
@@ -55,9 +62,7 @@ impl<'a> Rows<'a> {
         now: Timestamp,
     ) -> Result<Self, Error> {
         let usage = stored.iter().map(|stored| {
-            let usage =
-                TeamUsage { charges: stored.charges, last_window: stored.last_window, watch: stored.watch };
-            (stored.team.balance.team_id, usage)
+            (stored.team.balance.team_id, Used { charges: stored.charges, last_window: stored.last_window })
         });
         let mut rows = Self {
             batch,
@@ -76,14 +81,15 @@ impl<'a> Rows<'a> {
         };
         rows.charge_all(lines)?;
         rows.leave_all(lines)?;
-        rows.clients = rows.newest_windows();
         Ok(rows)
     }
 
-    /// Leaves out the client ids whose window is known to be noted.
-    pub(super) fn without_known(mut self, known: &SettledClients) -> Self {
-        known.retain_new(&mut self.clients);
-        self
+    /// Finds the client ids whose newest window is not known to be noted.
+    pub(super) fn note_clients(&mut self, known: Option<&SettledClients>) {
+        self.clients = self.newest_windows();
+        if let Some(known) = known {
+            known.retain_new(&mut self.clients);
+        }
     }
 
     fn charge_all(&mut self, lines: &'a [Line]) -> Result<(), Error> {
@@ -163,6 +169,16 @@ impl<'a> Rows<'a> {
         newest
     }
 
+    /// What they are of.
+    pub(super) const fn of(&self) -> (&'a SealedBatch, &'a [Line], &'a Plan) {
+        (self.batch, self.lines, self.plan)
+    }
+
+    /// The instant of their transaction.
+    pub(super) const fn posted_at(&self) -> Timestamp {
+        self.posted_at
+    }
+
     /// Client ids whose newest window is noted with this batch, by client id.
     pub(super) fn clients(&self) -> &[(&'a str, Timestamp)] {
         &self.clients
@@ -194,8 +210,12 @@ impl<'a> Rows<'a> {
     /// Every team of the batch as it is afterwards: usage that costs nothing changes no book, but it
     /// counts.
     pub(super) fn usage<'t>(&self, stored: &'t [StoredTeam]) -> Vec<(&'t Balance, TeamUsage)> {
-        let usage = |team| self.usage.get(&team).copied().unwrap_or_default();
-        stored.iter().map(|stored| (&stored.team.balance, usage(stored.team.balance.team_id))).collect()
+        let usage = |stored: &'t StoredTeam| {
+            let balance = &stored.team.balance;
+            let Used { charges, last_window } = self.usage.get(&balance.team_id).copied().unwrap_or_default();
+            (balance, TeamUsage { charges, last_window, watch: stored.watch })
+        };
+        stored.iter().map(usage).collect()
     }
 
     pub(super) fn settled(&self) -> SettledRows<'_> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use drawdown_ledger_core::{DistinctValues, Unattributable};
 use drawdown_types::{AccountId, AppId, BatchId, ProducerId, TeamId, Timestamp};
+use futures::FutureExt as _;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -12,6 +13,7 @@ use super::{
     Instant,
     periods::literal,
     shards::{Cursor, LaneKey},
+    write::Statement,
 };
 use crate::error::Error;
 
@@ -81,31 +83,22 @@ pub struct Facts {
     pub lanes: HashMap<LaneKey, LaneStand>,
 }
 
-/// Reads what the gate compares batch `number` of `shard` with: after the lock, by its own statement.
-pub async fn facts_in_tx(
+/// The locked cursor, the version of the catalogue as in [`lock_in_tx`], and what the gate compares batch `number` of
+/// `shard` with, read after the lock; nothing where the shard has no cursor. One message.
+pub async fn gate_in_tx(
     tx: &mut PgConnection,
     shard: i32,
     number: i64,
     lanes: &[LaneKey],
-) -> Result<Facts, Error> {
+) -> Result<Option<(Cursor, i64, Facts)>, Error> {
     let producers: Vec<Uuid> = lanes.iter().map(|lane| lane.producer_id.as_uuid()).collect();
     let maps: Vec<i32> = lanes.iter().map(|lane| lane.map_version).collect();
     let rows = sqlx::query!(
-        r#"select b.digest as "digest?", b.posted_at as "posted_at?", b.charges as "charges?",
-                  b.unattributed as "unattributed?", b.amount_micros as "amount_micros?",
-                  b.lines as "lines?", b.events as "events?", b.elsewhere_events as "elsewhere_events?",
-                  b.elsewhere::text as "elsewhere?",
-                  l.producer_id as "producer_id?", l.map_version as "map_version?",
-                  l.settled as "settled?", l.chain as "chain?"
-           from (values (true)) as one
-           left join ledger.settlement_batch b on b.shard = $1 and b.number = $2
-           left join (
-               select p.producer_id, w.map_version, coalesce(s.settled, 0) as settled, coalesce(s.chain, 0) as chain
-               from unnest($3::uuid[], $4::int[]) as w (producer_id, map_version)
-               join ledger.producer p on p.producer_id = w.producer_id
-               left join ledger.lane_settled s
-                 on s.shard = $1 and s.producer_id = w.producer_id and s.map_version = w.map_version
-           ) l on true"#,
+        r#"select generation as "generation!", last_batch as "last_batch!", catalogue as "catalogue!",
+                  digest, posted_at, charges, unattributed, amount_micros,
+                  lines, events, elsewhere_events, elsewhere,
+                  producer_id, map_version, settled, chain
+           from ledger.gate_facts($1, $2, $3, $4)"#,
         shard,
         number,
         &producers,
@@ -113,6 +106,9 @@ pub async fn facts_in_tx(
     )
     .fetch_all(tx)
     .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let cursor = Cursor { shard, generation: first.generation.cast_unsigned(), last_batch: first.last_batch };
+    let version = first.catalogue;
     let mut facts = Facts::default();
     for row in rows {
         if let (Some(digest), Some(posted_at), Some(charges), Some(unattributed), Some(amount_micros)) =
@@ -136,7 +132,7 @@ pub async fn facts_in_tx(
             facts.lanes.insert(key, LaneStand { settled, chain: chain.cast_unsigned() });
         }
     }
-    Ok(facts)
+    Ok(Some((cursor, version, facts)))
 }
 
 /// The range of one lane that a batch settles.
@@ -230,12 +226,12 @@ fn col<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 
-/// Writes the batch row, its ranges and its unattributed lines, and moves lanes and cursor: last, after
+/// The statement that writes the batch row, its ranges and its unattributed lines, and moves lanes and cursor: last, after
 /// the money, in the same transaction.
-pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Result<(), Error> {
+pub(crate) fn statement(rows: &SettledRows<'_>) -> Statement {
     let (lanes, clients, left) = (rows.lanes, rows.clients, rows.unattributed);
     let left_count = i64::try_from(left.len()).unwrap_or(i64::MAX);
-    sqlx::query_file!(
+    let query = sqlx::query_file!(
         "sql/settle.sql",
         rows.shard,
         rows.number,
@@ -276,10 +272,14 @@ pub async fn settle_in_tx(tx: &mut PgConnection, rows: &SettledRows<'_>) -> Resu
         col(left, |u| u.values.map(literal)) as _,
         rows.elsewhere_events,
         rows.elsewhere,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+    );
+    Statement::new(move |tx| {
+        async move {
+            query.execute(tx).await?;
+            Ok(())
+        }
+        .boxed()
+    })
 }
 
 /// Notes the newest windows of client ids, sorted by client id, as a settled batch does for all of its own.

@@ -7,11 +7,12 @@ mod row;
 
 use drawdown_ledger_core::{BudgetMonth, Hold, PoolKind, Team, UnknownName, UsageKey, UsageState, Watch};
 use drawdown_types::{AccountId, AppId, HoldId, LotId, TeamId, Timestamp};
+use futures::FutureExt as _;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use self::row::TeamRow;
-use super::Instant;
+use super::{Instant, write::Statement};
 use crate::error::Error;
 
 /// Names the transaction that changed anything of a team last: what is loaded of it, under its lock, is the same for the
@@ -134,6 +135,11 @@ pub async fn lock_known_in_tx(
     let mut locked: Vec<_> = locked.collect();
     locked.sort_unstable_by_key(|(team, _)| *team);
     Ok(Some(locked))
+}
+
+/// [`lock_known_in_tx`], to be sent.
+pub(crate) fn lock_known(teams: Vec<TeamId>) -> Statement<Option<Vec<(TeamId, Revision)>>> {
+    Statement::new(move |tx| async move { lock_known_in_tx(tx, &teams).await }.boxed())
 }
 
 /// Loads teams with their live lots and open holds, and those usage states of `keys` that exist.
