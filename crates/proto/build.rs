@@ -14,6 +14,7 @@ const FILES: &[&str] = &[
     "drawdown/entitlement/v1/principal.proto",
     "drawdown/entitlement/v1/resolution.proto",
     "drawdown/entitlement/v1/transfer.proto",
+    "drawdown/ledger/v1/audit.proto",
     "drawdown/ledger/v1/budget.proto",
     "drawdown/ledger/v1/catalog.proto",
     "drawdown/ledger/v1/event.proto",

@@ -6,17 +6,26 @@
 /// Clients of the ledger.
 pub mod ledger {
     use drawdown_proto::ledger::v1::{
-        budget_service_client::BudgetServiceClient, catalog_service_client::CatalogServiceClient,
-        correction_service_client::CorrectionServiceClient, event_service_client::EventServiceClient,
-        explain_service_client::ExplainServiceClient, hold_service_client::HoldServiceClient,
-        import_service_client::ImportServiceClient, lot_service_client::LotServiceClient,
-        notice_service_client::NoticeServiceClient, posting_service_client::PostingServiceClient,
-        report_service_client::ReportServiceClient, review_service_client::ReviewServiceClient,
-        settlement_service_client::SettlementServiceClient, standing_service_client::StandingServiceClient,
-        token_service_client::TokenServiceClient, what_if_service_client::WhatIfServiceClient,
+        audit_service_client::AuditServiceClient, budget_service_client::BudgetServiceClient,
+        catalog_service_client::CatalogServiceClient, correction_service_client::CorrectionServiceClient,
+        event_service_client::EventServiceClient, explain_service_client::ExplainServiceClient,
+        hold_service_client::HoldServiceClient, import_service_client::ImportServiceClient,
+        lot_service_client::LotServiceClient, notice_service_client::NoticeServiceClient,
+        posting_service_client::PostingServiceClient, report_service_client::ReportServiceClient,
+        review_service_client::ReviewServiceClient, settlement_service_client::SettlementServiceClient,
+        standing_service_client::StandingServiceClient, token_service_client::TokenServiceClient,
+        what_if_service_client::WhatIfServiceClient,
     };
 
     use crate::channel::{Channel, MESSAGE_BYTES_MAX, Transport};
+
+    /// What was done and by whom.
+    #[must_use]
+    pub fn audit(channel: &Channel) -> AuditServiceClient<Transport> {
+        AuditServiceClient::new(channel.unary())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
 
     /// Charges that are taken back.
     #[must_use]

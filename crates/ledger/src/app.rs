@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use drawdown_proto::ledger::v1::{
-    budget_service_server::BudgetServiceServer, catalog_service_server::CatalogServiceServer,
-    correction_service_server::CorrectionServiceServer, event_service_server::EventServiceServer,
-    explain_service_server::ExplainServiceServer, hold_service_server::HoldServiceServer,
-    import_service_server::ImportServiceServer, lot_service_server::LotServiceServer,
-    notice_service_server::NoticeServiceServer, posting_service_server::PostingServiceServer,
-    report_service_server::ReportServiceServer, review_service_server::ReviewServiceServer,
-    settlement_service_server::SettlementServiceServer, standing_service_server::StandingServiceServer,
-    token_service_server::TokenServiceServer, what_if_service_server::WhatIfServiceServer,
+    audit_service_server::AuditServiceServer, budget_service_server::BudgetServiceServer,
+    catalog_service_server::CatalogServiceServer, correction_service_server::CorrectionServiceServer,
+    event_service_server::EventServiceServer, explain_service_server::ExplainServiceServer,
+    hold_service_server::HoldServiceServer, import_service_server::ImportServiceServer,
+    lot_service_server::LotServiceServer, notice_service_server::NoticeServiceServer,
+    posting_service_server::PostingServiceServer, report_service_server::ReportServiceServer,
+    review_service_server::ReviewServiceServer, settlement_service_server::SettlementServiceServer,
+    standing_service_server::StandingServiceServer, token_service_server::TokenServiceServer,
+    what_if_service_server::WhatIfServiceServer,
 };
 use drawdown_service::{Context, Jobs, Server, identity::Sources};
 use sqlx::PgPool;
@@ -22,8 +23,8 @@ use crate::{
     config::Config,
     directory::Entitlement,
     grpc::{
-        Budgets, Catalog, Corrections, Events, Explain, Holds, Imports, Lots, Notices, Postings, Reports,
-        Review, Settlement, Standings, Tokens, WhatIf,
+        Audit, Budgets, Catalog, Corrections, Events, Explain, Holds, Imports, Lots, Notices, Postings,
+        Reports, Review, Settlement, Standings, Tokens, WhatIf,
     },
     identity,
     jobs::{
@@ -103,6 +104,7 @@ fn with_services(server: Server, ledger: Arc<Ledger>, notices: Notices, bytes_ma
         };
     }
     server
+        .add_service(limited!(AuditServiceServer, Audit))
         .add_service(limited!(BudgetServiceServer, Budgets))
         .add_service(limited!(CatalogServiceServer, Catalog))
         .add_service(limited!(CorrectionServiceServer, Corrections))

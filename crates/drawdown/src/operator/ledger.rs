@@ -2,11 +2,15 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use drawdown_client::ledger::{explain, review, settlement, token};
-use drawdown_proto::ledger::v1::{
-    ExplainChargeRequest, ListLostRangesRequest, ResetAllShardsRequest, VerifyLedgerRequest,
-    VerifyLedgerResponse,
+use drawdown_client::ledger::{audit, explain, review, settlement, token};
+use drawdown_proto::{
+    ledger::v1::{
+        ExplainChargeRequest, ListAuditRequest, ListLostRangesRequest, ResetAllShardsRequest,
+        VerifyLedgerRequest, VerifyLedgerResponse,
+    },
+    scalar::timestamp_to_proto,
 };
+use drawdown_types::Timestamp;
 
 use super::{Connection, Pages, Session, correction::Correction, explain::story, postings::Postings};
 use crate::{
@@ -62,6 +66,25 @@ pub(crate) enum LedgerAction {
         after_help = "Example:\n  drawdown ledger postings --account acct_01j2gv5gymfsfrn6rc3mq3yjjv\n  drawdown ledger postings --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --new-only --json\n  drawdown ledger postings --account acct_01j2gv5gymfsfrn6rc3mq3yjjv --cursor 6c2f --limit 10000 --json\n\nA cursor never grows old: whoever goes on behind the cursor of each answer gets every posting once."
     )]
     Postings(Box<Postings>),
+    /// Lists what people and services did to the ledger, with what was there before and after, oldest first
+    #[command(
+        after_help = "Example:\n  drawdown ledger audit --from 2026-11-01T00:00:00Z\n  drawdown ledger audit --subject lot_01j2gv5gymfsfrn6rc3mq3yjjv --json"
+    )]
+    Audit {
+        /// Only what was done to this, as the lines name it: a lot, a team, a meter [default: everything]
+        #[arg(long, value_name = "ID", default_value = "")]
+        subject: String,
+        /// Only what was done at or after this instant
+        #[arg(long, value_name = "TIME")]
+        from: Option<Timestamp>,
+        /// Only what was done before this instant
+        #[arg(long, value_name = "TIME")]
+        to: Option<Timestamp>,
+        #[command(flatten)]
+        pages: Pages,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Gives every shard a new generation: after a restore of Postgres, before anything connects
     #[command(
         after_help = "Example:\n  drawdown ledger reset-shards --cause 'restored the backup of Monday'"
@@ -109,11 +132,35 @@ impl LedgerAction {
                 let answer = json_of("drawdown.ledger.v1.ResetAllShardsResponse", &answer)?;
                 session.output.record(&answer, "", &[number("shards reset", "shards")])
             }
+            Self::Audit { subject, from, to, pages, connection } => {
+                let (from, to) = (from.map(timestamp_to_proto), to.map(timestamp_to_proto));
+                let asked = ListAuditRequest { subject, from, to, ..ListAuditRequest::default() };
+                done(&connection.open()?, &asked, pages).await
+            }
             Self::LostRanges { producer, pages, connection } => {
                 lost(&connection.open()?, producer, pages).await
             }
         }
     }
+}
+
+async fn done(session: &Session, asked: &ListAuditRequest, pages: Pages) -> Result<()> {
+    let client = audit(&session.ledger);
+    let name = "drawdown.ledger.v1.ListAuditResponse";
+    let collected = pages.collect(name, "lines", |page_size, page_token| {
+        let mut client = client.clone();
+        let request = ListAuditRequest { page_size, page_token, ..asked.clone() };
+        async move { client.list_audit(request).await }
+    });
+    let columns = [
+        text("at", "at"),
+        text("caller", "caller"),
+        text("action", "action"),
+        text("subject", "subject"),
+        text("before", "before_json"),
+        text("after", "after_json"),
+    ];
+    session.output.table(&collected.await?, "lines", &columns)
 }
 
 async fn lost(session: &Session, producer_id: String, pages: Pages) -> Result<()> {

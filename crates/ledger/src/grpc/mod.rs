@@ -1,5 +1,6 @@
 //! The wire, nothing else: decode everything at once, call the ledger, encode.
 
+mod audit;
 mod budget;
 mod catalog;
 mod correction;
@@ -35,6 +36,7 @@ mod status;
 mod token;
 mod what_if;
 
+pub use audit::Audit;
 pub use budget::Budgets;
 pub use catalog::Catalog;
 pub use correction::Corrections;

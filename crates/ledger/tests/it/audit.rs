@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use drawdown_proto::ledger::v1::{
-    Aggregation, BeginResetRequest, PoolKind, ResetAllShardsRequest,
-    settlement_service_server::SettlementService,
+use drawdown_ledger::grpc::Audit;
+use drawdown_proto::{
+    ledger::v1::{
+        Aggregation, AuditLine, BeginResetRequest, ListAuditRequest, PoolKind, ResetAllShardsRequest,
+        audit_service_server::AuditService as _, settlement_service_server::SettlementService,
+    },
+    scalar::timestamp_to_proto,
 };
 use drawdown_service::identity::{self, Caller, RULES, Role, Roles, Who};
 use serde_json::{Value, json};
@@ -12,7 +16,7 @@ use tonic::Request;
 
 use crate::{
     adoption, holds, imports, lots, review, statements,
-    world::{Buyer, SHARD, World, at, calls, nobody, price},
+    world::{Buyer, SHARD, World, at, calls, nobody, price, refusal},
 };
 
 const PACKAGE: &str = "drawdown.ledger.v1.";
@@ -335,4 +339,67 @@ async fn an_act_that_is_only_tried_leaves_nothing() {
     assert_eq!(desk.lines_of(&caller).await.len(), 0);
     act!(desk, desk.world.decide(tried(false)));
     desk.one("ChargeUnattributed", "unattributed.charge").await;
+}
+
+async fn listed(audit: &Audit, mut request: ListAuditRequest) -> Vec<AuditLine> {
+    let mut lines = Vec::new();
+    loop {
+        let page = audit.list_audit(Request::new(request.clone())).await.unwrap().into_inner();
+        assert!(request.page_size == 0 || page.lines.len() <= request.page_size as usize);
+        lines.extend(page.lines);
+        if page.next_page_token.is_empty() {
+            return lines;
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_read_oldest_first_by_instant_and_by_what_was_done_to() {
+    let world = World::new().await;
+    let audit = Audit::new(Arc::clone(&world.ledger));
+    let (first, second) = (world.buyer(), world.buyer());
+    world.purchase(first, 100, None).await.unwrap();
+    let between = at(crate::world::NOW).checked_add(crate::world::DAY).unwrap();
+    world.clock.set(between);
+    for (buyer, tokens) in [(second, 200), (first, 300), (second, 400)] {
+        world.purchase(buyer, tokens, None).await.unwrap();
+    }
+    let all = listed(&audit, ListAuditRequest::default()).await;
+    let mut desk = Desk::new(world);
+    let written = desk.lines_of(&Caller::process()).await;
+    assert_eq!(written.len(), 4);
+    for (read, line) in all.iter().zip(&written) {
+        assert_eq!((&read.action, &read.subject), (&line.action, &line.subject));
+        let mut detail: Value = serde_json::from_str(&read.detail_json).unwrap();
+        detail["after"] = serde_json::from_str(&read.after_json).unwrap();
+        if !read.before_json.is_empty() {
+            detail["before"] = serde_json::from_str(&read.before_json).unwrap();
+        }
+        assert_eq!(detail, line.detail);
+        assert_eq!(read.caller, "process");
+    }
+    assert_eq!(all.len(), 4);
+    let instant = Some(timestamp_to_proto(between));
+    let ask = |subject: &str, from, to| {
+        let subject = subject.to_owned();
+        listed(&audit, ListAuditRequest { subject, from, to, page_size: 1, ..ListAuditRequest::default() })
+    };
+    assert_eq!(ask("", None, None).await, all);
+    assert_eq!(ask("", None, instant).await, all[..1]);
+    assert_eq!(ask("", instant, None).await, all[1..]);
+    let of = |line: &&AuditLine| line.subject == all[2].subject;
+    let of: Vec<AuditLine> = all.iter().filter(of).cloned().collect();
+    assert!((2..4).contains(&of.len()));
+    assert_eq!(ask(&all[2].subject, None, None).await, of);
+    assert_eq!(ask("team_nobody", None, None).await, []);
+    let upside_down = ListAuditRequest { from: instant, to: instant, ..ListAuditRequest::default() };
+    let refused = audit.list_audit(Request::new(upside_down)).await.unwrap_err();
+    assert_eq!(refusal(&refused).2, ["to"]);
+    let mut foreign = ListAuditRequest { page_size: 1, ..ListAuditRequest::default() };
+    foreign.page_token =
+        audit.list_audit(Request::new(foreign.clone())).await.unwrap().into_inner().next_page_token;
+    foreign.subject = all[2].subject.clone();
+    let refused = audit.list_audit(Request::new(foreign)).await.unwrap_err();
+    assert_eq!(refusal(&refused).1, "PAGE_TOKEN_INVALID");
 }

@@ -103,6 +103,7 @@ const METERING_RULES: &[Rule] = &[
 ];
 
 const LEDGER_RULES: &[Rule] = &[
+    platform("drawdown.ledger.v1.AuditService/ListAudit", OPERATOR, NO_SERVICE),
     own("drawdown.ledger.v1.BudgetService/SetBudget", ADMINS, NO_SERVICE, ACCOUNT_TEAM_APP),
     own("drawdown.ledger.v1.BudgetService/GetBudget", READERS, NO_SERVICE, &[field("budget_id", Budget)]),
     own("drawdown.ledger.v1.BudgetService/ListBudgets", READERS, NO_SERVICE, ACCOUNT_TEAM),
