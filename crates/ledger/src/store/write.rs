@@ -209,6 +209,12 @@ fn col<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 
+/// A column that most batches have no value of: then it is not sent. Columns are unnested in step, and the shorter ones
+/// end in nulls.
+fn rare<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> Option<T>) -> Vec<Option<T>> {
+    if rows.iter().all(|row| value(row).is_none()) { Vec::new() } else { rows.iter().map(value).collect() }
+}
+
 /// Why a charge costs nothing by rule, as it is stored.
 pub(crate) const fn zero_rated(rated: Rated) -> Option<&'static str> {
     match rated {

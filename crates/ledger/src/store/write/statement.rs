@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
-use super::{PlanRows, Statement, TeamUsage, col, cut::Stored, zero_rated};
+use super::{PlanRows, Statement, TeamUsage, col, cut::Stored, rare, zero_rated};
 use crate::{
     error::Error,
     store::{Instant, instants, teams::Revision},
@@ -106,13 +106,13 @@ pub(super) fn of(
         &col(charges, |c| c.row.failed),
         col(charges, |c| Instant(c.row.charge.window)) as _,
         col(charges, |c| c.row.dimensions) as _,
-        col(charges, |c| c.row.hold_id.map(HoldId::as_uuid)) as _,
+        rare(charges, |c| c.row.hold_id.map(HoldId::as_uuid)) as _,
         &col(charges, |c| c.row.signed(c.row.events)),
         &col(charges, |c| c.row.signed(c.row.charge.quantity.as_units())),
         &col(charges, |c| c.row.signed(c.row.charge.amount.as_micros())),
         &col(charges, |c| c.row.signed(c.row.charge.uncharged.as_micros())),
         col(charges, |c| c.row.charge.rated.price_id().map(|id| id.as_uuid())) as _,
-        col(charges, |c| zero_rated(c.row.charge.rated)) as _,
+        rare(charges, |c| zero_rated(c.row.charge.rated)) as _,
         &col(charges, |c| c.place),
         &col(journal, |j| j.account_id.as_uuid()),
         &col(journal, |j| j.team_id.as_uuid()),
@@ -193,11 +193,11 @@ pub(super) fn of(
         &col(end.budgets, |b| b.budget_id.as_uuid()),
         col(end.budgets, |b| Instant(b.month)) as _,
         &col(end.budgets, |b| b.used.as_micros()),
-        col(charges, |c| c.row.corrects.map(ChargeId::as_uuid)) as _,
+        rare(charges, |c| c.row.corrects.map(ChargeId::as_uuid)) as _,
         &col(lots, |l| l.leaves_older_debts),
-        col(charges, |c| c.own.and_then(|row| row.lot_id).map(LotId::as_uuid)) as _,
-        col(charges, |c| c.own.and_then(|row| row.lot_state).map(LotState::as_str)) as _,
-        col(charges, |c| c.own.map(|row| row.transaction)) as _,
+        rare(charges, |c| c.own.and_then(|row| row.lot_id).map(LotId::as_uuid)) as _,
+        rare(charges, |c| c.own.and_then(|row| row.lot_state).map(LotState::as_str)) as _,
+        rare(charges, |c| c.own.map(|row| row.transaction)) as _,
         revision.as_uuid(),
         &col(drawn, |l| l.account_id.as_uuid()),
         &col(drawn, |l| l.team_id.as_uuid()),
