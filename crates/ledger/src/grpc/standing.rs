@@ -150,6 +150,7 @@ impl Standings {
             cursor: page::encode(FEED, &begin),
             as_of: Some(timestamp_to_proto(as_of)),
             completeness: Some(encode_report::completeness(&self.ledger.reach(as_of, look.newest_window))),
+            cell: self.ledger.cells.number.into(),
         })
     }
 
@@ -257,6 +258,7 @@ impl Watching {
             teams: standings.teams.iter().map(|team| encode_standing::team(&self.ledger, team)).collect(),
             accounts: standings.accounts.iter().map(encode_standing::account).collect(),
             rules: self.first.then(|| encode_standing::rules(&self.ledger)),
+            cell: self.ledger.cells.number.into(),
             ..WatchStandingsResponse::default()
         };
         if catalogue != self.catalogue {
