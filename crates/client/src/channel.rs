@@ -10,6 +10,7 @@
 //! connection: a rotation needs no restart, and a connection that is there stays. `http` is for the loopback, and for
 //! elsewhere only where that is allowed by name.
 
+mod cells;
 mod secure;
 
 use std::{fmt, path::PathBuf, time::Duration};
@@ -25,6 +26,8 @@ use tonic::{
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::key::{self, KeyText};
+
+pub use cells::CellOptions;
 
 /// The largest message that a client of this crate takes or sends, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

@@ -13,7 +13,7 @@ mod key;
 pub mod producer;
 pub mod retry;
 
-pub use channel::{Channel, ChannelError, ChannelOptions, OptionProblem, TlsOptions, connect};
+pub use channel::{CellOptions, Channel, ChannelError, ChannelOptions, OptionProblem, TlsOptions, connect};
 pub use clients::{entitlement, ledger, metering};
 pub use key::{KeyText, KeyTextError};
 pub use retry::{RetryOptions, is_transient, reason_of, retry};
