@@ -11,13 +11,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use drawdown_client::clients::metering;
-use drawdown_proto::metering::v1::{GetMeteringStatusRequest, RecordOutcome, RecordedUsage};
+use drawdown_client::clients::{entitlement, ledger, metering};
+use drawdown_proto::{
+    entitlement::v1::{AccessAnswer, AccessLevel, AccessQuestion, CheckAccessRequest},
+    ledger::v1::{GetBalanceRequest, PurchaseTokensRequest},
+    metering::v1::{GetMeteringStatusRequest, RecordOutcome, RecordedUsage},
+};
 use drawdown_tests::{
     crash::settled_charges,
     installation::{Service, Settings},
     process::{Program, wait_until},
     run::{REPLAY_LIMIT, Run},
+    scenario::{APPS, CALL, TEAMS},
 };
 use sqlx::{Connection as _, PgConnection};
 
@@ -214,5 +219,98 @@ async fn events_by_id_are_recorded_in_one_cell_whichever_is_killed_under_their_c
     ensure!(leading + other == i64::try_from(events)?, "{leading} + {other} ids, {events} events");
     let settled: i64 = recorded_events(databases[0]).await? + recorded_events(databases[1]).await?;
     ensure!(settled == i64::try_from(events)?, "{settled} settled, {events} events");
+    run.installation.stop().await
+}
+
+/// Whoever asks for access of the first app of an account: its team, and the answer.
+struct Asker<'a> {
+    run: &'a Run,
+    account: &'static str,
+    team: &'static str,
+    client_id: &'a str,
+}
+
+impl<'a> Asker<'a> {
+    fn of(run: &'a Run, account: &'static str) -> Result<Self> {
+        let of_account = |team: &str| TEAMS.iter().any(|(name, of)| *name == team && *of == account);
+        let app = APPS.iter().find(|app| of_account(app.team)).context("the account has no app")?;
+        let client_id = run.platform.clients.get(app.name).context("the app has no client id")?;
+        Ok(Self { run, account, team: app.team, client_id })
+    }
+
+    async fn ask(&self) -> Result<AccessAnswer> {
+        let question =
+            AccessQuestion { client_id: self.client_id.to_owned(), meter: CALL.to_owned(), quantity: 1 };
+        let mut access = entitlement::access(&self.run.installation.channels().entitlement);
+        let request = CheckAccessRequest { question: Some(question), with_billed_to: false };
+        access.check_access(request).await?.into_inner().answer.context("no answer")
+    }
+
+    /// Waits until the answer is one of what its own ledger says, or is stale.
+    async fn becomes(&self, stale: bool) -> Result<AccessAnswer> {
+        let told = || async {
+            let answer = self.ask().await?;
+            Ok(answer.stale == stale && (stale || answer.balance_micros == Some(self.balance().await?)))
+        };
+        let waited = wait_until("an answer of its own ledger", REPLAY_LIMIT, told).await;
+        waited
+            .with_context(|| format!("{} stale={stale}: {}", self.account, self.run.installation.logs()))?;
+        self.ask().await
+    }
+
+    async fn balance(&self) -> Result<i64> {
+        let channels = self.run.installation.channels().of_team(self.team);
+        let request = GetBalanceRequest { team_id: self.team_id()?, ..GetBalanceRequest::default() };
+        let balance = ledger::token(&channels.ledger).get_balance(request).await?.into_inner().balance;
+        Ok(balance.context("no balance")?.balance_micros)
+    }
+
+    fn team_id(&self) -> Result<String> {
+        self.run.platform.teams.get(self.team).cloned().context("no such team")
+    }
+
+    async fn buys(&self, tokens: i64) -> Result<()> {
+        let channels = self.run.installation.channels().of_team(self.team);
+        let account_id = self.run.platform.accounts.get(self.account).cloned().context("no such account")?;
+        let request = PurchaseTokensRequest {
+            account_id,
+            team_id: self.team_id()?,
+            tokens,
+            request_id: format!("more-for-{}", self.team),
+            ..PurchaseTokensRequest::default()
+        };
+        ledger::token(&channels.ledger).purchase_tokens(request).await?;
+        Ok(())
+    }
+}
+
+/// D58 over two cells: each ledger dies in turn, and the accounts of the other one are answered as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn access_follows_both_ledgers_and_one_that_is_down_makes_its_own_accounts_stale() -> Result<()> {
+    let settings = Settings {
+        services: vec![Service::Ledger, Service::OtherLedger, Service::Entitlement],
+        further_toml: "[entitlement.access]\nage_max_ms = 1500\n".to_owned(),
+        ..Settings::two_cells()
+    };
+    let mut run = Run::prepare(&settings).await?;
+    for (down, there, up) in
+        [(Service::OtherLedger, "Lakeside", "Northwind"), (Service::Ledger, "Northwind", "Lakeside")]
+    {
+        for account in [there, up] {
+            let fresh = Asker::of(&run, account)?.becomes(false).await?;
+            ensure!(fresh.level() == AccessLevel::Full, "{account}: {fresh:?}");
+        }
+        run.installation.kill_service(down)?;
+        let stale = Asker::of(&run, there)?.becomes(true).await?;
+        ensure!(stale.balance_micros.is_some(), "what is known is told all the same: {stale:?}");
+        let up = Asker::of(&run, up)?;
+        let answer = up.ask().await?;
+        ensure!(!answer.stale, "{answer:?} hangs on the ledger that is down");
+        up.buys(100).await?;
+        up.becomes(false).await?;
+        ensure!(Asker::of(&run, there)?.ask().await?.stale, "{there} was heard from nobody");
+        run.installation.start_service(down).await?;
+    }
+    Asker::of(&run, "Northwind")?.becomes(false).await?;
     run.installation.stop().await
 }

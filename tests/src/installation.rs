@@ -363,13 +363,16 @@ fn other_servers() -> Result<Sandbox> {
     Ok(Sandbox::start(drawdown_sandbox::Options { postgres_url: None, redis_url: None, ..options })?)
 }
 
-/// What the leading cell and metering have to know of cell 1.
+/// What the leading cell, metering and entitlement have to know of cell 1.
 fn leading_toml(other_ledger: u16) -> String {
     format!(
         r#"
 [ledger.cells]
 others = [1]
 [[metering.cells]]
+number = 1
+ledger.endpoint = "http://127.0.0.1:{other_ledger}"
+[[entitlement.cells]]
 number = 1
 ledger.endpoint = "http://127.0.0.1:{other_ledger}"
 "#
@@ -406,7 +409,6 @@ endpoint = "http://127.0.0.1:{entitlement}"
 
 [entitlement]
 credential_pepper = "{pepper}"
-cell_max = 1
 [entitlement.server]
 listen = "127.0.0.1:{entitlement}"
 metrics_listen = "127.0.0.1:{entitlement_page}"

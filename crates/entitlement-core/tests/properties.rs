@@ -164,7 +164,8 @@ impl Rows {
 
     fn party(&self, account: usize, team_id: Option<TeamId>) -> Party {
         let (account_id, _, _, trial) = &self.accounts[account];
-        Party { account_id: *account_id, team_id, suspended: false, trial: *trial, cell: 0 }
+        let (trial, account_id) = (*trial, *account_id);
+        Party { account_id, team_id, suspended: false, trial, cell: 0, ledger_known: true }
     }
 
     fn correct(

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use drawdown_client::ChannelOptions;
 use drawdown_entitlement_core::Rules;
 use drawdown_proto::entitlement::v1::{
     access_service_server::AccessServiceServer, account_service_server::AccountServiceServer,
@@ -20,8 +21,8 @@ use opentelemetry::metrics::Meter;
 use sqlx::PgPool;
 
 use crate::{
-    Access, Accounts, Config, Credentials, Follower, Hierarchy, Histories, Hubs, Imports, Ledger,
-    LedgerFacts, Limits, Members, Memory, Pepper, Principals, Resolutions, Transfers,
+    Access, Accounts, CellLedgers, Config, Credentials, Follower, Hierarchy, Histories, Hubs, Imports,
+    Ledger, LedgerFacts, Limits, Members, Memory, Pepper, Principals, Resolutions, Transfers,
     acts::Acts,
     identity,
     jobs::{adopt::Adoptions, clock_check::ClockCheck, feed::DirectoryFeed},
@@ -87,8 +88,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         .check_installation(config.rules.window, &config.pepper)
         .await
         .context("can not start on this database; was it migrated?")?;
-    let channel = drawdown_client::connect(&config.ledger).context("no channel to the ledger")?;
-    let ledger = Arc::new(Ledger::new(channel));
+    let ledgers = Arc::new(ledgers(&config)?);
     let meter = context.telemetry.meter();
     let of_rules = (config.rules, config.limits.hub_mode);
     let clock = Arc::clone(&context.clock);
@@ -100,7 +100,7 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
         rules: config.rules,
         limits: config.limits,
         pepper: config.pepper,
-        ledger: Arc::clone(&ledger) as Arc<dyn LedgerFacts>,
+        ledger: Arc::clone(&ledgers) as Arc<dyn LedgerFacts>,
         memory: Arc::clone(&memory),
     };
     let server = Server::bind(&config.server, &context).await?.identify(identity::sources(&parts));
@@ -115,11 +115,14 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     memory.load().await.context("can not read the directory")?;
     let listen = config.access.feed_listens.then(|| store::listener(&config.database));
     let feed = DirectoryFeed { memory: Arc::clone(&memory), listen, interval: config.access.feed_interval };
-    let follower = Follower::new(Arc::clone(&memory), Arc::clone(&ledger) as _, config.access.follow);
-    let adoptions = Adoptions::new(&parts, ledger, config.adoption);
+    let adoptions = Adoptions::new(&parts, Arc::new(ledgers.leading.clone()), config.adoption);
     let mut jobs = Jobs::of(&context);
     jobs.start("feeds the directory", |stop| feed.run(stop));
-    jobs.start("follows the ledger", |stop| follower.run(stop));
+    for (cell, ledger) in ledgers.all() {
+        let standings = Arc::new(ledger.clone());
+        let follower = Follower::new(Arc::clone(&memory), cell, standings, config.access.follow);
+        jobs.start("follows a ledger", |stop| follower.run(stop));
+    }
     jobs.start("tells of first teams", |stop| adoptions.run(stop));
     jobs.start("compares clocks", |stop| check.run(stop));
     let access = Access::new(memory, config.access.limits, context.shutdown.clone());
@@ -127,6 +130,18 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     jobs.end().await?;
     pool.close().await;
     Ok(served?)
+}
+
+/// The ledgers of all cells; each connects when it is first asked.
+fn ledgers(config: &Config) -> anyhow::Result<CellLedgers> {
+    let leading = drawdown_client::connect(&config.ledger).context("no channel to the ledger")?;
+    let other = |(cell, options): (&u8, &ChannelOptions)| {
+        let channel = drawdown_client::connect(options);
+        let channel = channel.with_context(|| format!("no channel to the ledger of cell {cell}"))?;
+        Ok((*cell, Ledger::new(channel)))
+    };
+    let others = config.cells.iter().map(other).collect::<anyhow::Result<_>>()?;
+    Ok(CellLedgers { leading: Ledger::new(leading), others })
 }
 
 /// Every service, with one limit on what a message may weigh.

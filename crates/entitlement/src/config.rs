@@ -3,9 +3,9 @@
 
 mod access;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use drawdown_client::ChannelOptions;
+use drawdown_client::{CellOptions, ChannelOptions};
 use drawdown_entitlement_core::Rules;
 use drawdown_service::{
     Problem,
@@ -55,8 +55,6 @@ pub struct Options {
     pub import_accounts_max: Count,
     /// The most contracts, teams, people, hubs, apps, assignments and credentials of one import, all together.
     pub import_rows_max: Count,
-    /// The highest number of a cell that an account may be opened in; 0 where there is one ledger.
-    pub cell_max: u8,
     /// Apps have to be in a hub of their account (D29).
     pub hub_mode: bool,
     /// The pepper in hexadecimal digits; empty where it is in a file.
@@ -77,6 +75,8 @@ pub struct Options {
     pub database: DatabaseOptions,
     /// How to reach the ledger.
     pub ledger: ChannelOptions,
+    /// The ledgers of other cells.
+    pub cells: Vec<CellOptions>,
     /// How access is answered.
     pub access: AccessOptions,
 }
@@ -120,8 +120,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// The database.
     pub database: PoolConfig,
-    /// How to reach the ledger.
+    /// How to reach the ledger: the only one, or the leading one.
     pub ledger: ChannelOptions,
+    /// How to reach the ledgers of other cells, by number.
+    pub cells: BTreeMap<u8, ChannelOptions>,
     /// How access is answered.
     pub access: AccessConfig,
 }
@@ -139,8 +141,6 @@ pub struct Limits {
     pub import_accounts_max: usize,
     /// The most rows of one import.
     pub import_rows_max: usize,
-    /// The highest number of a cell that an account may be opened in.
-    pub cell_max: u8,
     /// Apps outside of the hubs of their account are archived (D29).
     pub hub_mode: bool,
 }
@@ -160,7 +160,6 @@ impl Default for Options {
             act_attempts_max: Count::of(4),
             import_accounts_max: Count::of(100),
             import_rows_max: Count::of(20_000),
-            cell_max: 0,
             hub_mode: false,
             credential_pepper: Secret::default(),
             credential_pepper_file: PathBuf::new(),
@@ -175,6 +174,7 @@ impl Default for Options {
             },
             database: DatabaseOptions::default(),
             ledger: ChannelOptions::to("http://127.0.0.1:7402"),
+            cells: Vec::new(),
             access: AccessOptions::default(),
         }
     }
@@ -231,11 +231,16 @@ impl Options {
             self.pepper().map_err(|problem| problems.push(problem.field.as_str(), problem.description)).ok();
         let server = problems.section("server", self.server.validate());
         let database = problems.section("database", self.database.validate());
-        let access = problems.section("access", self.access.validate());
-        let ledger = self.ledger.or_files(server.as_ref().and_then(ServerConfig::files));
+        let access =
+            problems.section("access", self.access.validate(self.cells.iter().map(|cell| cell.number)));
+        let files = server.as_ref().and_then(ServerConfig::files);
+        let ledger = self.ledger.or_files(files);
         for problem in ledger.problems() {
             problems.push(&format!("ledger.{}", problem.field), problem.problem);
         }
+        let cells = CellOptions::checked(&self.cells, files, |field, problem| {
+            problems.push(&format!("cells{field}"), problem);
+        });
         let checked = window.zip(pepper).zip(server.zip(database)).zip(access).map(
             |(((window, pepper), (server, database)), access)| Config {
                 rules: Rules {
@@ -252,7 +257,6 @@ impl Options {
                     act_attempts_max: self.act_attempts_max.get(),
                     import_accounts_max: self.import_accounts_max.get(),
                     import_rows_max: self.import_rows_max.get(),
-                    cell_max: self.cell_max,
                     hub_mode: self.hub_mode,
                 },
                 pepper,
@@ -265,6 +269,7 @@ impl Options {
                 server,
                 database,
                 ledger,
+                cells,
                 access,
             },
         );

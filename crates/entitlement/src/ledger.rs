@@ -1,5 +1,7 @@
-//! What entitlement asks and tells the ledger. Cold: acts that enter a past ask whether usage is settled (D61), the
+//! What entitlement asks and tells the ledgers. Cold: acts that enter a past ask whether usage is settled (D61), the
 //! confirmation of a transfer asks for balances (D26); a job tells it of apps that got their first team (D49).
+
+use std::collections::BTreeMap;
 
 use drawdown_client::Channel;
 use drawdown_proto::{
@@ -19,8 +21,8 @@ pub trait LedgerFacts: Send + Sync + 'static {
     /// after `from`.
     fn has_settled(&self, client_ids: Vec<String>, from: Timestamp) -> BoxFuture<'_, Result<bool, Status>>;
 
-    /// The balance of a team now, in micro-tokens.
-    fn balance(&self, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>>;
+    /// The balance of a team now, in micro-tokens, from the ledger of the cell of its account.
+    fn balance(&self, cell: u8, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>>;
 }
 
 /// An app that got its first team, or more client ids of it.
@@ -48,7 +50,29 @@ pub trait Adopts: Send + Sync + 'static {
     fn adopt(&self, first_team: FirstTeam) -> BoxFuture<'_, Result<(), Status>>;
 }
 
-/// The ledger over its channel.
+/// The ledgers of all cells.
+#[derive(Clone, Debug)]
+pub struct CellLedgers {
+    /// The only one, or the leading one: it knows for all of them what is settled.
+    pub leading: Ledger,
+    /// The others, by the number of their cell.
+    pub others: BTreeMap<u8, Ledger>,
+}
+
+impl CellLedgers {
+    /// The ledger of a cell; none where it is not known.
+    #[must_use]
+    pub fn of(&self, cell: u8) -> Option<&Ledger> {
+        if cell == 0 { Some(&self.leading) } else { self.others.get(&cell) }
+    }
+
+    /// All of them, each with its cell.
+    pub fn all(&self) -> impl Iterator<Item = (u8, &Ledger)> {
+        [(0, &self.leading)].into_iter().chain(self.others.iter().map(|(cell, ledger)| (*cell, ledger)))
+    }
+}
+
+/// A ledger over its channel.
 #[derive(Clone, Debug)]
 pub struct Ledger(Channel);
 
@@ -64,9 +88,9 @@ impl Ledger {
     }
 }
 
-impl LedgerFacts for Ledger {
+impl LedgerFacts for CellLedgers {
     fn has_settled(&self, client_ids: Vec<String>, from: Timestamp) -> BoxFuture<'_, Result<bool, Status>> {
-        let mut client = drawdown_client::ledger::settlement(&self.0);
+        let mut client = drawdown_client::ledger::settlement(&self.leading.0);
         let from = Some(timestamp_to_proto(from));
         Box::pin(async move {
             let request = HasSettledUsageRequest { client_ids, team_id: String::new(), from };
@@ -74,9 +98,10 @@ impl LedgerFacts for Ledger {
         })
     }
 
-    fn balance(&self, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>> {
-        let mut client = drawdown_client::ledger::token(&self.0);
+    fn balance(&self, cell: u8, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>> {
         Box::pin(async move {
+            let unknown = || Status::unavailable(format!("the ledger of cell {cell} is not known"));
+            let mut client = drawdown_client::ledger::token(&self.of(cell).ok_or_else(unknown)?.0);
             let request = GetBalanceRequest { team_id: team_id.to_string(), ..GetBalanceRequest::default() };
             let balance = client.get_balance(request).await?.into_inner().balance;
             let balance = balance.ok_or_else(|| Status::internal("a balance without its amounts"))?;

@@ -30,7 +30,7 @@ pub use jobs::{
     adopt::{AdoptionConfig, Adoptions},
     follow::{FollowConfig, Follower},
 };
-pub use ledger::{Adopts, FirstTeam, Ledger, LedgerFacts};
+pub use ledger::{Adopts, CellLedgers, FirstTeam, Ledger, LedgerFacts};
 pub use memory::{AccessPolicy, Memory, MemorySize};
 pub use secret::{Pepper, PepperError};
 pub use standing::{StandingChanges, Standings};

@@ -10,7 +10,7 @@ pub const BATCH_TOO_LARGE: &str = "BATCH_TOO_LARGE";
 pub const REQUEST_ID_CONFLICT: &str = "REQUEST_ID_CONFLICT";
 /// There is no such account.
 pub const ACCOUNT_UNKNOWN: &str = "ACCOUNT_UNKNOWN";
-/// Accounts can not be opened in the cell: `cell_max` is below it.
+/// Accounts can not be opened in the cell: `cells` does not name it.
 pub const CELL_UNKNOWN: &str = "CELL_UNKNOWN";
 /// There is no such team.
 pub const TEAM_UNKNOWN: &str = "TEAM_UNKNOWN";
@@ -56,7 +56,7 @@ pub const APP_WITHOUT_TEAM: &str = "APP_WITHOUT_TEAM";
 pub const SUSPENDED: &str = "SUSPENDED";
 /// The balance of the team is below zero.
 pub const BALANCE_BELOW_ZERO: &str = "BALANCE_BELOW_ZERO";
-/// The account lives in another cell, whose ledger entitlement does not ask.
+/// The account lives in another cell, whose ledger entitlement does not know.
 pub const CELL_UNREACHED: &str = "CELL_UNREACHED";
 /// There is no such hub.
 pub const HUB_UNKNOWN: &str = "HUB_UNKNOWN";

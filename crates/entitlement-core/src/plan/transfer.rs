@@ -68,6 +68,8 @@ pub struct Party {
     pub trial: TrialTerms,
     /// The cell of the account.
     pub cell: u8,
+    /// The ledger of that cell can be asked.
+    pub ledger_known: bool,
 }
 
 /// What a person does to an open transfer.
@@ -133,8 +135,8 @@ pub enum TransferRefusal {
     /// A side is below zero.
     #[error("the balance of the {0:?} side is below zero")]
     BelowZero(Side),
-    /// The ledger of a side is another one, which can not be asked for its balance.
-    #[error("the {0:?} side lives in cell {1}")]
+    /// The ledger of a side can not be asked for its balance.
+    #[error("the {0:?} side lives in cell {1}, whose ledger is not known here")]
     OtherCell(Side, u8),
     /// A change of the app begins at or after the edge.
     #[error("the app has a change that begins at {begins_at}, not before the edge {edge}")]
@@ -172,8 +174,8 @@ pub enum ConfirmPlan {
         /// The edge.
         from: Timestamp,
     },
-    /// Ask the ledger for these balances, then plan again.
-    AskBalances(Vec<TeamId>),
+    /// Ask for these balances, each the ledger of the cell beside it, then plan again.
+    AskBalances(Vec<(u8, TeamId)>),
     /// The app changes its team and its owner at this edge.
     Transfer {
         /// The edge.
@@ -236,7 +238,7 @@ impl Party {
         if self.team_id.is_none() {
             return Err(TransferRefusal::NoTeam);
         }
-        if self.cell != 0 {
+        if !self.ledger_known {
             return Err(TransferRefusal::OtherCell(side, self.cell));
         }
         Ok(())
@@ -373,16 +375,18 @@ pub fn plan_confirmation(facts: &ConfirmFacts<'_>, rules: &Rules) -> Result<Conf
     if let Some(Change { from, .. }) = facts.teams.last().filter(|last| last.from >= edge) {
         return Err(TransferRefusal::Overlap { edge, begins_at: *from });
     }
-    let sides = [(Side::Giving, giving.team_id), (Side::Receiving, receiving.team_id)];
+    let sides = [(Side::Giving, giving), (Side::Receiving, receiving)];
     let told =
         |team_id: TeamId| facts.balances.iter().find(|(of, _)| *of == team_id).map(|(_, balance)| *balance);
-    let unknown: Vec<TeamId> =
-        sides.iter().filter_map(|(_, team_id)| team_id.filter(|team_id| told(*team_id).is_none())).collect();
+    let unknown = |(_, party): &(Side, Party)| {
+        let team_id = party.team_id.filter(|team_id| told(*team_id).is_none());
+        team_id.map(|team_id| (party.cell, team_id))
+    };
+    let unknown: Vec<(u8, TeamId)> = sides.iter().filter_map(unknown).collect();
     if !unknown.is_empty() {
         return Ok(ConfirmPlan::AskBalances(unknown));
     }
-    let below =
-        |(_, team_id): &&(Side, Option<TeamId>)| team_id.and_then(told).is_some_and(|balance| balance < 0);
+    let below = |(_, party): &&(Side, Party)| party.team_id.and_then(told).is_some_and(|balance| balance < 0);
     match sides.iter().find(below) {
         Some((side, _)) => Err(TransferRefusal::BelowZero(*side)),
         None => Ok(ConfirmPlan::Transfer { from: edge }),

@@ -12,6 +12,7 @@ fn party() -> Party {
         suspended: false,
         trial: TrialTerms { trial: None, commercial_from: Some(at(-86_400)) },
         cell: 0,
+        ledger_known: true,
     }
 }
 
@@ -47,7 +48,7 @@ fn closed_sides(side: Side) -> Vec<(Party, TransferRefusal)> {
             Party { trial: TrialTerms { trial: None, commercial_from: Some(at(60)) }, ..party() },
             TransferRefusal::InTrial(side),
         ),
-        (Party { cell: 2, ..party() }, TransferRefusal::OtherCell(side, 2)),
+        (Party { cell: 2, ledger_known: false, ..party() }, TransferRefusal::OtherCell(side, 2)),
         (Party { team_id: None, ..party() }, TransferRefusal::NoTeam),
     ]
 }
@@ -144,7 +145,7 @@ fn d26_the_team_is_another_one_that_may_be_used_and_stands_well() {
 
 #[test]
 fn d26_a_confirmation_asks_for_both_balances_and_takes_effect_at_an_edge() {
-    let (giving, receiving, rules) = (party(), party(), Rules::default());
+    let (giving, receiving, rules) = (party(), Party { cell: 2, ..party() }, Rules::default());
     let (from, to) = (giving.team_id.unwrap(), receiving.team_id.unwrap());
     let present = Change { from: at(-600), value: from };
     let teams = History::from_changes([present]).unwrap();
@@ -159,8 +160,8 @@ fn d26_a_confirmation_asks_for_both_balances_and_takes_effect_at_an_edge() {
         balances: &[],
     };
     let confirm = |balances: &[(TeamId, i64)]| plan_confirmation(&ConfirmFacts { balances, ..base }, &rules);
-    assert_eq!(confirm(&[]), Ok(ConfirmPlan::AskBalances(vec![from, to])));
-    assert_eq!(confirm(&[(from, 0)]), Ok(ConfirmPlan::AskBalances(vec![to])));
+    assert_eq!(confirm(&[]), Ok(ConfirmPlan::AskBalances(vec![(0, from), (2, to)])));
+    assert_eq!(confirm(&[(from, 0)]), Ok(ConfirmPlan::AskBalances(vec![(2, to)])));
     assert_eq!(confirm(&[(from, 0), (to, 0)]), Ok(ConfirmPlan::Transfer { from: at(120) }));
     assert_eq!(confirm(&[(from, -1), (to, 0)]), Err(TransferRefusal::BelowZero(Side::Giving)));
     assert_eq!(confirm(&[(from, 5), (to, -1)]), Err(TransferRefusal::BelowZero(Side::Receiving)));

@@ -40,7 +40,7 @@ impl Act for CreateAccount {
     const METHOD: &'static str = "CreateAccount";
 
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
-        if self.cell > acts.limits.cell_max {
+        if !acts.memory.hears(self.cell) {
             return Err(Refused::CellUnknown(self.cell).into());
         }
         let now = acts.now();

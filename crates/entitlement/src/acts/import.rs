@@ -98,7 +98,7 @@ impl ImportAccounts {
         let mut push = |field: String, problem: String| unfit.push(Unfit { field, problem });
         for (n, import) in self.accounts.iter().enumerate() {
             let at = format!("accounts[{n}]");
-            if let Some(cell) = self.cells.get(n).filter(|cell| **cell > acts.limits.cell_max) {
+            if let Some(cell) = self.cells.get(n).filter(|cell| !acts.memory.hears(**cell)) {
                 push(format!("{at}.cell"), Refused::CellUnknown(*cell).to_string());
             }
             if settled.get(n).copied().unwrap_or_default() {

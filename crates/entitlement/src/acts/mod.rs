@@ -96,8 +96,8 @@ pub(crate) enum Step<R> {
     /// The ledger has to be asked first, of each list, whether usage of one of these client ids is settled in windows from
     /// the edge on.
     AskEach(Vec<(Vec<String>, Timestamp)>),
-    /// The ledger has to be asked first for the balances of these teams.
-    AskBalances(Vec<TeamId>),
+    /// The balances of these teams have to be asked for first, each of the ledger of the cell beside it.
+    AskBalances(Vec<(u8, TeamId)>),
     /// All could be written, and nothing is: the answer of a dry run.
     Validated(R),
     /// Time passed over the edge that was planned: plan again.
@@ -191,8 +191,8 @@ impl Acts {
                 }
                 Step::AskBalances(teams) => {
                     tx.rollback().await?;
-                    for team_id in teams {
-                        let balance = self.ledger.balance(team_id).await;
+                    for (cell, team_id) in teams {
+                        let balance = self.ledger.balance(cell, team_id).await;
                         let balance = balance.map_err(|status| Error::Ledger(Box::new(status)))?;
                         told.balances.push((team_id, balance));
                     }

@@ -33,13 +33,14 @@ pub(super) struct Held {
     pub(super) receiving: Option<Party>,
 }
 
-fn party(account: &AccountRecord, team_id: Option<TeamId>, team_suspended: bool) -> Party {
+fn party(acts: &Acts, account: &AccountRecord, team_id: Option<TeamId>, team_suspended: bool) -> Party {
     Party {
         account_id: account.account_id,
         team_id,
         suspended: account.suspended_since.is_some() || team_suspended,
         trial: account.trial,
         cell: account.cell,
+        ledger_known: acts.memory.hears(account.cell),
     }
 }
 
@@ -56,12 +57,13 @@ async fn hold_accounts(tx: &mut Tx, mut ids: Vec<AccountId>) -> Result<Vec<Accou
 
 async fn team_party(
     tx: &mut Tx,
+    acts: &Acts,
     accounts: &[AccountRecord],
     team_id: TeamId,
 ) -> Result<Option<Party>, Error> {
     let team = existing::team(tx, team_id, Lock::Held).await?;
     let account = accounts.iter().find(|account| account.account_id == team.account_id);
-    Ok(account.map(|account| party(account, Some(team_id), team.suspended_since.is_some())))
+    Ok(account.map(|account| party(acts, account, Some(team_id), team.suspended_since.is_some())))
 }
 
 /// Holds an app and its account, and the account of `beside` with them; none where the app changed its owner in
@@ -83,8 +85,8 @@ async fn hold(
     };
     let teams = store::assignments_in_tx(tx, app_id).await?;
     let party = match teams.at(now).copied() {
-        None => party(account, None, false),
-        Some(team_id) => match team_party(tx, &accounts, team_id).await? {
+        None => party(acts, account, None, false),
+        Some(team_id) => match team_party(tx, acts, &accounts, team_id).await? {
             Some(party) => party,
             None => return Ok(None),
         },
@@ -122,7 +124,7 @@ pub(super) async fn hold_transfer(
         return Ok(None);
     }
     let receiving = match team_id {
-        Some(team_id) => team_party(tx, &accounts, team_id).await?,
+        Some(team_id) => team_party(tx, acts, &accounts, team_id).await?,
         None => None,
     };
     Ok(Some(Held { app, transfer, receiving }))

@@ -126,7 +126,8 @@ impl From<StaleOption> for WhenStale {
 }
 
 impl AccessOptions {
-    pub(super) fn validate(self) -> Result<AccessConfig, Vec<Problem>> {
+    /// `others` are the cells that are followed beside the leading one.
+    pub(super) fn validate(self, others: impl Iterator<Item = u8>) -> Result<AccessConfig, Vec<Problem>> {
         let mut problems = Problems::new();
         for (field, count, max) in [
             ("questions_max", self.questions_max, QUESTIONS_MAX),
@@ -144,6 +145,7 @@ impl AccessOptions {
                 age_max: self.age_max_ms.duration(),
                 when_stale: self.when_stale.into(),
                 meters,
+                others: others.collect(),
                 feed_rows_max: self.feed_rows_max.get_u32(),
                 load_timeout_ms: u64::try_from(self.load_timeout_ms.duration().as_millis())
                     .unwrap_or(u64::MAX),

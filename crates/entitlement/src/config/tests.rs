@@ -54,6 +54,7 @@ fn all_problems_are_told_at_once() {
         ("DRAWDOWN_ENTITLEMENT__CREDENTIAL_PEPPER", "0011"),
         ("DRAWDOWN_ENTITLEMENT__DATABASE__URL", "mysql:"),
         ("DRAWDOWN_ENTITLEMENT__LEDGER__ENDPOINT", "nowhere"),
+        ("DRAWDOWN_ENTITLEMENT__CELLS", "[{number=0, ledger={endpoint=\"nowhere\"}}]"),
     ]);
     assert_eq!(
         fields(problems),
@@ -65,7 +66,9 @@ fn all_problems_are_told_at_once() {
             "page_rows_max",
             "credential_pepper",
             "database.url",
-            "ledger.endpoint"
+            "ledger.endpoint",
+            "cells[0].number",
+            "cells[0].ledger.endpoint"
         ]
     );
 }

@@ -38,8 +38,7 @@ pub(super) fn asked(question: &AccessQuestion) -> Asked<'_> {
 }
 
 fn answer(memory: &Memory, view: &View, question: &AccessQuestion, with_billed_to: bool) -> AccessAnswer {
-    let (decision, billed_to) = memory.decide(view, asked(question), with_billed_to);
-    encode_access::answer(&decision, billed_to)
+    encode_access::answer(&memory.decide(view, asked(question), with_billed_to))
 }
 
 /// The instant and what all answers share.

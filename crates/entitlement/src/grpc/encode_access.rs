@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use drawdown_entitlement_core::{
-    BilledTo,
-    access::{BudgetView, Decision, Level, Reason, Remedy},
-};
+use drawdown_entitlement_core::access::{BudgetView, Level, Reason, Remedy};
 use drawdown_proto::{
     entitlement::v1::{AccessAnswer, AccessBudget, AccessLevel, AccessReason, AccessRemedy, BudgetScope},
     scalar::timestamp_to_proto,
@@ -13,6 +10,7 @@ use drawdown_proto::{
 use drawdown_types::Timestamp;
 
 use super::encode;
+use crate::memory::Answered;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -74,7 +72,8 @@ fn budget((budget, scope): (&Option<BudgetView>, BudgetScope)) -> Option<AccessB
 }
 
 /// An answer. Lists of an ordinary one are empty and take no memory.
-pub(super) fn answer(decision: &Decision, billed_to: Option<BilledTo>) -> AccessAnswer {
+pub(super) fn answer(answered: &Answered) -> AccessAnswer {
+    let Answered { decision, billed_to, .. } = answered;
     let scopes = [BudgetScope::App, BudgetScope::Team, BudgetScope::Account];
     AccessAnswer {
         allowed: decision.allowed(),
@@ -88,7 +87,7 @@ pub(super) fn answer(decision: &Decision, billed_to: Option<BilledTo>) -> Access
         changes_at: (decision.changes_at < Timestamp::MAX).then(|| timestamp_to_proto(decision.changes_at)),
         budgets: decision.budgets.iter().zip(scopes).filter_map(budget).collect(),
         remedies: decision.remedies().map(remedy).collect(),
-        billed_to: billed_to.map(|billed| encode::billed_to(&billed)),
+        billed_to: billed_to.as_ref().map(encode::billed_to),
     }
 }
 

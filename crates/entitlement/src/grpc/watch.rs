@@ -6,11 +6,11 @@
 //! instant.
 //! Memory: the last answer of each question.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use drawdown_entitlement_core::{
     BilledTo,
-    access::{BudgetView, Decision, Level, Reason, Reasons},
+    access::{BudgetView, Level, Reason, Reasons},
 };
 use drawdown_proto::{
     entitlement::v1::{AccessQuestion, WatchAccessRequest, WatchAccessResponse, WatchedAnswer},
@@ -27,10 +27,11 @@ use tonic::Status;
 use super::{access, encode_access};
 use crate::{
     config::AccessLimits,
-    memory::{Memory, View},
+    memory::{Answered, Memory, View},
 };
 
-/// What makes an answer another one. Ages are not in it: they are told with every message.
+/// What makes an answer another one. Ages are not in it but for whether they are above the bound: they are told with every
+/// message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sent {
     level: Option<Level>,
@@ -40,6 +41,9 @@ struct Sent {
     changes_at: Timestamp,
     billed_to: Option<BilledTo>,
     amounts: Option<(Option<i64>, [Option<BudgetView>; 3])>,
+    stale: bool,
+    /// Whose ledger it was made with.
+    cell: u8,
 }
 
 /// One watcher.
@@ -142,34 +146,37 @@ impl Watch {
                 return (answers, index);
             }
             let Some(question) = self.questions.get(index) else { break };
-            let (decision, billed_to) =
-                self.memory.decide(view, access::asked(question), self.with_billed_to);
-            let answer = self.sent_of(&decision, billed_to);
+            let answered = self.memory.decide(view, access::asked(question), self.with_billed_to);
+            let answer = self.sent_of(&answered);
             if let Some(sent) = self.sent.get_mut(index)
                 && *sent != Some(answer)
             {
                 *sent = Some(answer);
-                let answer = Some(encode_access::answer(&decision, billed_to));
+                let answer = Some(encode_access::answer(&answered));
                 answers.push(WatchedAnswer { index: u32::try_from(index).unwrap_or(u32::MAX), answer });
             }
         }
         (answers, self.questions.len())
     }
 
-    fn sent_of(&self, decision: &Decision, billed_to: Option<BilledTo>) -> Sent {
+    fn sent_of(&self, answered: &Answered) -> Sent {
+        let Answered { decision, billed_to, cell } = answered;
         Sent {
             level: decision.level,
             reason: decision.reason,
             in_the_way: decision.in_the_way,
             grace_deadline: decision.grace_deadline,
             changes_at: decision.changes_at,
-            billed_to,
+            billed_to: *billed_to,
             amounts: self.with_amounts.then_some((decision.balance_micros, decision.budgets)),
+            stale: decision.stale,
+            cell: *cell,
         }
     }
 
     fn message(&self, view: &View, answers: Vec<WatchedAnswer>) -> WatchAccessResponse {
-        let ages = view.ages();
+        let cells: BTreeSet<u8> = self.sent.iter().flatten().map(|sent| sent.cell).collect();
+        let ages = view.ages(cells);
         WatchAccessResponse {
             answers,
             complete: self.complete,

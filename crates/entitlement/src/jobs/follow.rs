@@ -1,8 +1,10 @@
-//! Follows the ledger: lists what it knows once, then hears of every change.
+//! Follows a ledger: lists what it knows once, then hears of every change. Each cell has a follower of its own, so one that
+//! is out of reach makes the answers about its own accounts stale and no others.
 //!
 //! Where the stream ends, or is silent for too long, it is opened again at the last cursor; where the ledger does not
 //! take the cursor, everything is listed anew. The age of what is known is the ledger's own word (`as_of`), so a
-//! stream that stands still makes answers stale, whatever the transport thinks of it.
+//! stream that stands still makes answers stale, whatever the transport thinks of it. A ledger that says it is another
+//! cell than it is called as is not believed: its teams would have nothing, instead of being unknown.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -31,6 +33,7 @@ pub struct FollowConfig {
 /// The job.
 pub struct Follower {
     memory: Arc<Memory>,
+    cell: u8,
     standings: Arc<dyn Standings>,
     config: FollowConfig,
     cursor: Option<String>,
@@ -39,10 +42,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows `standings` into `memory`.
+    /// Follows `standings`, the ledger of `cell`, into `memory`.
     #[must_use]
-    pub fn new(memory: Arc<Memory>, standings: Arc<dyn Standings>, config: FollowConfig) -> Self {
-        Self { memory, standings, config, cursor: None, again: BTreeSet::new() }
+    pub fn new(memory: Arc<Memory>, cell: u8, standings: Arc<dyn Standings>, config: FollowConfig) -> Self {
+        Self { memory, cell, standings, config, cursor: None, again: BTreeSet::new() }
     }
 
     /// Runs until `stop`.
@@ -53,7 +56,7 @@ impl Follower {
             let Err(status) = ended;
             // once per outage: the age of what is known is a metric
             if std::mem::take(&mut reached) {
-                tracing::warn!(error = %status, "the ledger's standings can not be followed");
+                tracing::warn!(cell = self.cell, error = %status, "a ledger's standings can not be followed");
             }
             if !drawdown_client::is_transient(&status) {
                 self.cursor = None;
@@ -61,7 +64,7 @@ impl Follower {
             if stop.run_until_cancelled(tokio::time::sleep(self.config.retry)).await.is_none() {
                 return;
             }
-            reached |= self.memory.ages().is_some_and(|ages| !ages.stale);
+            reached |= self.memory.is_fresh(self.cell);
         }
     }
 
@@ -75,11 +78,21 @@ impl Follower {
         loop {
             let message = self.within(changes.next()).await?;
             let message = message.ok_or_else(|| Status::unavailable("the stream of standings ended"))??;
+            self.check(message.cell)?;
             let cursor = message.cursor.clone();
             self.take(told_by_watch(&message)?);
             self.cursor = Some(cursor);
             self.ask_again().await?;
         }
+    }
+
+    /// Refuses what another cell than the one called tells.
+    fn check(&self, cell: u32) -> Result<(), Status> {
+        if cell == u32::from(self.cell) {
+            return Ok(());
+        }
+        let why = format!("called as cell {}, the ledger says that it is cell {cell}", self.cell);
+        Err(Status::failed_precondition(why))
     }
 
     async fn within<T>(&self, answer: impl Future<Output = T>) -> Result<T, Status> {
@@ -92,6 +105,7 @@ impl Follower {
         let (mut listed, mut page_token, mut first) = (Listed::default(), String::new(), None);
         loop {
             let page = self.within(self.standings.list(Vec::new(), page_token)).await??;
+            self.check(page.cell)?;
             page_token = page.next_page_token.clone();
             let cursor = page.cursor.clone();
             let mut told = told_by_list(&page)?;
@@ -101,7 +115,7 @@ impl Follower {
             listed.add(&told);
             self.take(told);
             if page_token.is_empty() {
-                self.memory.listed(&listed);
+                self.memory.listed(self.cell, &listed);
                 self.take(Told { as_of, ..Told::default() });
                 self.cursor = Some(cursor.clone());
                 return Ok(cursor);
@@ -116,7 +130,7 @@ impl Follower {
                 self.again.insert((until, *team_id));
             }
         }
-        self.memory.told(told);
+        self.memory.told(self.cell, told);
     }
 
     /// Asks for the teams whose steps are not told any further.
@@ -129,6 +143,7 @@ impl Follower {
         }
         let team_ids = due.iter().map(|(_, team_id)| team_id.to_string()).collect();
         let page = self.within(self.standings.list(team_ids, String::new())).await??;
+        self.check(page.cell)?;
         let mut told = told_by_list(&page)?;
         // one that is not told of any more has no steps
         self.again.retain(|key| !due.contains(key));

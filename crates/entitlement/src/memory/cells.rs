@@ -85,14 +85,14 @@ pub(crate) struct Found {
 // === impl AccountCell ===
 
 impl AccountCell {
-    /// An account of which nothing is known yet. No app leads to it before something is.
-    pub(crate) fn unknown(account_id: AccountId) -> Self {
+    /// An account of which nothing is known yet but its cell. No app leads to it before something is.
+    pub(crate) fn unknown(account_id: AccountId, cell: u8) -> Self {
         let account = Account {
             account_id,
             opened_as: ContractKind::Flex,
             contract: History::default(),
             trial: TrialTerms::default(),
-            cell: 0,
+            cell,
         };
         let facts = AccountFacts { account, suspended: false, managers: Box::default() };
         Self { facts: ArcSwap::from_pointee(facts), standing: ArcSwapOption::empty() }

@@ -1,8 +1,9 @@
 //! The directory and what the ledger told, in memory: what access is answered from, and batches of resolution.
 //!
-//! Shape: client id → app → team → account by pointers ([`clients`], [`cells`]); meters in one array. Readers take no
-//! lock: every value is immutable and exchanged as a whole. Writers are two: the feed of the directory ([`feed`]),
-//! which reads rows of the database, and the follower of the ledger ([`standing`]). Both find cells in the registry,
+//! Shape: client id → app → team → account by pointers ([`clients`], [`cells`]); of each ledger its age and its meters in
+//! one array, as accounts may be spread over several ledgers ([`ledgers`]). Readers take no
+//! lock: every value is immutable and exchanged as a whole. Writers are the feed of the directory ([`feed`]),
+//! which reads rows of the database, and a follower of each ledger ([`standing`]). They find cells in the registry,
 //! which only they lock, for as long as a look-up takes and never across an await.
 //!
 //! Order of a reload: accounts, then teams, then apps with their client ids. So whatever a reader finds leads on.
@@ -12,10 +13,11 @@
 mod cells;
 mod clients;
 mod feed;
+mod ledgers;
 mod standing;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -24,10 +26,9 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
 use drawdown_entitlement_core::{
     BilledTo, Resolution, Rules,
-    access::{AccessRules, Decision, Facts, Heard, Meter, Moment, WhenStale, decide},
+    access::{AccessRules, Decision, Facts, Moment, WhenStale, decide},
 };
 use drawdown_types::{AccountId, Clock, TeamId, Timestamp, Window};
 use sqlx::PgPool;
@@ -36,12 +37,14 @@ use tokio::sync::watch;
 use self::{
     cells::{AccountCell, TeamCell},
     clients::Clients,
+    ledgers::{LEADING, Ledgers, OneLedger},
 };
 use crate::{
     metrics::AccessMetrics,
     store::{Position, Store},
 };
 
+pub(crate) use ledgers::Catalogue;
 pub(crate) use standing::{Listed, Told};
 
 /// How access is answered.
@@ -53,14 +56,13 @@ pub struct AccessPolicy {
     pub when_stale: WhenStale,
     /// Meters that do something else.
     pub meters: BTreeMap<String, WhenStale>,
+    /// Cells whose ledgers are followed beside the leading one's.
+    pub others: BTreeSet<u8>,
     /// Changes of the directory that are read at a time.
     pub feed_rows_max: u32,
     /// How long one statement of a load may run, in ms.
     pub load_timeout_ms: u64,
 }
-
-/// The meters of the catalogue.
-pub(crate) type Catalogue = HashMap<Box<str>, Meter>;
 
 /// All cells, for the writers.
 #[derive(Debug, Default)]
@@ -78,9 +80,7 @@ pub struct Memory {
     policy: AccessPolicy,
     clients: Clients,
     registry: Mutex<Registry>,
-    catalogue: ArcSwapOption<Catalogue>,
-    /// What the ledger of cell 0 told; other cells are not heard.
-    heard: ArcSwapOption<Heard>,
+    ledgers: Ledgers,
     /// Everything that entitlement committed by then is known, in microseconds; [`i64::MIN`] before it is loaded.
     directory_as_of: AtomicI64,
     /// How far the feed of the directory was read; none before it is loaded.
@@ -93,8 +93,7 @@ pub struct Memory {
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) moment: Moment,
-    heard: Option<Heard>,
-    catalogue: Option<Arc<Catalogue>>,
+    ledgers: Arc<Box<[OneLedger]>>,
     directory_as_of: Timestamp,
     rules: AccessRules,
 }
@@ -108,9 +107,19 @@ pub(crate) struct Asked<'a> {
     pub(crate) quantity: u64,
 }
 
+/// The answer to one.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    pub(crate) decision: Decision,
+    pub(crate) billed_to: Option<BilledTo>,
+    /// Whose ledger it was made with.
+    pub(crate) cell: u8,
+}
+
 /// The age of what is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ages {
+    /// Of the ledger that was heard longest ago; none where one of them was never heard.
     pub(crate) ledger: Option<Duration>,
     pub(crate) directory: Duration,
     pub(crate) stale: bool,
@@ -138,11 +147,29 @@ impl fmt::Debug for Memory {
 // === impl View ===
 
 impl View {
-    pub(crate) fn ages(&self) -> Ages {
-        let ledger = self.heard.map(|heard| self.moment.now.saturating_since(heard.as_of));
-        let directory = self.moment.now.saturating_since(self.directory_as_of);
+    /// How old what the ledger of a cell told is; none where it was never heard.
+    pub(crate) fn age_of(&self, cell: u8) -> Option<Duration> {
+        let heard = ledgers::of(&self.ledgers, cell)?.heard?;
+        Some(self.moment.now.saturating_since(heard.as_of))
+    }
+
+    /// Of what answers are made of, with the ledgers of these cells.
+    pub(crate) fn ages(&self, cells: impl IntoIterator<Item = u8>) -> Ages {
+        let ages = cells.into_iter().map(|cell| self.age_of(cell));
+        let ledger = ages.reduce(|one, other| Some(one?.max(other?))).flatten();
+        let directory = self.directory_age();
         let stale = ledger.is_none_or(|age| age > self.rules.age_max) || directory > self.rules.age_max;
         Ages { ledger, directory, stale }
+    }
+
+    /// How old what is known of who pays is.
+    pub(crate) fn directory_age(&self) -> Duration {
+        self.moment.now.saturating_since(self.directory_as_of)
+    }
+
+    /// The cells whose ledgers are followed.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = u8> {
+        self.ledgers.iter().map(|ledger| ledger.cell)
     }
 }
 
@@ -159,6 +186,7 @@ impl Memory {
         meter: &opentelemetry::metrics::Meter,
     ) -> Arc<Self> {
         let metrics = AccessMetrics::new(meter);
+        let ledgers = Ledgers::of_cells(&policy.others);
         let memory = Arc::new(Self {
             store: Store::new(pool),
             clock,
@@ -167,8 +195,7 @@ impl Memory {
             policy,
             clients: Clients::new(),
             registry: Mutex::default(),
-            catalogue: ArcSwapOption::empty(),
-            heard: ArcSwapOption::empty(),
+            ledgers,
             directory_as_of: AtomicI64::new(i64::MIN),
             position: tokio::sync::Mutex::new(None),
             changed: watch::Sender::new(0),
@@ -182,9 +209,14 @@ impl Memory {
         self.clock.now()
     }
 
-    /// The age of what is known; none before the directory is loaded.
-    pub(crate) fn ages(&self) -> Option<Ages> {
-        Some(self.view()?.ages())
+    /// The ledger of this cell is followed.
+    pub(crate) fn hears(&self, cell: u8) -> bool {
+        ledgers::of(&self.ledgers.load(), cell).is_some()
+    }
+
+    /// What is known is not too old for answers about accounts of this cell.
+    pub(crate) fn is_fresh(&self, cell: u8) -> bool {
+        self.view().is_some_and(|view| !view.ages([cell]).stale)
     }
 
     /// What answers given now share; none before the directory is loaded.
@@ -192,20 +224,14 @@ impl Memory {
         let directory_as_of = Timestamp::from_micros(self.directory_as_of.load(Ordering::Acquire)).ok()?;
         Some(View {
             moment: Moment::at(self.clock.now(), self.rules.window),
-            heard: self.heard.load().as_deref().copied(),
-            catalogue: self.catalogue.load_full(),
+            ledgers: self.ledgers.load_full(),
             directory_as_of,
             rules: AccessRules { age_max: self.policy.age_max },
         })
     }
 
     /// Answers one question. No lock, no allocation.
-    pub(crate) fn decide(
-        &self,
-        view: &View,
-        asked: Asked<'_>,
-        with_billed_to: bool,
-    ) -> (Decision, Option<BilledTo>) {
+    pub(crate) fn decide(&self, view: &View, asked: Asked<'_>, with_billed_to: bool) -> Answered {
         let found = self.clients.look(asked.client_id, |entry| {
             cells::find(entry, &view.moment, (&self.rules, self.hub_mode), with_billed_to)
         });
@@ -215,20 +241,22 @@ impl Memory {
             true => self.policy.when_stale,
             false => self.policy.meters.get(asked.meter).copied().unwrap_or(self.policy.when_stale),
         };
+        let ledger = ledgers::of(&view.ledgers, found.cell);
+        let catalogue = ledger.and_then(|ledger| ledger.catalogue.as_deref());
         let facts = Facts {
             caller: found.caller,
             directory_as_of: view.directory_as_of,
-            ledger: view.heard.filter(|_| found.cell == 0),
+            ledger: ledger.and_then(|ledger| ledger.heard),
             team: team.as_ref().and_then(|team| team.as_deref()),
             account: account.as_ref().and_then(|account| account.as_deref()),
-            meter: view.catalogue.as_ref().and_then(|meters| meters.get(asked.meter)),
-            catalogue_known: view.catalogue.is_some(),
+            meter: catalogue.and_then(|meters| meters.get(asked.meter)),
+            catalogue_known: catalogue.is_some(),
             when_stale,
             quantity: asked.quantity,
         };
         let decision = decide(&view.moment, &facts, &view.rules);
         self.metrics.decided(&decision);
-        (decision, found.billed_to)
+        Answered { decision, billed_to: found.billed_to, cell: found.cell }
     }
 
     /// The directory was read once.
@@ -273,15 +301,24 @@ impl Memory {
 
 impl Registry {
     fn account(&mut self, account_id: AccountId) -> Arc<AccountCell> {
-        let unknown = || Arc::new(AccountCell::unknown(account_id));
+        self.account_in(account_id, LEADING)
+    }
+
+    /// `cell` is where it lives as long as the directory does not say so.
+    fn account_in(&mut self, account_id: AccountId, cell: u8) -> Arc<AccountCell> {
+        let unknown = || Arc::new(AccountCell::unknown(account_id, cell));
         Arc::clone(self.accounts.entry(account_id).or_insert_with(unknown))
     }
 
     fn team(&mut self, team_id: TeamId, account_id: AccountId) -> Arc<TeamCell> {
+        self.team_in(team_id, account_id, LEADING)
+    }
+
+    fn team_in(&mut self, team_id: TeamId, account_id: AccountId, cell: u8) -> Arc<TeamCell> {
         if let Some(team) = self.teams.get(&team_id) {
             return Arc::clone(team);
         }
-        let team = Arc::new(TeamCell::unknown(team_id, self.account(account_id)));
+        let team = Arc::new(TeamCell::unknown(team_id, self.account_in(account_id, cell)));
         self.teams.insert(team_id, Arc::clone(&team));
         team
     }

@@ -80,13 +80,15 @@ impl AccessMetrics {
             .meter
             .f64_observable_gauge("entitlement.access.age")
             .with_unit("s")
-            .with_description("how old what is known is, by source; absent where it was never heard")
+            .with_description("how old what is known is, by source and for a ledger its cell; absent where it was never heard")
             .with_callback(move |observer| {
-                let ages = weak.upgrade().and_then(|memory| memory.view()).map(|view| view.ages());
-                let Some(ages) = ages else { return };
-                observer.observe(ages.directory.as_secs_f64(), &[KeyValue::new("source", "directory")]);
-                if let Some(ledger) = ages.ledger {
-                    observer.observe(ledger.as_secs_f64(), &[KeyValue::new("source", "ledger")]);
+                let Some(view) = weak.upgrade().and_then(|memory| memory.view()) else { return };
+                let directory = view.directory_age().as_secs_f64();
+                observer.observe(directory, &[KeyValue::new("source", "directory")]);
+                for cell in view.cells() {
+                    let Some(age) = view.age_of(cell) else { continue };
+                    let of_cell = KeyValue::new("cell", i64::from(cell));
+                    observer.observe(age.as_secs_f64(), &[KeyValue::new("source", "ledger"), of_cell]);
                 }
             })
             .build();

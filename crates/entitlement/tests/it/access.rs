@@ -2,6 +2,7 @@
 //! old, and the bounds of questions are in files of their own.
 
 mod bounds;
+mod cells;
 mod gate;
 mod obstacles;
 mod stale;

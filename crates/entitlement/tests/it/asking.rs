@@ -1,9 +1,12 @@
 //! The question to the ledger as it goes over the wire.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use drawdown_client::{ChannelOptions, connect};
-use drawdown_entitlement::{Ledger, LedgerFacts as _};
+use drawdown_entitlement::{CellLedgers, Ledger, LedgerFacts as _};
 use drawdown_proto::ledger::v1::{
     BeginResetRequest, BeginResetResponse, CreateProducerRequest, CreateProducerResponse, GetCellPartRequest,
     GetCellPartResponse, GetShardsRequest, GetShardsResponse, HasSettledUsageRequest,
@@ -79,7 +82,8 @@ async fn the_ledger_hears_the_client_ids_and_the_edge() {
         .add_service(SettlementServiceServer::new(heard.clone()))
         .serve_with_incoming(TcpListenerStream::new(listener));
     let server = tokio::spawn(server);
-    let ledger = Ledger::new(connect(&ChannelOptions::to(format!("http://{address}"))).unwrap());
+    let leading = Ledger::new(connect(&ChannelOptions::to(format!("http://{address}"))).unwrap());
+    let ledger = CellLedgers { leading, others: BTreeMap::new() };
     let edge = at("2026-02-01T00:01:00Z");
     for (client_id, settled) in [("client_settled", true), ("client_new", false)] {
         let client_ids = vec!["client_a".to_owned(), client_id.to_owned()];

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -37,6 +37,8 @@ struct Known {
 /// The ledger.
 pub(crate) struct FakeStandings {
     clock: Arc<ManualClock>,
+    /// What it says that it is.
+    cell: AtomicU32,
     known: Mutex<Known>,
     is_away: AtomicBool,
     /// How often everything was listed.
@@ -68,10 +70,11 @@ pub(crate) fn budget(app_id: &str, cap: i64, used: i64) -> BudgetStanding {
 }
 
 impl FakeStandings {
-    pub(crate) fn new(clock: Arc<ManualClock>) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<ManualClock>, cell: u8) -> Arc<Self> {
         let known = Known::default();
         Arc::new(Self {
             clock,
+            cell: AtomicU32::new(cell.into()),
             known: Mutex::new(known),
             is_away: AtomicBool::new(false),
             lists: AtomicUsize::new(0),
@@ -140,9 +143,19 @@ impl FakeStandings {
         let message = WatchStandingsResponse {
             as_of: wire(self.clock.now()),
             cursor: "next".to_owned(),
+            cell: self.cell(),
             ..message(&known)
         };
         known.watchers.retain(|watcher| watcher.try_send(Ok(message.clone())).is_ok());
+    }
+
+    /// It says that it is another one.
+    pub(crate) fn becomes(&self, cell: u32) {
+        self.cell.store(cell, Ordering::SeqCst);
+    }
+
+    fn cell(&self) -> u32 {
+        self.cell.load(Ordering::SeqCst)
     }
 
     fn check(&self) -> Result<(), Status> {
@@ -177,7 +190,7 @@ impl Standings for FakeStandings {
             let as_of = wire(self.clock.now());
             if !team_ids.is_empty() {
                 let teams: Vec<_> = team_ids.iter().filter_map(|id| known.teams.get(id).cloned()).collect();
-                return Ok(ListStandingsResponse { teams, as_of, ..Default::default() });
+                return Ok(ListStandingsResponse { teams, as_of, cell: self.cell(), ..Default::default() });
             }
             let mut after = known.teams.iter().skip_while(|(id, _)| **id <= page_token);
             let teams: Vec<_> = after.next().map(|(_, team)| team.clone()).into_iter().collect();
@@ -196,6 +209,7 @@ impl Standings for FakeStandings {
                 teams,
                 cursor: "begin".to_owned(),
                 as_of,
+                cell: self.cell(),
                 ..Default::default()
             })
         })
@@ -214,6 +228,7 @@ impl Standings for FakeStandings {
                 rules: Some(known.rules()),
                 cursor: "next".to_owned(),
                 as_of: wire(self.clock.now()),
+                cell: self.cell(),
                 ..Default::default()
             };
             sender.try_send(Ok(first)).unwrap();

@@ -1,5 +1,8 @@
 //! An app changes its owner: invite, accept, choose a team, confirm, with every guard (D26).
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use drawdown_entitlement::{AccessPolicy, Memory, Parts};
 use drawdown_entitlement_core::Rules;
 use drawdown_proto::entitlement::v1::{
     AcceptTransferRequest, ChooseTransferTeamRequest, ConfirmTransferRequest, CreateAppRequest,
@@ -10,7 +13,7 @@ use drawdown_proto::entitlement::v1::{
 use drawdown_types::{Timestamp, TransferId};
 use tonic::{Request, Status};
 
-use crate::world::{Chain, World, at, instant, ok, reason, refused, wire};
+use crate::world::{Chain, World, access_policy, at, instant, ok, reason, refused, wire};
 
 /// An app of one account, and a person of another account who may take it over.
 struct Sides {
@@ -326,9 +329,35 @@ async fn d26_no_side_is_in_its_trial_and_the_app_has_a_team() {
     world.clock.set(world.end_trial(&trial.account_id, None).await);
     world.hand_over(&chain.app_id, &trial.team_id).await.unwrap();
     world.hand_over(&trial.app_id, &chain.team_id).await.unwrap();
-    let elsewhere = world.chain_in(2).await.unwrap();
-    let other = world.hand_over(&chain.app_id, &elsewhere.team_id).await.unwrap_err();
-    assert_eq!(reason(&other), "CELL_UNREACHED");
+}
+
+#[tokio::test]
+async fn d26_an_app_goes_to_another_cell_and_back_each_ledger_asked_for_its_own_side() {
+    let mut world = World::new().await;
+    let (here, there) = (world.chain().await, world.chain_in(2).await.unwrap());
+    world.assign(&here.app_id, &here.team_id, Some("2026-02-01T00:00:00Z")).await;
+    let client_id = world.credential(&here.app_id, None).await.client_id;
+    let moved = world.hand_over(&here.app_id, &there.team_id).await.unwrap();
+    let asked = std::mem::take(&mut *world.ledger.asked_for_balances.lock().unwrap());
+    assert_eq!(asked, [(0, here.team_id.clone()), (2, there.team_id.clone())]);
+    let before = Timestamp::from_micros(moved.as_micros() - 1).unwrap();
+    let payers = world.who_pays(&client_id, &[before, moved]).await;
+    let payers: Vec<_> = payers.into_iter().map(|payer| payer.unwrap()).collect();
+    assert_eq!((&payers[0].team_id, payers[0].cell), (&here.team_id, 0), "use before it stays");
+    assert_eq!((&payers[1].team_id, payers[1].cell), (&there.team_id, 2));
+
+    world.clock.set(moved);
+    world.ledger.balances.lock().unwrap().insert(there.team_id.clone(), -1);
+    let below = world.hand_over(&here.app_id, &here.team_id).await.unwrap_err();
+    assert_eq!(reason(&below), "BALANCE_BELOW_ZERO");
+    // an instance that does not know the ledger of a side can not ask it
+    let (parts, policy) = (world.parts.clone(), AccessPolicy { others: BTreeSet::new(), ..access_policy() });
+    let clock = Arc::clone(&parts.clock);
+    let memory = Memory::new(parts.pool.clone(), clock, (parts.rules, false), policy, &parts.meter);
+    world.parts = Parts { memory, ..parts };
+    world.rebuild();
+    let unreached = world.hand_over(&here.app_id, &here.team_id).await.unwrap_err();
+    assert_eq!(reason(&unreached), "CELL_UNREACHED");
 }
 
 #[tokio::test]

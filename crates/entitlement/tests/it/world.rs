@@ -79,6 +79,8 @@ pub(crate) struct FakeLedger {
     pub(crate) loses_answers: AtomicBool,
     /// Balances of teams in micro-tokens; of all others it is zero.
     pub(crate) balances: Mutex<BTreeMap<String, i64>>,
+    /// Teams that it was asked for, each as one of which cell.
+    pub(crate) asked_for_balances: Mutex<Vec<(u8, String)>>,
     /// Apps that it does not take.
     pub(crate) refuses: Mutex<BTreeSet<String>>,
 }
@@ -103,11 +105,12 @@ impl LedgerFacts for FakeLedger {
         })
     }
 
-    fn balance(&self, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>> {
+    fn balance(&self, cell: u8, team_id: TeamId) -> BoxFuture<'_, Result<i64, Status>> {
         Box::pin(async move {
             if self.is_away.load(Ordering::SeqCst) {
                 return Err(Status::unavailable("away"));
             }
+            self.asked_for_balances.lock().unwrap().push((cell, team_id.to_string()));
             Ok(self.balances.lock().unwrap().get(&team_id.to_string()).copied().unwrap_or(0))
         })
     }
@@ -141,6 +144,7 @@ pub(crate) fn access_policy() -> AccessPolicy {
         age_max: Duration::from_secs(10),
         when_stale: WhenStale::ByLimit,
         meters: BTreeMap::new(),
+        others: BTreeSet::from([1, 2]),
         feed_rows_max: 3,
         load_timeout_ms: 10_000,
     }
@@ -197,7 +201,6 @@ impl World {
                 act_attempts_max: 4,
                 import_accounts_max: 3,
                 import_rows_max: 60,
-                cell_max: 2,
                 hub_mode: false,
             },
             pepper: Pepper::from_hex(&"5a".repeat(32)).unwrap(),

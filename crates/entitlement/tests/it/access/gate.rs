@@ -41,7 +41,8 @@ pub(super) struct Gate {
     pub(super) world: World,
     pub(super) ledger: Arc<FakeStandings>,
     pub(super) access: Access,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    _guard: DropGuard,
 }
 
 impl Gate {
@@ -55,22 +56,28 @@ impl Gate {
         let memory = Memory::new(world.parts.pool.clone(), world.clock.clone(), of_rules, policy, &meter);
         world.use_memory(Arc::clone(&memory));
         memory.load().await.unwrap();
-        let ledger = FakeStandings::new(world.clock.clone());
+        let ledger = FakeStandings::new(world.clock.clone(), 0);
+        let stop = CancellationToken::new();
+        let access = Access::new(memory, limits(), stop.clone());
+        let gate = Self { world, ledger, access, _guard: stop.clone().drop_guard(), stop };
         for (meter, hard, pricing) in [
             ("tile", false, MeterPricing::Charged),
             ("tile.hard", true, MeterPricing::Charged),
             ("tile.free", false, MeterPricing::Free),
         ] {
-            ledger.meter(meter, hard, pricing);
+            gate.ledger.meter(meter, hard, pricing);
         }
-        let stop = CancellationToken::new();
-        let config = FollowConfig { silence_max: PATIENCE, retry: Duration::from_millis(10) };
-        let follower = Follower::new(Arc::clone(&memory), Arc::clone(&ledger) as _, config);
-        tokio::spawn(follower.run(stop.clone()));
-        let access = Access::new(memory, limits(), stop.clone());
-        let gate = Self { world, ledger, access, _stop: stop.drop_guard() };
+        gate.follow(0, &gate.ledger);
         gate.until("", "tile", |answer| answer.ledger_age_ms.is_some()).await;
         gate
+    }
+
+    /// Has a ledger followed as that of a cell.
+    pub(super) fn follow(&self, cell: u8, ledger: &Arc<FakeStandings>) {
+        let config = FollowConfig { silence_max: PATIENCE, retry: Duration::from_millis(10) };
+        let memory = Arc::clone(&self.world.parts.memory);
+        let follower = Follower::new(memory, cell, Arc::clone(ledger) as _, config);
+        tokio::spawn(follower.run(self.stop.clone()));
     }
 
     /// A commercial account with a team, an app without an owner and its client id.
