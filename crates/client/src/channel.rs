@@ -13,19 +13,24 @@
 mod cells;
 mod secure;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use drawdown_tls::{Broken, Files, Name};
 
 use tonic::{
     Request, Status,
-    metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue},
+    metadata::{MetadataKey, MetadataMap, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Endpoint, Uri},
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::key::{self, KeyText};
+use crate::key::{self, KeyFile, KeyText, KeyTextError, Source};
 
 pub use cells::CellOptions;
 
@@ -42,6 +47,8 @@ pub struct ChannelOptions {
     pub endpoint: String,
     /// How an `https` address is reached.
     pub tls: TlsOptions,
+    /// A file with the API key or the token that calls carry, read again as it changes; empty to carry none.
+    pub api_key_file: PathBuf,
     /// Calls without TLS to elsewhere than the loopback.
     pub allow_plaintext: bool,
     /// How long to wait for a connection, in ms.
@@ -76,6 +83,7 @@ impl Default for ChannelOptions {
         Self {
             endpoint: String::new(),
             tls: TlsOptions::default(),
+            api_key_file: PathBuf::new(),
             allow_plaintext: false,
             connect_timeout_ms: 2_000,
             request_timeout_ms: 10_000,
@@ -110,6 +118,15 @@ pub enum ChannelError {
     /// Certificates that can not be used.
     #[error("certificates can not be used")]
     Tls(#[from] Broken),
+    /// A file that holds no API key.
+    #[error("{} holds no API key", .path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        problem: KeyTextError,
+    },
 }
 
 fn listed(problems: &[OptionProblem]) -> String {
@@ -243,7 +260,16 @@ pub fn connect(options: &ChannelOptions) -> Result<Channel, ChannelError> {
     } else {
         transport.connect_lazy()
     };
-    Ok(Channel { transport, deadline: Duration::from_millis(options.request_timeout_ms), key: None })
+    let key = match options.api_key_file.as_os_str().is_empty() {
+        true => None,
+        false => Some(key_of(&options.api_key_file)?),
+    };
+    Ok(Channel { transport, deadline: Duration::from_millis(options.request_timeout_ms), key })
+}
+
+fn key_of(path: &Path) -> Result<Source, ChannelError> {
+    let file = KeyFile::new(path).map_err(|problem| ChannelError::Key { path: path.to_owned(), problem })?;
+    Ok(Source::File(Arc::new(file)))
 }
 
 /// A channel to one service; cheap to clone.
@@ -252,7 +278,7 @@ pub struct Channel {
     transport: tonic::transport::Channel,
     deadline: Duration,
     /// What calls carry to say who calls; its `Debug` does not show it.
-    key: Option<MetadataValue<Ascii>>,
+    key: Option<Source>,
 }
 
 /// What the generated clients are built over.
@@ -269,7 +295,7 @@ impl Channel {
     #[must_use]
     pub fn with_key(mut self, key: Option<&KeyText>) -> Self {
         if let Some(key) = key {
-            self.key = key.header();
+            self.key = key.header().map(Source::Given);
         }
         self
     }
@@ -301,7 +327,7 @@ impl Channel {
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     deadline: Option<Duration>,
-    key: Option<MetadataValue<Ascii>>,
+    key: Option<Source>,
 }
 
 impl Interceptor for Outgoing {
@@ -312,7 +338,7 @@ impl Interceptor for Outgoing {
             request.set_timeout(deadline);
         }
         if let Some(key) = &self.key {
-            request.metadata_mut().insert(key::HEADER, key.clone());
+            request.metadata_mut().insert(key::HEADER, key.header());
         }
         let context = tracing::Span::current().context();
         opentelemetry::global::get_text_map_propagator(|propagator| {
@@ -423,6 +449,19 @@ mod tests {
         assert_eq!(timeout(own), Some("1000000u".to_owned()));
         let streamed = Outgoing { deadline: None, key: None }.call(Request::new(())).unwrap();
         assert!(!streamed.metadata().contains_key("grpc-timeout"));
+    }
+
+    #[tokio::test]
+    async fn a_channel_has_its_key_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let api_key_file = folder.path().join("key");
+        let options = ChannelOptions { api_key_file, ..ChannelOptions::to("http://127.0.0.1:1") };
+        assert!(matches!(connect(&options), Err(ChannelError::Key { .. })));
+        std::fs::write(&options.api_key_file, "drawdown_key").unwrap();
+        let channel = connect(&options).unwrap();
+        let mut outgoing = Outgoing { deadline: None, key: channel.key };
+        let request = outgoing.call(Request::new(())).unwrap();
+        assert_eq!(request.metadata().get(key::HEADER).unwrap(), "Bearer drawdown_key");
     }
 
     #[tokio::test]

@@ -181,12 +181,14 @@ impl Connection {
             key: self.tls_key.unwrap_or(files.key),
             peer: String::new(),
         };
+        let key_file = self.api_key_file.filter(|path| !path.as_os_str().is_empty());
         let mut problems = Vec::new();
         let channels = endpoints.each_ref().map(|(name, endpoint)| {
             let tls = if endpoint.starts_with("https://") { tls.clone() } else { TlsOptions::default() };
             let options = ChannelOptions {
                 request_timeout_ms: self.timeout_ms,
                 allow_plaintext: self.allow_plaintext,
+                api_key_file: key_file.clone().unwrap_or_default(),
                 tls,
                 ..ChannelOptions::to(endpoint.as_str())
             };
@@ -195,7 +197,7 @@ impl Connection {
         let [Some(metering), Some(ledger), Some(entitlement)] = channels else {
             return Err(BadConfiguration(problems).into());
         };
-        let key = api_key(self.api_key_file.as_deref())?;
+        let key = if key_file.is_some() { None } else { key_of_environment()? };
         let [metering, ledger, entitlement] =
             [metering, ledger, entitlement].map(|channel| channel.with_key(key.as_ref()));
         let output = Output::new(self.json);
@@ -211,14 +213,16 @@ fn problems_of(service: &str, error: ChannelError) -> Vec<Problem> {
         ChannelError::Tls(broken) => {
             vec![Problem::new(format!("{service} tls"), refusal::chain(&broken.into()))]
         }
+        // the same for all three
+        key @ ChannelError::Key { .. } => match service {
+            "metering" => vec![Problem::new("--api-key-file", refusal::chain(&key.into()))],
+            _ => Vec::new(),
+        },
     }
 }
 
-/// The key to send. Never from the command line, which everybody on the machine can read.
-fn api_key(file: Option<&Path>) -> Result<Option<KeyText>> {
-    if let Some(file) = file {
-        return KeyText::read(file).map(Some).with_context(|| file.display().to_string());
-    }
+/// The key to send, where no file holds one. Never from the command line, which everybody on the machine can read.
+fn key_of_environment() -> Result<Option<KeyText>> {
     match std::env::var(KEY_VARIABLE).map(zeroize::Zeroizing::new) {
         Ok(text) if !text.is_empty() => KeyText::new(&text).map(Some).context(KEY_VARIABLE),
         Ok(_) | Err(_) => Ok(None),
