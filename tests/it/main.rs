@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod callers;
 mod cells;
+mod composed;
 mod fixture;
 mod main_job;
 mod moving;
