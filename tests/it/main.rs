@@ -7,6 +7,7 @@ mod cells;
 mod composed;
 mod fixture;
 mod main_job;
+mod matrix;
 mod moving;
 mod restored;
 mod secured;
