@@ -3,7 +3,9 @@
 use crate::name::{EventId, EventSource};
 
 /// Slots of an installation. It never changes: two processes that put one name in two slots would not see each other.
-pub const EVENT_SLOTS: u32 = 16;
+/// One post goes on in each at a time, and all calls that wait in a slot share the next one. So few of them are large
+/// posts under load; two let one be prepared while the other is written.
+pub const EVENT_SLOTS: u32 = 2;
 
 /// What makes an event the same one again: its source and its id there, as `CloudEvents` has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,7 +27,7 @@ impl EventName {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
         let [.., low] = ((hash >> 32) ^ (hash >> 4) ^ hash).to_be_bytes();
-        u32::from(low & 0x0f)
+        u32::from(low & 0x01)
     }
 }
 
@@ -39,14 +41,14 @@ mod tests {
 
     #[test]
     fn slots_are_even_and_never_change() {
-        let mut counts = [0_u32; 16];
+        let mut counts = [0_u32; 2];
         for id in 0..16_000 {
             counts[usize::try_from(name("/gateway/eu", &format!("event-{id}")).slot()).unwrap()] += 1;
         }
         assert_eq!(counts.len(), usize::try_from(EVENT_SLOTS).unwrap());
-        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+        assert!(counts.iter().all(|count| (7_600..8_400).contains(count)), "{counts:?}");
         // Written down: another answer would let a name be recorded twice.
-        assert_eq!([name("a", "b").slot(), name("ab", "c").slot(), name("a", "bc").slot()], [0, 2, 3]);
+        assert_eq!([name("a", "b").slot(), name("ab", "c").slot(), name("a", "bc").slot()], [0, 0, 1]);
     }
 
     #[test]

@@ -104,7 +104,7 @@ async fn another_content_conflicts_whichever_cell_has_the_first() {
     assert_eq!(outcomes(&told), [CONFLICT; 3]);
     assert!(told.iter().all(|answer| answer.recorded_at.is_some() && answer.claimed.is_none()), "{told:?}");
     // Ids that meet inside one call, of one slot: the first one counts.
-    let (x, y) = (id_in(3, 0), id_in(3, 5_000));
+    let (x, y) = (id_in(1, 0), id_in(1, 5_000));
     let sent = [
         there(&x, 1, &pair),
         event(&x, 2, calls(pair.here, 1)),

@@ -17,7 +17,7 @@ pub struct RecordOptions {
     pub events_per_post_max: Count,
     /// Events that wait for the ledger, of all calls.
     pub events_waiting_max: Count,
-    /// Calls that wait in one slot.
+    /// Calls that wait in one slot, and so many more for each other cell.
     pub calls_per_slot_max: Count,
     /// How long a call waits for its answers, in ms.
     pub wait_max_ms: Millis,
@@ -33,7 +33,7 @@ impl Default for RecordOptions {
             events_per_call_max: Count::of(1000),
             events_per_post_max: Count::of(2000),
             events_waiting_max: Count::of(20_000),
-            calls_per_slot_max: Count::of(1024),
+            calls_per_slot_max: Count::of(20_000),
             wait_max_ms: Millis::from_millis(10_000),
             body_bytes_max: Count::of(1 << 20),
             http_calls_max: Count::of(512),

@@ -28,6 +28,11 @@ impl Events {
         Self { leading: ledger::events(leading), others: Arc::new(others.collect()) }
     }
 
+    /// The other cells, by number.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = u8> + '_ {
+        self.others.keys().copied()
+    }
+
     /// Records events with the leading ledger; one answer for each. An error says nothing about the outcome: the same
     /// call may come again.
     pub(crate) async fn record(&self, request: RecordEventsRequest) -> Result<Vec<EventAnswer>, Error> {

@@ -1,85 +1,86 @@
-//! One lane a slot: whatever has come while a post was under way goes with the next one.
+//! Lanes: calls wait in line, and whatever has come while a post was under way goes with the next one.
 //!
-//! The ledger works off a slot one post after the other, so a second post at once would only wait there. A lane asks who
-//! pays for all of a post in one question. What the ledger refuses as a whole is tried call by call, so that nobody waits
-//! for the fault of another.
+//! A post is one transaction of the ledger, which costs about the same with one event as with fifty. So a lane has one
+//! under way at a time, and who calls alone is posted at once. Callers that were answered together call again one after
+//! the other: a post that began with the first of them would leave the rest to the next one, and every other post would
+//! be of one call. So a lane waits for as many as were answered last, for a part of the time that their post took.
 //!
-//! With several cells the leading ledger answers first. What it claimed for another cell is recorded there by a task
-//! of its own: a cell that is down keeps those waiting who wait for it, and no next post. Such tasks are bounded as
-//! calls are, by the room that each holds.
+//! What is refused as a whole is tried call by call, so that nobody waits for the fault of another.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
-use drawdown_metering_core::{meter::Counting, series::Outcome};
-use drawdown_proto::{
-    ledger::v1::{
-        CountState, EventAnswer, EventOutcome, Line, MaxState, NamedUsage, RecordEventsRequest, SumState,
-        UniqueState, line::State,
-    },
-    scalar::timestamp_to_proto,
-};
-use drawdown_types::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use super::{Checked, RecordMetrics, Unanswered};
-use crate::{
-    config::RecordOptions,
-    peer::{self, Events, Question, Resolved, Resolver},
+use drawdown_proto::ledger::v1::EventAnswer;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
 };
 
-/// An event on its way to the ledger.
-#[derive(Clone, Debug)]
-pub(super) struct Placed {
-    pub(super) event: Checked,
-    pub(super) counting: Counting,
-    pub(super) window_start: Timestamp,
-    pub(super) received_window: Timestamp,
-}
+use super::Unanswered;
+use crate::{config::RecordOptions, peer};
 
-/// All answers to the events of one call in one slot, or why there are none.
-type Told = Result<Vec<EventAnswer>, Arc<peer::Error>>;
+/// A lane waits at most this part of the time that a post takes for callers who were answered by it.
+const GATHERED_IN: u32 = 4;
 
-struct Asked {
-    events: Vec<Placed>,
+/// All answers to the events of one call in one lane, or why there are none.
+pub(super) type Told = Result<Vec<EventAnswer>, Unanswered>;
+
+/// Events of one call that wait in a lane.
+pub(super) struct Asked<E> {
+    events: Vec<E>,
     answer: oneshot::Sender<Told>,
     /// Held as long as the events are, also where their caller has gone away.
-    _room: Arc<OwnedSemaphorePermit>,
+    room: Arc<OwnedSemaphorePermit>,
 }
 
-/// Where calls put their events of a slot.
-pub(super) struct Lane(mpsc::Sender<Asked>);
-
-impl Lane {
-    pub(super) fn start(
-        slot: u32,
-        (resolver, events, metrics): (&Arc<Resolver>, &Events, &Arc<RecordMetrics>),
-        options: &RecordOptions,
-        parts: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Self {
-        let (sender, asked) = mpsc::channel(options.calls_per_slot_max.get());
-        let poster = Poster {
-            slot,
-            metrics: Arc::clone(metrics),
-            resolver: Arc::clone(resolver),
-            events: events.clone(),
-            events_max: options.events_per_post_max.get(),
-            parts: parts.clone(),
-            stop: stop.clone(),
-        };
-        parts.spawn(stop.clone().run_until_cancelled_owned(poster.run(asked)));
-        Self(sender)
+impl<E> Asked<E> {
+    /// Answers the call. Whoever does not wait any more does not need it.
+    pub(super) fn tell(self, told: Told) {
+        drop(self.answer.send(told));
     }
 
-    /// Queues events; the answer comes when they are settled.
+    /// What keeps the room of its events.
+    pub(super) const fn room(&self) -> &Arc<OwnedSemaphorePermit> {
+        &self.room
+    }
+}
+
+/// What a lane leads to.
+pub(super) trait Post: Send + Sync + 'static {
+    /// What waits in it.
+    type Event: Send + Sync;
+
+    /// Posts events; one answer for each.
+    fn post(
+        &self,
+        events: &[&Self::Event],
+    ) -> impl Future<Output = Result<Vec<EventAnswer>, peer::Error>> + Send;
+
+    /// Answers a call of a post that was answered.
+    fn tell(&self, call: Asked<Self::Event>, told: Vec<EventAnswer>);
+}
+
+/// Where calls put their events.
+pub(super) struct Lane<E>(mpsc::Sender<Asked<E>>);
+
+impl<E: Send + Sync + 'static> Lane<E> {
+    /// A lane, and what works it off until nobody can ask any more.
+    pub(super) fn new<P: Post<Event = E>>(
+        post: P,
+        options: &RecordOptions,
+    ) -> (Self, impl Future<Output = ()> + Send + use<E, P>) {
+        let (sender, asked) = mpsc::channel(options.calls_per_slot_max.get());
+        let worker = Worker { post, events_max: options.events_per_post_max.get(), asked, next: None };
+        (Self(sender), worker.run())
+    }
+
+    /// Queues events; the answer comes when they are posted.
     pub(super) fn ask(
         &self,
-        events: Vec<Placed>,
+        events: Vec<E>,
         room: &Arc<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Told>, Unanswered> {
         let (answer, told) = oneshot::channel();
-        self.0.try_send(Asked { events, answer, _room: Arc::clone(room) }).map_err(|error| match error {
+        self.0.try_send(Asked { events, answer, room: Arc::clone(room) }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Unanswered::Shed,
             mpsc::error::TrySendError::Closed(_) => Unanswered::Ending,
         })?;
@@ -87,177 +88,175 @@ impl Lane {
     }
 }
 
-struct Poster {
-    slot: u32,
-    metrics: Arc<RecordMetrics>,
-    resolver: Arc<Resolver>,
-    events: Events,
+struct Worker<P: Post> {
+    post: P,
     events_max: usize,
-    parts: TaskTracker,
-    stop: CancellationToken,
+    asked: mpsc::Receiver<Asked<P::Event>>,
+    /// A call that did not fit the post before.
+    next: Option<Asked<P::Event>>,
 }
 
-impl Poster {
-    async fn run(self, mut asked: mpsc::Receiver<Asked>) {
-        let mut next = None;
-        loop {
-            let first = match next.take() {
-                Some(first) => first,
-                None => match asked.recv().await {
-                    Some(first) => first,
-                    None => return,
-                },
-            };
-            let mut events = first.events.len();
-            let mut calls = vec![first];
-            while let Ok(more) = asked.try_recv() {
-                events = events.saturating_add(more.events.len());
-                if events > self.events_max {
-                    next = Some(more);
-                    break;
-                }
-                calls.push(more);
-            }
+/// How many calls are expected, and until when they are waited for.
+#[derive(Clone, Copy)]
+struct Expected {
+    calls: usize,
+    until: Instant,
+}
+
+impl<P: Post> Worker<P> {
+    async fn run(mut self) {
+        let mut expected = Expected { calls: 1, until: Instant::now() };
+        while let Some(mut calls) = self.gather(expected).await {
             // Who has gone away asks again, or not: nothing of it is recorded yet.
             calls.retain(|call| !call.answer.is_closed());
+            let (count, began) = (calls.len(), Instant::now());
             self.answer(calls).await;
+            expected = Expected { calls: count, until: Instant::now() + gathering(began.elapsed()) };
         }
     }
 
-    async fn answer(&self, calls: Vec<Asked>) {
-        let all: Vec<&Placed> = calls.iter().flat_map(|call| &call.events).collect();
+    /// The calls of the next post; nothing where none can come any more.
+    async fn gather(&mut self, expected: Expected) -> Option<Vec<Asked<P::Event>>> {
+        let first = match self.next.take() {
+            Some(first) => first,
+            None => self.asked.recv().await?,
+        };
+        let mut events = first.events.len();
+        let mut calls = vec![first];
+        while let Some(more) = self.more(calls.len() < expected.calls, expected.until).await {
+            events = events.saturating_add(more.events.len());
+            if events > self.events_max {
+                self.next = Some(more);
+                break;
+            }
+            calls.push(more);
+        }
+        Some(calls)
+    }
+
+    /// A call that is there; where it is awaited, also one that comes in time.
+    async fn more(&mut self, awaited: bool, until: Instant) -> Option<Asked<P::Event>> {
+        match self.asked.try_recv() {
+            Ok(more) => Some(more),
+            Err(_) if awaited => tokio::time::timeout_at(until, self.asked.recv()).await.ok().flatten(),
+            Err(_) => None,
+        }
+    }
+
+    async fn answer(&self, calls: Vec<Asked<P::Event>>) {
+        let all: Vec<&P::Event> = calls.iter().flat_map(|call| &call.events).collect();
         if all.is_empty() {
             return;
         }
-        match self.post(&all).await {
+        match self.post.post(&all).await {
             Ok(mut told) => {
                 for call in calls {
                     let rest = told.split_off(call.events.len().min(told.len()));
-                    self.tell(call, std::mem::replace(&mut told, rest));
+                    self.post.tell(call, std::mem::replace(&mut told, rest));
                 }
             }
             Err(error) if !error.is_transient() && calls.len() > 1 => {
                 for call in calls {
-                    let events: Vec<&Placed> = call.events.iter().collect();
-                    match self.post(&events).await {
-                        Ok(told) => self.tell(call, told),
-                        Err(error) => drop(call.answer.send(Err(Arc::new(error)))),
+                    let events: Vec<&P::Event> = call.events.iter().collect();
+                    match self.post.post(&events).await {
+                        Ok(told) => self.post.tell(call, told),
+                        Err(error) => call.tell(Err(Unanswered::Peer(Arc::new(error)))),
                     }
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
                 for call in calls {
-                    drop(call.answer.send(Err(Arc::clone(&error))));
+                    call.tell(Err(Unanswered::Peer(Arc::clone(&error))));
                 }
             }
         }
     }
+}
 
-    /// Answers a call, at once or when other cells have recorded what the leading ledger claimed for them. Whoever does
-    /// not wait any more does not need it.
-    fn tell(&self, call: Asked, told: Vec<EventAnswer>) {
-        if told.iter().all(|answer| answer.outcome() != EventOutcome::Elsewhere) {
-            drop(call.answer.send(Ok(told)));
-            return;
+/// For how long callers are waited for who were answered by a post that took so long.
+fn gathering(took: Duration) -> Duration {
+    took / GATHERED_IN
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const POST: Duration = Duration::from_millis(8);
+
+    /// Posts that take their time, and how many events each had.
+    #[derive(Clone, Default)]
+    struct Posted(Arc<Mutex<Vec<usize>>>);
+
+    impl Post for Posted {
+        type Event = u8;
+
+        async fn post(&self, events: &[&u8]) -> Result<Vec<EventAnswer>, peer::Error> {
+            tokio::time::sleep(POST).await;
+            self.0.lock().unwrap().push(events.len());
+            Ok(vec![EventAnswer::default(); events.len()])
         }
-        let (slot, events, metrics) = (self.slot, self.events.clone(), Arc::clone(&self.metrics));
-        self.parts.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-            let told = elsewhere(slot, (&events, &metrics), told).await.map_err(Arc::new);
-            drop(call.answer.send(told));
-        }));
+
+        fn tell(&self, call: Asked<u8>, told: Vec<EventAnswer>) {
+            call.tell(Ok(told));
+        }
     }
 
-    async fn post(&self, events: &[&Placed]) -> Result<Vec<EventAnswer>, peer::Error> {
-        let question =
-            |placed: &&Placed| -> Question { (placed.event.series.client_id().clone(), placed.window_start) };
-        let payers = self.resolver.resolve(events.iter().map(question)).await?;
-        let named = events.iter().map(|placed| {
-            let payer = payers.get(&question(placed));
-            let payer = payer.ok_or_else(|| {
-                peer::Error::answer("entitlement", "BatchResolve", "a question has no answer")
-            })?;
-            Ok(named(placed, payer.clone()))
+    fn lane() -> (Arc<Lane<u8>>, Posted) {
+        let posted = Posted::default();
+        let (lane, worker) = Lane::new(posted.clone(), &RecordOptions::default());
+        tokio::spawn(worker);
+        (Arc::new(lane), posted)
+    }
+
+    /// Calls so often, each time so long after the answer before, and gives how long all of it took.
+    async fn caller(lane: Arc<Lane<u8>>, times: u32, pause: Duration) -> Duration {
+        let room = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
+        let began = Instant::now();
+        for _ in 0..times {
+            tokio::time::sleep(pause).await;
+            lane.ask(vec![1], &room).unwrap().await.unwrap().unwrap();
+        }
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_calls_alone_never_waits_for_others() {
+        let (lane, posted) = lane();
+        assert_eq!(caller(lane, 5, Duration::ZERO).await, POST * 5);
+        assert_eq!(*posted.0.lock().unwrap(), [1; 5]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_who_were_answered_together_are_posted_together_again() {
+        let (lane, posted) = lane();
+        let callers = (0..10).map(|n| {
+            // They come back one after the other, the last of them still in time.
+            tokio::spawn(caller(Arc::clone(&lane), 6, Duration::from_micros(150 * n)))
         });
-        let request =
-            RecordEventsRequest { slot: self.slot, events: named.collect::<Result<_, peer::Error>>()? };
-        let started = tokio::time::Instant::now();
-        let told = self.events.record(request).await;
-        self.metrics.post(events.len(), started.elapsed(), told.is_ok());
-        told
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.unwrap();
+        }
+        // The first one met nobody.
+        let posted = posted.0.lock().unwrap().clone();
+        assert_eq!((posted[0], &posted[1..5]), (1, &[9, 10, 10, 10][..]), "{posted:?}");
     }
-}
 
-/// Has other cells record what was claimed for them, each in the order of the call, and puts their answers in its place.
-async fn elsewhere(
-    slot: u32,
-    (events, metrics): (&Events, &RecordMetrics),
-    mut told: Vec<EventAnswer>,
-) -> Result<Vec<EventAnswer>, peer::Error> {
-    let mut of_cells: BTreeMap<u32, (Vec<usize>, Vec<NamedUsage>)> = BTreeMap::new();
-    for (at, answer) in told.iter_mut().enumerate() {
-        if let Some(claimed) = answer.claimed.take() {
-            let (places, events) = of_cells.entry(claimed.cell).or_default();
-            places.push(at);
-            events.push(claimed);
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_come_back_costs_a_part_of_one_post() {
+        let (lane, posted) = lane();
+        let room = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
+        let both = [lane.ask(vec![1], &room).unwrap(), lane.ask(vec![1], &room).unwrap()];
+        for told in both {
+            told.await.unwrap().unwrap();
         }
-    }
-    for (cell, (places, claimed)) in of_cells {
-        let (count, started) = (claimed.len(), tokio::time::Instant::now());
-        let theirs = events.record_in(cell, RecordEventsRequest { slot, events: claimed }).await;
-        metrics.post(count, started.elapsed(), theirs.is_ok());
-        let theirs = theirs?;
-        if theirs.iter().any(|answer| answer.outcome() == EventOutcome::Elsewhere) {
-            let detail = "an event is claimed for a cell that claims it for another one";
-            return Err(peer::Error::answer("ledger", "RecordEvents", detail));
-        }
-        for (at, answer) in places.into_iter().zip(theirs) {
-            if let Some(told) = told.get_mut(at) {
-                *told = answer;
-            }
-        }
-    }
-    Ok(told)
-}
-
-fn named(placed: &Placed, Resolved { attribution, cell }: Resolved) -> NamedUsage {
-    let Checked { name, series, quantity, time, content } = &placed.event;
-    // The counted dimension of a unique meter is no part of what is charged.
-    let counted = match placed.counting {
-        Counting::Unique(at) => Some(usize::from(at)),
-        Counting::Sum | Counting::Count | Counting::Max => None,
-    };
-    let dimensions = series.dimensions().iter().enumerate().filter(|(at, _)| Some(*at) != counted);
-    let dimensions = dimensions.map(|(_, (name, value))| (name.to_string(), value.to_string())).collect();
-    let state = match placed.counting {
-        Counting::Sum => State::Sum(SumState { quantity: *quantity }),
-        Counting::Count => State::Count(CountState {}),
-        Counting::Max => State::Max(MaxState { value: *quantity }),
-        Counting::Unique(at) => {
-            let value = series.dimensions().get(usize::from(at));
-            State::Unique(UniqueState {
-                values: value.map(|(_, value)| value.as_bytes().to_vec()).into_iter().collect(),
-            })
-        }
-    };
-    let usage = Line {
-        client_id: series.client_id().to_string(),
-        meter: series.meter().to_string(),
-        failed: series.outcome() == Outcome::Failed,
-        dimensions,
-        hold_id: series.hold_id().map(|id| id.to_string()).unwrap_or_default(),
-        window_start: Some(timestamp_to_proto(placed.window_start)),
-        received_window_start: Some(timestamp_to_proto(placed.received_window)),
-        events: 1,
-        state: Some(state),
-        attribution: Some(attribution),
-    };
-    NamedUsage {
-        source: name.source.to_string(),
-        id: name.id.to_string(),
-        content_digest: content.to_vec(),
-        time: time.map(timestamp_to_proto),
-        usage: Some(usage),
-        cell: cell.into(),
+        let again = caller(lane, 2, Duration::ZERO).await;
+        assert_eq!(*posted.0.lock().unwrap(), [2, 1, 1]);
+        assert_eq!(again, POST * 2 + gathering(POST));
     }
 }

@@ -1,8 +1,8 @@
 //! Usage of callers without a log: events by id, settled before they are answered.
 //!
 //! Shape: a call checks its events, and puts those that hold into the queues of their slots; one task a slot takes
-//! whatever has come, asks who pays, and has the ledger record it in one transaction ([`lanes`]). So a lone caller waits
-//! for one post, and many share posts. Nothing is kept here and nothing in Redis: the ledger alone knows an id, and a
+//! whatever has come, asks who pays, and has the ledger record it in one transaction ([`lanes`], [`posts`]). So a lone
+//! caller waits for one post, and many share posts. Nothing is kept here and nothing in Redis: the ledger alone knows an id, and a
 //! call that got no answer may be repeated as it was, anywhere.
 //!
 //! Memory is bounded by `events_waiting_max`: more is refused at once with a hint, before anything is queued.
@@ -10,6 +10,7 @@
 mod event;
 mod lanes;
 mod metrics;
+mod posts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,10 +20,13 @@ use drawdown_types::{EVENT_SLOTS, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::lanes::{Lane, Placed};
 pub(crate) use self::{
     event::{Checked, Fields, Flaws, Sent},
     metrics::RecordMetrics,
+};
+use self::{
+    lanes::Lane,
+    posts::{Placed, Posts},
 };
 use crate::{
     config::RecordOptions,
@@ -46,7 +50,7 @@ pub(crate) enum Answer {
 }
 
 /// Why a call has no answers. It may be repeated as it was.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Unanswered {
     /// As many events wait as may.
     #[error("as many events wait as may")]
@@ -67,7 +71,7 @@ pub(crate) struct Recorder {
     instance: Arc<Instance>,
     options: RecordOptions,
     metrics: Arc<RecordMetrics>,
-    lanes: Vec<Lane>,
+    lanes: Vec<Lane<Placed>>,
     waiting: Arc<Semaphore>,
 }
 
@@ -82,8 +86,14 @@ impl Recorder {
     ) -> Arc<Self> {
         let options = instance.config.record.clone();
         let metrics = Arc::new(metrics);
-        let lane = |slot| Lane::start(slot, (resolver, events, &metrics), &options, parts, stop);
-        let lanes = (0..EVENT_SLOTS).map(lane).collect();
+        let posts = Posts {
+            resolver: Arc::clone(resolver),
+            events: events.clone(),
+            metrics: Arc::clone(&metrics),
+            parts: parts.clone(),
+            stop: stop.clone(),
+        };
+        let lanes = (0..EVENT_SLOTS).map(|slot| posts.start(slot, &options)).collect();
         let waiting = options.events_waiting_max.get().min(Semaphore::MAX_PERMITS);
         Arc::new(Self { lanes, waiting: Arc::new(Semaphore::new(waiting)), options, metrics, instance })
     }
@@ -142,7 +152,7 @@ impl Recorder {
             }
         }
         for (places, told) in pending {
-            let told = told.await.map_err(|_| Unanswered::Ending)?.map_err(Unanswered::Peer)?;
+            let told = told.await.map_err(|_| Unanswered::Ending)??;
             for (at, told) in places.into_iter().zip(told) {
                 if let Some(answer) = answers.get_mut(at) {
                     *answer = Some(Answer::Told(Box::new(told)));

@@ -1,12 +1,13 @@
 //! Events by id where accounts are spread over three ledgers.
 
 use drawdown_proto::metering::v1::{RecordOutcome, Series, UsageEvent};
+use drawdown_service::config::{Count, Millis};
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::{
     gate::Mode,
-    records::{AGAIN, NEW, event, outcomes, reason, record},
+    records::{AGAIN, CALLERS, NEW, all_waiting, event, outcomes, reason, record},
     rig::Rig,
 };
 
@@ -97,5 +98,24 @@ async fn a_cell_that_is_not_in_the_settings_is_named_and_costs_no_other_an_answe
     assert_eq!(reason(&refused), (Code::Internal, "INTERNAL".to_owned()));
     assert_eq!(outcomes(&record(running.address, &[of("app", "b", 1)]).await.unwrap()), [NEW]);
     assert!(others[1].book().sums.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_a_cell_share_its_posts() {
+    let (rig, others) = Rig::with_cells().await;
+    rig.gate.lives_in("one", 1);
+    let mut options = rig.options();
+    options.record.events_waiting_max = Count::of(CALLERS);
+    options.record.events_per_call_max = Count::of(1);
+    options.record.wait_max_ms = Millis::from_millis(60_000);
+    let running = rig.start_with(options).await;
+    let mut callers = all_waiting(&others[0], running.address, |id| of("one", id, 1)).await;
+    while let Some(answers) = callers.join_next().await {
+        assert_eq!(outcomes(&answers.unwrap()), [NEW]);
+    }
+    let posts = others[0].book().calls.clone();
+    assert_eq!(posts.iter().sum::<usize>(), CALLERS);
+    assert!(posts.len() <= CALLERS / 4, "{posts:?}");
     running.stop().await;
 }
