@@ -134,7 +134,8 @@ begin
     for found in
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = 'ledger'::regnamespace
-          and p.proname in ('tenant_account', 'charge_seq_before', 'charge_seq_to_row', 'journal_between', 'journal_seq_before', 'archived_until', 'archived_seq')
+          and p.proname in ('tenant_account', 'charge_seq_before', 'charge_seq_to_row', 'journal_between', 'journal_seq_before', 'archived_until', 'archived_seq',
+                            'settled_batches')
     loop
         execute format('grant execute on function %s to drawdown_ledger_tenant', found.name);
     end loop;

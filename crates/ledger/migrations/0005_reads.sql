@@ -58,6 +58,14 @@ create function ledger.archived_until() returns timestamptz language sql stable 
     coalesce((select max(month_end) from ledger.archived_month), '-infinity'::timestamptz);
 comment on function ledger.archived_until() is 'Charges and journal rows posted before are archived; -infinity where none is.';
 
+-- Whose the batches are it does not say, so a tenant may know: it is what his answers stand on.
+create function ledger.settled_batches() returns table (shard integer, batch bigint) language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+    begin atomic
+        select c.shard, c.last_batch from ledger.shard_cursor c where c.last_batch > 0;
+    end;
+comment on function ledger.settled_batches() is 'The last settled batch of each shard that has one.';
+
 create function ledger.archived_seq(account uuid, team uuid, of_charges boolean) returns bigint
     language sql stable set search_path = pg_catalog, pg_temp return
     coalesce((select max(case when of_charges then charge_seq else journal_seq end) from ledger.archived_team

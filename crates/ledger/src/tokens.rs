@@ -17,10 +17,12 @@ use crate::{
     commands::{Act, Command, Touched},
     error::Error,
     reason,
+    reports::Reach,
     service::{Ledger, unknown_team},
     store::{
         reads,
         teams::{self, StoredTeam, Wanted},
+        watermarks::{self, Watermarks},
         write::LotNote,
     },
 };
@@ -173,47 +175,49 @@ impl Ledger {
         lot.ok_or_else(|| Error::Broken("a new lot is not there".to_owned()))
     }
 
-    /// The balance of a team at an instant, and the instant.
-    pub(crate) async fn balance(&self, of: Of, at: Option<Timestamp>) -> Result<BalanceView, Error> {
-        let read = teams::load(&mut *self.pool.probe_of(of.account).await?, of.team).await?;
-        let stored = match read {
-            Some(stored) => stored.team,
-            None => self.untouched(of).await?,
-        };
-        let at = self.instant_of_read(&stored, at);
-        balance_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)
+    /// The balance of a team at an instant, and how far its data reaches.
+    pub(crate) async fn balance(&self, of: Of, at: Option<Timestamp>) -> Result<(BalanceView, Reach), Error> {
+        let now = self.clock.now();
+        let (StoredTeam { team: stored, last_window, .. }, settled) = self.settled_team(of).await?;
+        let reach = self.reach(instant_of_read(&stored, now), last_window, settled);
+        let at = at.unwrap_or(reach.at);
+        let view = balance_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)?;
+        Ok((view, reach))
     }
 
-    /// The lots of a team at an instant, in draw order, closed and moved ones last, and the instant.
+    /// The lots of a team at an instant, in draw order, closed and moved ones last, with the instant and how far
+    /// the data reaches.
     pub(crate) async fn lots(
         &self,
         of: Of,
         at: Option<Timestamp>,
-    ) -> Result<(Vec<NotedLot>, Timestamp), Error> {
-        let (loaded, read) = {
-            let mut reader = self.pool.read_of(of.account).await?;
-            (teams::load(&mut reader, of.team).await?, reads::lots(&mut reader, of.team).await?)
-        };
-        let mut stored = match loaded {
-            Some(stored) => stored.team,
-            None => self.untouched(of).await?,
+    ) -> Result<(Vec<NotedLot>, Timestamp, Reach), Error> {
+        let now = self.clock.now();
+        let mut tx = self.pool.snapshot_of(of.account).await?;
+        let loaded = teams::load(&mut tx, of.team).await?;
+        let read = reads::lots(&mut tx, of.team).await?;
+        let settled = watermarks::read_in_tx(&mut tx).await?;
+        drop(tx);
+        let (mut stored, newest) = match loaded {
+            Some(stored) => (stored.team, stored.last_window),
+            None => (self.untouched(of).await?, None),
         };
         let (lots, mut notes): (Vec<_>, HashMap<LotId, String>) = {
             let notes = read.iter().map(|(lot, note)| (lot.lot_id, note.clone())).collect();
             (read.into_iter().map(|(lot, _)| lot).collect(), notes)
         };
-        // The live lots were read with the balance, in one statement; only those that closed or moved away
-        // are added.
+        // The live lots were read with the balance; only those that closed or moved away are added.
         let live: HashSet<LotId> = stored.lots.iter().map(|lot| lot.lot_id).collect();
         let gone = |lot: &Lot| !lot.is_live() && !live.contains(&lot.lot_id);
         stored.lots.extend(lots.into_iter().filter(gone));
-        let at = self.instant_of_read(&stored, at);
+        let reach = self.reach(instant_of_read(&stored, now), newest, settled);
+        let at = at.unwrap_or(reach.at);
         let views = lots_at(&stored, at, self.settled_until(at), &self.settings).map_err(read_refusal)?;
         let noted = |view: LotView| {
             let note = notes.remove(&view.lot.lot_id).unwrap_or_default();
             NotedLot { view, at, note }
         };
-        Ok((views.into_iter().map(noted).collect(), at))
+        Ok((views.into_iter().map(noted).collect(), at, reach))
     }
 
     /// A team that nothing was ever posted to, if there is such a team.
@@ -230,6 +234,19 @@ impl Ledger {
     /// not for the account that asks.
     pub(crate) async fn stored_team(&self, of: Of) -> Result<StoredTeam, Error> {
         let read = teams::load(&mut *self.pool.read_of(of.account).await?, of.team).await?;
+        self.or_untouched(of, read).await
+    }
+
+    /// The same, and what was settled in the state that it was read in.
+    pub(crate) async fn settled_team(&self, of: Of) -> Result<(StoredTeam, Watermarks), Error> {
+        let (read, settled) = {
+            let mut reader = self.pool.probe_of(of.account).await?;
+            (teams::load(&mut reader, of.team).await?, watermarks::read_in_tx(&mut reader).await?)
+        };
+        Ok((self.or_untouched(of, read).await?, settled))
+    }
+
+    async fn or_untouched(&self, of: Of, read: Option<StoredTeam>) -> Result<StoredTeam, Error> {
         Ok(match read {
             Some(stored) => stored,
             None => StoredTeam {
@@ -247,14 +264,11 @@ impl Ledger {
     pub(crate) async fn check_team_of(&self, team: TeamId, account: AccountId) -> Result<(), Error> {
         self.stored_team(Of { account: Some(account), team }).await.map(drop)
     }
+}
 
-    /// Without an instant: now, or the last posting where another machine's clock is ahead of ours.
-    fn instant_of_read(&self, team: &Team, at: Option<Timestamp>) -> Timestamp {
-        at.unwrap_or_else(|| {
-            let now = self.clock.now();
-            team.balance.posted_at.map_or(now, |last| last.max(now))
-        })
-    }
+/// Now, or the last posting where another machine's clock is ahead of ours.
+fn instant_of_read(team: &Team, now: Timestamp) -> Timestamp {
+    team.balance.posted_at.map_or(now, |last| last.max(now))
 }
 
 /// The team of a command that has one.

@@ -10,8 +10,9 @@ use crate::{Code, Refusal, reason};
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 9;
-/// The longest token that is read, in characters.
-pub const TOKEN_CHARS_MAX: usize = 2048;
+/// The longest token that is read, in characters. The ledger's name a batch for each shard, of which there may be a
+/// thousand; with sixteen a token has some hundred characters more for them.
+pub const TOKEN_CHARS_MAX: usize = 32_768;
 
 /// The token for a cursor of a list.
 #[must_use]

@@ -13,10 +13,15 @@ use crate::{
 };
 
 pub(super) fn completeness(reach: &Reach) -> v1::Completeness {
+    let settled = |&(shard, batch): &(i32, i64)| v1::SettledBatch {
+        shard: u32::try_from(shard).unwrap_or_default(),
+        batch: u64::try_from(batch).unwrap_or_default(),
+    };
     v1::Completeness {
         complete_up_to: Some(timestamp_to_proto(reach.at)),
         newest_window_end: reach.newest_window_end.map(timestamp_to_proto),
         final_up_to: Some(timestamp_to_proto(reach.final_up_to)),
+        settled: reach.settled.0.iter().map(settled).collect(),
     }
 }
 

@@ -67,9 +67,9 @@ impl Reports {
         at: JournalCursor,
     ) -> Part<StreamJournalResponse, JournalCursor> {
         let rows = self.0.limits.reports.stream_rows.into();
+        let completeness = Some(encode_report::completeness(&self.0.journal_reach(&at)));
         let (read, next) = self.0.journal_part(asked, at, rows).await?;
         let rows = read.into_iter().map(|row| encode::journal_row(asked.of.team, row)).collect();
-        let completeness = Some(encode_report::completeness(&self.0.journal_reach(&at)));
         Ok((StreamJournalResponse { rows, completeness }, next))
     }
 

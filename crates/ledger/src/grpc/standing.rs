@@ -30,7 +30,10 @@ use crate::{
     error::Error,
     reason,
     service::Ledger,
-    store::standings::{Look, snapshot_before},
+    store::{
+        standings::{Look, snapshot_before},
+        watermarks::Watermarks,
+    },
 };
 
 const PAGE_ROWS_DEFAULT: u32 = 1000;
@@ -149,7 +152,11 @@ impl Standings {
             next_page_token: next.map(|next| page::encode(FEED, &(&begin, next))).unwrap_or_default(),
             cursor: page::encode(FEED, &begin),
             as_of: Some(timestamp_to_proto(as_of)),
-            completeness: Some(encode_report::completeness(&self.ledger.reach(as_of, look.newest_window))),
+            completeness: Some(encode_report::completeness(&self.ledger.reach(
+                as_of,
+                look.newest_window,
+                Watermarks::default(),
+            ))),
             cell: self.ledger.cells.number.into(),
         })
     }
@@ -270,7 +277,7 @@ impl Watching {
             && let Some((look, as_of)) = self.look.take()
         {
             self.place = place(&look);
-            let reach = self.ledger.reach(as_of, look.newest_window);
+            let reach = self.ledger.reach(as_of, look.newest_window, Watermarks::default());
             response.completeness = Some(encode_report::completeness(&reach));
             response.as_of = Some(timestamp_to_proto(as_of));
         }

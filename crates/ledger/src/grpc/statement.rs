@@ -154,7 +154,7 @@ fn form(ledger: &Ledger, made: &Made) -> v1::Statement {
         closing_seq: issue.closing_seq,
         first_window_start: windows.map(|(first, _)| timestamp_to_proto(first)),
         last_window_end: last_window.map(|window| timestamp_to_proto(window.end(size))),
-        watermarks: issue.watermarks.iter().map(watermark).collect(),
+        watermarks: issue.watermarks.0.iter().map(watermark).collect(),
         opening: Some(balance(&statement.opening)),
         movements: statement.movements.iter().map(movement).collect(),
         closing: Some(balance(&statement.closing)),

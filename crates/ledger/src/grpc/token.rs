@@ -83,15 +83,16 @@ impl Tokens {
         let (of, when) = decode::of_then(&request.account_id, &request.team_id, at, as_of)?;
         match when {
             When::At(at) => {
-                let (lots, at) = self.0.lots(of, at).await?;
+                let (lots, at, reach) = self.0.lots(of, at).await?;
                 let lots = lots.iter().map(encode::lot).collect();
-                Ok(ListLotsResponse { lots, at: Some(timestamp_to_proto(at)), as_of: None })
+                let (at, completeness) = (timestamp_to_proto(at), encode_report::completeness(&reach));
+                Ok(ListLotsResponse { lots, at: Some(at), as_of: None, completeness: Some(completeness) })
             }
             When::Earlier(earlier) => {
                 let then = self.0.books_then(of, earlier).await?;
                 let lots = then.lots.iter().map(encode::lot_then).collect();
                 let at = Some(timestamp_to_proto(then.balance.at));
-                Ok(ListLotsResponse { lots, at, as_of: Some(encode::extent(&then)) })
+                Ok(ListLotsResponse { lots, at, as_of: Some(encode::extent(&then)), completeness: None })
             }
         }
     }
@@ -101,13 +102,14 @@ impl Tokens {
         let (of, when) = decode::of_then(&request.account_id, &request.team_id, at, as_of)?;
         match when {
             When::At(at) => {
-                let view = self.0.balance(of, at).await?;
-                Ok(GetBalanceResponse { balance: Some(encode::balance(&view)), as_of: None })
+                let (view, reach) = self.0.balance(of, at).await?;
+                let completeness = Some(encode_report::completeness(&reach));
+                Ok(GetBalanceResponse { balance: Some(encode::balance(&view)), as_of: None, completeness })
             }
             When::Earlier(earlier) => {
                 let then = self.0.books_then(of, earlier).await?;
                 let balance = Some(encode::balance(&then.balance));
-                Ok(GetBalanceResponse { balance, as_of: Some(encode::extent(&then)) })
+                Ok(GetBalanceResponse { balance, as_of: Some(encode::extent(&then)), completeness: None })
             }
         }
     }
@@ -143,11 +145,12 @@ impl Tokens {
             }
             None => self.0.journal_begin(&asked).await?,
         };
+        let reach = self.0.journal_reach(&begin);
         let (read, next) = self.0.journal_part(&asked, begin, self.rows(request.page_size)).await?;
         Ok(ListJournalResponse {
             rows: read.into_iter().map(|row| encode::journal_row(asked.of.team, row)).collect(),
             next_page_token: next.map(|next| page::encode(&list, &next)).unwrap_or_default(),
-            completeness: Some(encode_report::completeness(&self.0.journal_reach(&begin))),
+            completeness: Some(encode_report::completeness(&reach)),
         })
     }
 

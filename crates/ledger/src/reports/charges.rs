@@ -7,7 +7,10 @@ use super::{Reach, Scope, check_rows_in_tx};
 use crate::{
     error::Error,
     service::Ledger,
-    store::charges::{self, ChargeFilter, ChargeRead, Part, Settled},
+    store::{
+        charges::{self, ChargeFilter, ChargeRead, Part, Settled},
+        watermarks::Watermarks,
+    },
     tokens::Of,
 };
 
@@ -35,6 +38,8 @@ pub(crate) struct ChargeCursor {
     at: Timestamp,
     /// Newest window with settled usage.
     newest: Option<Timestamp>,
+    /// What is settled in it.
+    settled_batches: Watermarks,
 }
 
 /// A part of a list.
@@ -52,7 +57,7 @@ impl Ledger {
     /// Where a list of charges begins: the state is that of this moment.
     pub(crate) async fn charges_begin(&self, asked: &ChargeQuestion) -> Result<ChargeCursor, Error> {
         let now = self.clock.now();
-        let stored = self.stored_team(asked.of).await?;
+        let (stored, settled_batches) = self.settled_team(asked.of).await?;
         let at = stored.team.balance.posted_at.map_or(now, |last| last.max(now));
         let seen = self.seen_team(&stored, at);
         let account = stored.team.balance.account_id;
@@ -67,6 +72,7 @@ impl Ledger {
             settled: seen.settled,
             at,
             newest: stored.last_window,
+            settled_batches,
         })
     }
 
@@ -95,6 +101,6 @@ impl Ledger {
 
     /// How far the data of a list reaches.
     pub(crate) fn charges_reach(&self, cursor: &ChargeCursor) -> Reach {
-        self.reach(cursor.at, cursor.newest)
+        self.reach(cursor.at, cursor.newest, cursor.settled_batches.clone())
     }
 }

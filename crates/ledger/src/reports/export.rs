@@ -20,7 +20,7 @@ use crate::{
     store::{
         catalog,
         charges::{ChargeFilter, DayUsage, LineQuery},
-        verification,
+        verification, watermarks,
     },
 };
 
@@ -162,7 +162,8 @@ impl Ledger {
         verification::limit_in_tx(connection, limits.export_timeout).await?;
         check_rows_in_tx(&mut *connection, asked.whose, asked.filter.from).await?;
         let stored = self.scope_in_tx(connection, asked.whose).await?;
-        let (seen, reach) = self.seen(&stored, now);
+        let settled = watermarks::read_in_tx(&mut *connection).await?;
+        let (seen, reach) = self.seen(&stored, now, settled);
         let query = LineQuery::new(connection, account, &seen, &asked.filter).await?;
         let mut lines = query.lines(connection);
         while let Some(usage) = lines.try_next().await? {

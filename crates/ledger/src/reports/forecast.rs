@@ -11,7 +11,7 @@ use crate::{
     store::{
         charges::{self, ChargeFilter, GroupBy, SeenTeam, Settled},
         teams::StoredTeam,
-        verification,
+        verification, watermarks,
     },
     tokens::{Of, read_refusal},
 };
@@ -47,6 +47,7 @@ impl Ledger {
         let whose = Scope { account_id, team_id: Some(team_id) };
         // A team that nothing was posted to has no row.
         let stored = self.scope_in_tx(connection, whose).await?.pop().unwrap_or(untouched);
+        let settled = watermarks::read_in_tx(&mut *connection).await?;
         let at = stored.team.balance.posted_at.map_or(now, |last| last.max(now));
         let (rate, method, days) = match given {
             Some(rate) => (rate, ForecastMethod::Given, None),
@@ -55,7 +56,7 @@ impl Ledger {
         tx.commit().await?;
         let forecast = forecast(&stored.team, at, self.settled_until(at), rate, &self.settings);
         let forecast = forecast.map_err(read_refusal)?;
-        Ok(TeamForecast { forecast, method, days, reach: self.reach(at, stored.last_window) })
+        Ok(TeamForecast { forecast, method, days, reach: self.reach(at, stored.last_window, settled) })
     }
 
     async fn trailing_in_tx(

@@ -12,6 +12,7 @@ use crate::{
         partitions,
         reads::{self, JournalFilter, JournalPart, JournalRead},
         statements,
+        watermarks::Watermarks,
     },
     tokens::Of,
 };
@@ -38,7 +39,7 @@ pub(crate) struct JournalQuestion {
 }
 
 /// Where a list goes on, and the state that it shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JournalCursor {
     /// The team's account.
     account: AccountId,
@@ -50,6 +51,8 @@ pub(crate) struct JournalCursor {
     at: Timestamp,
     /// Newest window with settled usage.
     newest: Option<Timestamp>,
+    /// What is settled in it.
+    settled_batches: Watermarks,
 }
 
 // === impl JournalQuestion ===
@@ -91,7 +94,7 @@ impl Ledger {
     /// Where a list of journal rows begins: the state is that of this moment.
     pub(crate) async fn journal_begin(&self, asked: &JournalQuestion) -> Result<JournalCursor, Error> {
         let now = self.clock.now();
-        let stored = self.stored_team(asked.of).await?;
+        let (stored, settled_batches) = self.settled_team(asked.of).await?;
         let balance = &stored.team.balance;
         let at = balance.posted_at.map_or(now, |last| last.max(now));
         let from = asked.posted_from.unwrap_or(Timestamp::MIN);
@@ -109,6 +112,7 @@ impl Ledger {
             up_to: balance.version.min(last).min(asked.up_to_seq.unwrap_or(i64::MAX)),
             at,
             newest: stored.last_window,
+            settled_batches,
         })
     }
 
@@ -136,6 +140,6 @@ impl Ledger {
 
     /// How far the data of a list reaches.
     pub(crate) fn journal_reach(&self, cursor: &JournalCursor) -> Reach {
-        self.reach(cursor.at, cursor.newest)
+        self.reach(cursor.at, cursor.newest, cursor.settled_batches.clone())
     }
 }

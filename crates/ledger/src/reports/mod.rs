@@ -34,7 +34,8 @@ use crate::{
         charges::{GroupBy, SeenTeam, Settled, UsageGroup},
         partitions, scope,
         teams::{self, StoredTeam},
-        verification,
+        verification, watermarks,
+        watermarks::Watermarks,
     },
 };
 
@@ -86,7 +87,7 @@ pub struct ReportLimits {
 }
 
 /// How far the data of an answer reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reach {
     /// Everything settled before is in the answer.
     pub(crate) at: Timestamp,
@@ -94,6 +95,8 @@ pub(crate) struct Reach {
     pub(crate) newest_window_end: Option<Timestamp>,
     /// Windows that end by then are final.
     pub(crate) final_up_to: Timestamp,
+    /// What is settled in the state that was read; nothing where that was more than one.
+    pub(crate) settled: Watermarks,
 }
 
 /// One account, and one of its teams or all.
@@ -117,16 +120,18 @@ pub(crate) struct Summary {
 // === impl Ledger ===
 
 impl Ledger {
-    /// What can be said of the data of an answer at `at` about teams whose newest window is `newest`.
-    pub(crate) fn reach(&self, at: Timestamp, newest: Option<Timestamp>) -> Reach {
+    /// What can be said of the data of an answer at `at` about teams whose newest window is `newest`, read in one
+    /// state together with what was `settled` in it.
+    pub(crate) fn reach(&self, at: Timestamp, newest: Option<Timestamp>, settled: Watermarks) -> Reach {
         let size = self.settings.window_size;
-        let settled = self.settled_until(at).checked_sub(self.settings.lateness_limit);
+        let final_up_to = self.settled_until(at).checked_sub(self.settings.lateness_limit);
         Reach {
             at,
             newest_window_end: newest
                 .and_then(|start| size.starting_at(start))
                 .map(|window| window.end(size)),
-            final_up_to: size.floor(settled.unwrap_or(Timestamp::MIN)),
+            final_up_to: size.floor(final_up_to.unwrap_or(Timestamp::MIN)),
+            settled,
         }
     }
 
@@ -146,7 +151,8 @@ impl Ledger {
         let connection = crate::service::connection(&mut tx);
         verification::limit_in_tx(connection, limits.statement_timeout).await?;
         let stored = self.scope_in_tx(connection, whose).await?;
-        let (seen, reach) = self.seen(&stored, now);
+        let settled = watermarks::read_in_tx(connection).await?;
+        let (seen, reach) = self.seen(&stored, now, settled);
         let limit = i64::from(limits.groups_max);
         if store::charges::reads_rows_in_tx(connection, whose.account_id, &seen, filter).await? {
             check_rows_in_tx(connection, whose, filter.from).await?;
@@ -186,12 +192,12 @@ impl Ledger {
     }
 
     /// Teams rolled forward to one instant: now, or the last posting where that is later.
-    fn seen(&self, stored: &[StoredTeam], now: Timestamp) -> (Vec<SeenTeam>, Reach) {
+    fn seen(&self, stored: &[StoredTeam], now: Timestamp, settled: Watermarks) -> (Vec<SeenTeam>, Reach) {
         let last = stored.iter().filter_map(|stored| stored.team.balance.posted_at).max();
         let at = last.map_or(now, |last| last.max(now));
         let newest = stored.iter().filter_map(|stored| stored.last_window).max();
         let seen = stored.iter().map(|stored| self.seen_team(stored, at)).collect();
-        (seen, self.reach(at, newest))
+        (seen, self.reach(at, newest, settled))
     }
 
     /// A team with its debts as the core rolls it forward to `at`, which lies at or after its last posting.

@@ -24,7 +24,8 @@ use crate::{
     store::{
         audit, partitions, reads, scope,
         statements::{self, Issue, Issued, PartSums},
-        teams, verification,
+        teams, verification, watermarks,
+        watermarks::Watermarks,
         write::LotNote,
     },
     tokens::only,
@@ -174,7 +175,7 @@ impl Ledger {
         account: AccountId,
         team: TeamId,
         to: Timestamp,
-    ) -> Result<(Timestamp, Vec<(i32, i64)>), Error> {
+    ) -> Result<(Timestamp, Watermarks), Error> {
         let mut command = self.begin_command(account, &[team], &[]).await?;
         let now = command.now;
         if to > now {
@@ -185,7 +186,7 @@ impl Ledger {
         let [mut rolled] = rolled;
         rolled.balance.posted_at = Some(now);
         self.write_command(&mut command, vec![rolled], &plan, &LotNote::default(), None).await?;
-        let watermarks = statements::watermarks_in_tx(connection(&mut command.tx)).await?;
+        let watermarks = watermarks::read_in_tx(connection(&mut command.tx)).await?;
         command.tx.commit().await?;
         let (lots, expired) = closed(&plan);
         self.metrics.lots_closed(lots, expired);

@@ -40,6 +40,7 @@ pub mod statements;
 pub mod teams;
 pub mod undone;
 pub mod verification;
+pub mod watermarks;
 pub mod what_if;
 pub mod write;
 

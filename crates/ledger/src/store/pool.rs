@@ -236,14 +236,14 @@ impl Pool {
         Ok(Reader::Within(self.begin_as(COMMITTED, &tenant(account)).await?))
     }
 
-    /// The same for statements that read by keys only, which one plan serves as it does in a posting: planning would be
-    /// most of what a balance costs.
+    /// A snapshot like that of [`Self::snapshot_of`] for statements that read by keys only, which one plan serves as it
+    /// does in a posting: planning would be most of what a balance costs.
     ///
     /// # Errors
     /// Where no connection is to be had in time.
     pub async fn probe_of(&self, account: Option<AccountId>) -> Result<Reader, Error> {
         let told = asking(account).map_or_else(String::new, tenant);
-        Ok(Reader::Within(self.begin_as(COMMITTED, &format!("{told}{BY_KEYS}")).await?))
+        Ok(Reader::Within(self.begin_as(SNAPSHOT, &format!("{told}{BY_KEYS}")).await?))
     }
 
     /// Closes the pool once all connections are given back.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Instant;
+use super::{Instant, watermarks::Watermarks};
 use crate::error::Error;
 
 /// What a statement is made from.
@@ -34,7 +34,7 @@ pub struct Issue {
     /// The last journal row of the period.
     pub closing_seq: i64,
     /// The last settled batch of each shard, by shard.
-    pub watermarks: Vec<(i32, i64)>,
+    pub watermarks: Watermarks,
 }
 
 /// An issue with what it came to.
@@ -198,20 +198,10 @@ pub async fn sums_in_tx(
     Ok(parts)
 }
 
-/// The last settled batch of each shard that has one, by shard.
-pub async fn watermarks_in_tx(tx: &mut PgConnection) -> Result<Vec<(i32, i64)>, Error> {
-    let rows = sqlx::query!(
-        "select shard, last_batch from ledger.shard_cursor where last_batch > 0 order by shard",
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.shard, row.last_batch)).collect())
-}
-
 /// Keeps an issue; false where the period of the team has a statement already.
 pub async fn insert_in_tx(tx: &mut PgConnection, issued: &Issued, closing: &Position) -> Result<bool, Error> {
     let Issued { issue, digest } = issued;
-    let (shards, batches): (Vec<i32>, Vec<i64>) = issue.watermarks.iter().copied().unzip();
+    let (shards, batches): (Vec<i32>, Vec<i64>) = issue.watermarks.0.iter().copied().unzip();
     let closing = serde_json::to_string(&stored(closing)).map_err(|e| Error::Broken(e.to_string()))?;
     let inserted = sqlx::query!(
         "insert into ledger.statement (
@@ -265,7 +255,7 @@ impl From<IssuedRow> for Issued {
             format: row.format,
             opening_seq: row.opening_seq,
             closing_seq: row.closing_seq,
-            watermarks: row.shards.into_iter().zip(row.batches).collect(),
+            watermarks: Watermarks(row.shards.into_iter().zip(row.batches).collect()),
         };
         Self { issue, digest: row.digest }
     }

@@ -35,6 +35,7 @@ mod postings;
 mod producers;
 mod race;
 mod rating;
+mod reach;
 mod reports;
 mod review;
 mod rights;
