@@ -25,7 +25,7 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// The rows of `list` as JSON, and the token of what was left.
+    /// The rows of `list` as JSON, the token of what was left, and how far the data reaches where the first page says so.
     pub(crate) async fn collect<M, F, Fut>(self, name: &str, list: &str, mut call: F) -> Result<Value>
     where
         M: Message,
@@ -35,19 +35,25 @@ impl Pages {
         let mut rows: Vec<Value> = Vec::new();
         let mut token = self.page_token;
         let mut left = self.limit;
+        let mut completeness = None;
         while left > 0 {
             let answer = call(left.min(PAGE_ROWS), token).await?.into_inner();
             let mut page = json_of(name, &answer)?;
             let found =
                 page.get_mut(list).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
             token = page.get("next_page_token").and_then(Value::as_str).unwrap_or_default().to_owned();
+            completeness = completeness.or_else(|| page.get("completeness").cloned());
             left = left.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
             rows.extend(found);
             if token.is_empty() {
                 break;
             }
         }
-        Ok(json!({ list: rows, "next_page_token": token }))
+        let mut answer = json!({ list: rows, "next_page_token": token });
+        if let (Some(members), Some(completeness)) = (answer.as_object_mut(), completeness) {
+            members.insert("completeness".to_owned(), completeness);
+        }
+        Ok(answer)
     }
 }
 

@@ -211,8 +211,11 @@ fn spell_dimensions(answer: &mut Value) {
     }
 }
 
-/// Says how far the data reaches (D31).
+/// Says how far the data reaches (D31), where the answer does.
 pub(crate) fn complete(session: &Session, answer: &Value) -> Result<()> {
+    if answer.get("completeness").is_none_or(Value::is_null) {
+        return Ok(());
+    }
     let instant = |path: &str| {
         answer
             .pointer(&format!("/completeness/{path}"))
@@ -225,5 +228,22 @@ pub(crate) fn complete(session: &Session, answer: &Value) -> Result<()> {
         instant("complete_up_to"),
         instant("newest_window_end"),
         instant("final_up_to")
-    ))
+    ))?;
+    match stands_on(answer) {
+        Some(batches) => session.output.line(&format!("settled batches by shard: {batches}")),
+        None => Ok(()),
+    }
+}
+
+/// The last batch of each shard, as `shard:batch`; nothing where the answer names none.
+fn stands_on(answer: &Value) -> Option<String> {
+    let settled = answer.pointer("/completeness/settled")?.as_array()?;
+    // A 64-bit number is a text in JSON.
+    let number = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let shard = |shard: &Value| {
+        let of = |key: &str| shard.get(key).map_or_else(|| "0".to_owned(), number);
+        format!("{}:{}", of("shard"), of("batch"))
+    };
+    let batches: Vec<String> = settled.iter().map(shard).collect();
+    (!batches.is_empty()).then(|| batches.join(" "))
 }

@@ -12,7 +12,11 @@ use drawdown_proto::{
 };
 use drawdown_types::{MicroTokens, Timestamp};
 
-use super::{Change, Connection, Pages, reports::Filter, wire};
+use super::{
+    Change, Connection, Pages,
+    reports::{Filter, complete},
+    wire,
+};
 use crate::output::{Column, json_of, name, number, text, tokens};
 
 /// Buys and grants tokens
@@ -331,7 +335,9 @@ impl LotsCommand {
         let (at, as_of) = (wire(self.at), self.then.wire());
         let request = ListLotsRequest { team_id: self.team_id, at, as_of, ..Default::default() };
         let answer = token(&session.ledger).list_lots(request).await?.into_inner();
-        session.output.table(&json_of("drawdown.ledger.v1.ListLotsResponse", &answer)?, "lots", &LOT)
+        let answer = json_of("drawdown.ledger.v1.ListLotsResponse", &answer)?;
+        session.output.table(&answer, "lots", &LOT)?;
+        complete(&session, &answer)
     }
 }
 
@@ -341,11 +347,9 @@ impl BalanceCommand {
         let (at, as_of) = (wire(self.at), self.then.wire());
         let request = GetBalanceRequest { team_id: self.team_id, at, as_of, ..Default::default() };
         let answer = token(&session.ledger).get_balance(request).await?.into_inner();
-        session.output.record(
-            &json_of("drawdown.ledger.v1.GetBalanceResponse", &answer)?,
-            "balance",
-            &BALANCE,
-        )
+        let answer = json_of("drawdown.ledger.v1.GetBalanceResponse", &answer)?;
+        session.output.record(&answer, "balance", &BALANCE)?;
+        complete(&session, &answer)
     }
 }
 
@@ -368,7 +372,8 @@ impl ChargesCommand {
                 async move { client.list_charges(request).await }
             })
             .await?;
-        session.output.table(&answer, "charges", &CHARGE)
+        session.output.table(&answer, "charges", &CHARGE)?;
+        complete(&session, &answer)
     }
 }
 
@@ -399,6 +404,7 @@ impl JournalCommand {
                 async move { client.list_journal(request).await }
             })
             .await?;
-        session.output.table(&answer, "rows", &JOURNAL)
+        session.output.table(&answer, "rows", &JOURNAL)?;
+        complete(&session, &answer)
     }
 }
