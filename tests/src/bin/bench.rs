@@ -21,7 +21,7 @@ struct Args {
     /// Where its figures are written as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Seconds of load: in each run of `ingest` (its sustained one is six times as long) and `ingest-growth`, in all of `ledger`,
+    /// Seconds of load: in each run of `ingest` (its sustained one is six times as long), `ingest-growth` and `record`, in all of `ledger`,
     /// of each side of each form of `check`.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -34,7 +34,7 @@ struct Args {
     /// Charges of the month that `ledger-history` makes a statement of.
     #[arg(long, default_value_t = ledger::month::FULL)]
     statement_charges: usize,
-    /// Apps of `ingest`; each uses ten meters.
+    /// Apps of `ingest` and `record`; each uses ten meters.
     #[arg(long, default_value_t = 1000)]
     apps: usize,
     /// Minutes of load in `ingest-soak`.
@@ -66,6 +66,8 @@ enum Name {
     IngestSoak,
     /// More series, more producers, more instances.
     IngestGrowth,
+    /// Callers without a log, one and many at once.
+    Record,
     /// Charges through the ledger's posting, beside a bare insert and one transaction a charge.
     Ledger,
     /// Posting and reading when the ledger has ten million charges.
@@ -95,6 +97,9 @@ async fn main() -> Result<()> {
         Name::IngestGrowth => {
             let length = Duration::from_secs(args.seconds);
             report(&args, &ingest::growth::run(length, args.series_max, args.producers_max).await?)
+        }
+        Name::Record => {
+            report(&args, &ingest::callers::run(Duration::from_secs(args.seconds), args.apps).await?)
         }
         Name::Check => {
             let (length, credentials, changes) =

@@ -37,7 +37,7 @@ pub struct Calls<'a> {
 }
 
 /// What a run came to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct CallsRun {
     /// Calls answered in `took`.
     pub calls: u64,
@@ -45,13 +45,31 @@ pub struct CallsRun {
     pub events: u64,
     /// From when each caller had its first answer to the last one.
     pub took: Duration,
+    /// How long each of those calls took, sorted.
+    waits: Vec<Duration>,
+}
+
+impl CallsRun {
+    /// What this part of the calls did not take longer than, in ms.
+    #[must_use]
+    pub fn quantile_ms(&self, quantile: f64) -> f64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a place in a list of calls"
+        )]
+        let place = (quantile * self.waits.len() as f64) as usize;
+        let wait = self.waits.get(place).or_else(|| self.waits.last()).copied().unwrap_or_default();
+        wait.as_secs_f64() * 1000.0
+    }
 }
 
 /// One caller, with what it has sent, by the index of the series.
 struct Caller {
     source: String,
     sent: Vec<(usize, u64)>,
-    calls: u64,
+    waits: Vec<Duration>,
 }
 
 /// Calls for `length`, and counts what was answered beside its series.
@@ -64,7 +82,8 @@ pub async fn run(calls: Calls<'_>, series: &mut [LoadSeries], length: Duration) 
     let ready = Arc::new(Barrier::new(calls.callers + 1));
     let started: Vec<_> = (0..calls.callers)
         .map(|number| {
-            let caller = Caller { source: format!("{}-{number}", calls.name), sent: Vec::new(), calls: 0 };
+            let caller =
+                Caller { source: format!("{}-{number}", calls.name), sent: Vec::new(), waits: Vec::new() };
             let bits = Bits(u64::try_from(number).unwrap_or_default());
             let (zipf, shared) = (Arc::clone(&zipf), Arc::clone(&shared));
             let (endpoint, events) = (calls.endpoint.to_owned(), calls.events);
@@ -74,10 +93,10 @@ pub async fn run(calls: Calls<'_>, series: &mut [LoadSeries], length: Duration) 
         .collect();
     ready.wait().await;
     let start = Instant::now();
-    let mut run = CallsRun { calls: 0, events: 0, took: Duration::ZERO };
+    let mut run = CallsRun { calls: 0, events: 0, took: Duration::ZERO, waits: Vec::new() };
     for caller in started {
         let caller = caller.await??;
-        run.calls += caller.calls;
+        run.waits.extend(caller.waits);
         for (index, quantity) in caller.sent {
             let series = series.get_mut(index).context("a series that there is not")?;
             series.events += 1;
@@ -86,6 +105,8 @@ pub async fn run(calls: Calls<'_>, series: &mut [LoadSeries], length: Duration) 
         }
     }
     run.took = start.elapsed();
+    run.calls = u64::try_from(run.waits.len())?;
+    run.waits.sort_unstable();
     Ok(run)
 }
 
@@ -110,11 +131,11 @@ impl Caller {
         // Also where it failed, or the others would wait for ever.
         ready.wait().await;
         first?;
-        self.calls = 0;
         let until = Instant::now() + length;
         while Instant::now() < until {
+            let asked = Instant::now();
             self.call(&mut client, &mut drawn).await?;
-            self.calls += 1;
+            self.waits.push(asked.elapsed());
         }
         Ok(self)
     }

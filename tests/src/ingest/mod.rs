@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 pub mod baseline;
+pub mod callers;
 pub mod calls;
 pub mod decode;
 pub mod growth;
