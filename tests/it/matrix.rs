@@ -265,12 +265,9 @@ fn expected(rule: &Rule, role: Role, extent: Extent, own: bool) -> Expected {
         (Reach::Shared, _) | (_, Extent::Platform) => true,
         (Reach::Platform, _) => false,
         (Reach::Named(_), Extent::Account) => own,
-        // something of the team has to be named beside what is of its account; a transfer is of the giving account, and of
-        // the receiving team
+        // something of the team has to be named beside what is of its account
         (Reach::Named(fields), Extent::Team) => {
-            own && fields
-                .iter()
-                .any(|field| !matches!(field.kind, Kind::Account | Kind::Hub | Kind::Transfer))
+            own && fields.iter().any(|field| !matches!(field.kind, Kind::Account | Kind::Hub))
         }
     };
     match (has_role, reaches) {

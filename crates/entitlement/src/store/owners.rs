@@ -133,6 +133,14 @@ impl Store {
                 JOIN entitlement.app_transfer x ON x.transfer_id = asked.id
                 JOIN entitlement.team t ON t.team_id = x.to_team_id WHERE asked.kind = 'transfer'
             UNION ALL
+            SELECT place, t.account_id, t.team_id, NULL FROM asked
+                JOIN entitlement.app_transfer x ON x.transfer_id = asked.id
+                CROSS JOIN LATERAL (
+                    SELECT l.team_id FROM entitlement.app_team l
+                    WHERE l.app_id = x.app_id AND l.voided_at IS NULL AND l.valid_from <= x.invited_at
+                    ORDER BY l.valid_from DESC LIMIT 1) giving
+                JOIN entitlement.team t ON t.team_id = giving.team_id WHERE asked.kind = 'transfer'
+            UNION ALL
             SELECT place, NULL, NULL, x.to_user_id FROM asked
                 JOIN entitlement.app_transfer x ON x.transfer_id = asked.id WHERE asked.kind = 'transfer'"#,
             &asked.kinds,
