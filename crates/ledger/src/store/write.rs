@@ -1,6 +1,6 @@
 //! Writes what the core planned: one statement of data-modifying CTEs over arrays, or a few of them ([`Cut`]).
 //!
-//! Up to [`APART_FROM`] charges everything is one statement. Beyond, charges go first, a sub-batch a statement, and lots,
+//! Below `cut::APART_FROM` charges everything is one statement. From there on charges go first, a sub-batch a statement, and lots,
 //! states and balances with one after them: it can be made while the server writes the charges. All are of one
 //! transaction, so nobody sees one without the other.
 //!

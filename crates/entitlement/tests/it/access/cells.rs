@@ -38,6 +38,27 @@ async fn stale_and_age(gate: &Gate, client_id: &str) -> (bool, Option<u64>) {
     (answer.stale, answer.ledger_age_ms)
 }
 
+/// An app in each of two cells whose ledgers are heard: 50 tokens here, 7 there.
+struct Both {
+    gate: Gate,
+    other: Arc<FakeStandings>,
+    client_here: String,
+    client_there: String,
+}
+
+impl Both {
+    async fn heard() -> Self {
+        let gate = Gate::new().await;
+        let other = other(&gate);
+        let (here, client_here) = gate.app().await;
+        let (there, client_there) = app_in(&gate, 1).await;
+        gate.balance(&here, &client_here, 50 * TOKEN, 0, None).await;
+        other.balance(&there.account_id, &there.team_id, step(7 * TOKEN, 0, None));
+        gate.until(&client_there, "tile", |answer| answer.balance_micros == Some(7 * TOKEN)).await;
+        Self { gate, other, client_here, client_there }
+    }
+}
+
 #[tokio::test]
 async fn each_account_is_answered_with_the_ledger_of_its_cell() {
     let gate = Gate::new().await;
@@ -70,13 +91,7 @@ async fn each_account_is_answered_with_the_ledger_of_its_cell() {
 
 #[tokio::test]
 async fn d58_a_ledger_out_of_reach_makes_its_own_accounts_stale_and_no_others() {
-    let gate = Gate::new().await;
-    let other = other(&gate);
-    let (here, client_here) = gate.app().await;
-    let (there, client_there) = app_in(&gate, 1).await;
-    gate.balance(&here, &client_here, 50 * TOKEN, 0, None).await;
-    other.balance(&there.account_id, &there.team_id, step(7 * TOKEN, 0, None));
-    gate.until(&client_there, "tile", |answer| answer.balance_micros == Some(7 * TOKEN)).await;
+    let Both { gate, other, client_here, client_there } = Both::heard().await;
 
     other.dies();
     gate.pass_to("2026-03-01T12:05:00Z").await;
@@ -152,13 +167,7 @@ async fn a_ledger_that_is_not_the_cell_it_is_called_as_is_not_believed() {
 
 #[tokio::test]
 async fn a_watcher_hears_which_of_its_answers_are_stale() {
-    let gate = Gate::new().await;
-    let other = other(&gate);
-    let (here, client_here) = gate.app().await;
-    let (there, client_there) = app_in(&gate, 1).await;
-    gate.balance(&here, &client_here, 50 * TOKEN, 0, None).await;
-    other.balance(&there.account_id, &there.team_id, step(7 * TOKEN, 0, None));
-    gate.until(&client_there, "tile", |answer| answer.balance_micros == Some(7 * TOKEN)).await;
+    let Both { gate, other, client_here, client_there } = Both::heard().await;
 
     let mut both = gate.watch(vec![question(&client_here, "tile"), question(&client_there, "tile")]).await;
     let next = |message: Option<Result<WatchAccessResponse, Status>>| message.unwrap().unwrap();
