@@ -96,6 +96,7 @@ async fn open_with(options: ProducerOptions, endpoint: &str, linger_ms: Option<u
     let options = ProducerOptions {
         retain_after_settled_ms: 0,
         linger_ms: linger_ms.unwrap_or(options.linger_ms),
+        linger_max_ms: linger_ms.unwrap_or(options.linger_max_ms),
         ..options
     };
     let channel = connect(&ChannelOptions::to(endpoint))?;

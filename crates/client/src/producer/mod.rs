@@ -7,8 +7,8 @@
 //! log. Whatever dies (this process, the stream, metering, its store), what was durable is sent again
 //! and counted once, because an event is its lane and sequence.
 //!
-//! What can be lost: events appended and not yet durable when the process dies (about `linger_ms` and
-//! one fsync); [`Producer::flush`] waits until there are none. What cannot be undone is said as a
+//! What can be lost: events appended and not yet durable when the process dies (about `linger_ms`, up to
+//! `linger_max_ms` on a slow disk, and one fsync); [`Producer::flush`] waits until there are none. What cannot be undone is said as a
 //! [`Fault`]: a second process with the same id (fenced), or a log that was copied or restored
 //! (diverged). Then this producer sends nothing more and refuses events.
 //!

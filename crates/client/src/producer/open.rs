@@ -137,8 +137,8 @@ impl Producer {
         &self.inner.shared.options.keep
     }
 
-    /// Takes an event. It is durable within about `linger_ms` (never, where events are kept in memory only);
-    /// nothing waits here.
+    /// Takes an event. It is durable within about `linger_ms`, on a slow disk `linger_max_ms` (never, where events are
+    /// kept in memory only); nothing waits here.
     ///
     /// # Errors
     /// [`AppendError`]; after a transient one [`Producer::ready`] says when to try again.

@@ -67,6 +67,10 @@ pub struct ProducerOptions {
     pub producer_id: Option<ProducerId>,
     /// How long an event may wait for others before a frame is cut and made durable (or kept), in ms.
     pub linger_ms: u64,
+    /// How long it may wait where making groups durable takes long (a slow disk, or one that many producers share), in ms:
+    /// four times as long as the last groups took, so that what they cost is shared by more events. Not more than
+    /// `linger_ms`: as long as that at any time.
+    pub linger_max_ms: u64,
     /// A group of frames is made durable at once when it has as many bytes.
     pub group_bytes_max: usize,
     /// Most events in memory that are not durable yet; more are refused for the moment.
@@ -112,6 +116,7 @@ impl Default for ProducerOptions {
             keep: Keep::Log(PathBuf::new()),
             producer_id: None,
             linger_ms: 5,
+            linger_max_ms: 100,
             group_bytes_max: 4 << 20,
             pending_events_max: 1 << 20,
             log_bytes_max: 4 << 30,
@@ -177,6 +182,7 @@ impl ProducerOptions {
         let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         for (field, value, min, max) in [
             ("linger_ms", self.linger_ms, 1, 10_000),
+            ("linger_max_ms", self.linger_max_ms, 0, 10_000),
             ("group_bytes_max", wide(self.group_bytes_max), 64 << 10, 256 << 20),
             ("pending_events_max", self.pending_events_max, 1, 1 << 26),
             ("segment_bytes", self.segment_bytes, 4 << 10, 4 << 30),

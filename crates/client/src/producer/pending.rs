@@ -386,8 +386,10 @@ impl Pending {
         self.first_at
     }
 
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether a group of what is here waits for nothing more: it has the bytes of one, or half of what may be in memory,
+    /// so that the other half can come while it is written.
+    pub(super) const fn is_large(&self, options: &ProducerOptions) -> bool {
+        self.bytes >= options.group_bytes_max || self.open_events >= options.pending_events_max.div_ceil(2)
     }
 
     pub(super) const fn events(&self) -> u64 {

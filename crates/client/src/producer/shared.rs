@@ -163,7 +163,7 @@ impl Shared {
     }
 
     fn is_large(&self, pending: &Pending) -> bool {
-        pending.bytes() >= self.options.group_bytes_max
+        pending.is_large(&self.options)
     }
 
     pub(super) fn with_index<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
@@ -239,13 +239,13 @@ impl Shared {
         self.with_index(|index| index.settled())
     }
 
-    /// Waits for the writer's next piece of work.
-    pub(super) fn next(&self) -> Next {
+    /// Waits for the writer's next piece of work; an event may wait for others as long as `linger`.
+    pub(super) fn next(&self, linger: Duration) -> Next {
         let idle_until = Instant::now() + MAINTENANCE_INTERVAL;
         let mut work = lock(&self.work);
         loop {
             let now = Instant::now();
-            let until = match work.turn(now, idle_until, &self.options) {
+            let until = match work.turn(now, idle_until, linger, &self.options) {
                 Turn::Now(next) => return next,
                 Turn::Until(until) => until,
             };
@@ -263,13 +263,17 @@ enum Turn {
 }
 
 impl Work {
-    /// A group is cut when its first event has waited for `linger_ms`, or at once where it has `group_bytes_max` or
-    /// somebody waits for it.
-    fn turn(&mut self, now: Instant, idle_until: Instant, options: &ProducerOptions) -> Turn {
-        let linger = Duration::from_millis(options.linger_ms);
+    /// A group is cut when its first event has waited for `linger`, or at once where it is large or somebody waits for it.
+    fn turn(
+        &mut self,
+        now: Instant,
+        idle_until: Instant,
+        linger: Duration,
+        options: &ProducerOptions,
+    ) -> Turn {
         let due = self.pending.first_at().map(|first| first + linger);
         let asked = self.flush || self.closing;
-        let hurry = asked || self.pending.bytes() >= options.group_bytes_max;
+        let hurry = asked || self.pending.is_large(options);
         let shed_due = self.pending.has_unwritten_shed() && (asked || now >= idle_until);
         if (due.is_some_and(|due| hurry || due <= now) || shed_due)
             && let Some(group) = self.pending.take()
@@ -323,7 +327,8 @@ mod tests {
 
     /// Events of the group that is cut at this instant.
     fn cut(work: &mut Work, now: Instant, options: &ProducerOptions) -> Result<u64, Instant> {
-        match work.turn(now, now + MAINTENANCE_INTERVAL, options) {
+        let linger = Duration::from_millis(options.linger_ms);
+        match work.turn(now, now + MAINTENANCE_INTERVAL, linger, options) {
             Turn::Now(Next::Write(group)) => Ok(group.events),
             Turn::Now(Next::Maintain | Next::Close) => panic!("nothing to be done"),
             Turn::Until(until) => Err(until),
@@ -354,7 +359,7 @@ mod tests {
         append(&mut work);
         let first = work.pending.first_at().unwrap();
         let mut events = 1;
-        while work.pending.bytes() < options.group_bytes_max {
+        while !work.pending.is_large(&options) {
             assert!(cut(&mut work, first, &options).is_err(), "after {events} events");
             append(&mut work);
             events += 1;
@@ -369,13 +374,30 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_cut_when_half_of_what_memory_may_hold_waits() {
+        let options =
+            ProducerOptions { linger_ms: 10_000, pending_events_max: 9, ..ProducerOptions::at("log") };
+        let mut work = work(&options);
+        (0..4).for_each(|_| append(&mut work));
+        let first = work.pending.first_at().unwrap();
+        assert!(cut(&mut work, first, &options).is_err());
+        append(&mut work);
+        assert_eq!(cut(&mut work, first, &options), Ok(5));
+        // What the writer is at counts for the room, and not for the next group.
+        (0..4).for_each(|_| append(&mut work));
+        assert!(cut(&mut work, first, &options).is_err());
+    }
+
+    #[test]
     fn a_group_has_frames_of_bounded_size() {
         let options = ProducerOptions { frame_events_max: 100, ..ProducerOptions::at("log") };
         let mut work = work(&options);
         (0..250).for_each(|_| append(&mut work));
         work.flush = true;
         let now = work.pending.first_at().unwrap();
-        let Turn::Now(Next::Write(group)) = work.turn(now, now, &options) else { panic!("not cut") };
+        let Turn::Now(Next::Write(group)) = work.turn(now, now, Duration::ZERO, &options) else {
+            panic!("not cut")
+        };
         let events: Vec<u32> = group.frames.iter().map(|frame| frame.builder.events()).collect();
         assert_eq!(events, [100, 100, 50]);
     }

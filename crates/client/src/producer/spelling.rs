@@ -107,6 +107,8 @@ struct Asked {
     hash: u32,
     /// Where the first of its hash lies, if there is one.
     start: u32,
+    /// What lies there.
+    head: Option<Head>,
 }
 
 /// Series by the texts that callers spell them with.
@@ -139,10 +141,13 @@ impl Spellings {
     pub(super) fn ask<'a>(&mut self, all: impl Iterator<Item = Parts<'a>>) {
         let mut asked = std::mem::take(&mut self.asked);
         asked.clear();
-        asked.extend(all.map(|parts| Asked { hash: self.hash(&parts), start: u32::MAX }));
+        asked.extend(all.map(|parts| Asked { hash: self.hash(&parts), start: u32::MAX, head: None }));
         for one in &mut asked {
             let found = self.known.find(Slot::spread(one.hash), |slot| slot.hash == one.hash);
             one.start = found.map_or(u32::MAX, |slot| slot.start);
+        }
+        for one in &mut asked {
+            one.head = Head::read(&self.bytes, one.start).map(|(head, _)| head);
         }
         self.asked = asked;
     }
@@ -150,12 +155,15 @@ impl Spellings {
     /// What a spelling that was looked up leads to.
     pub(super) fn find(&self, at: usize, parts: &Parts<'_>) -> Option<Placed> {
         let asked = self.asked.get(at)?;
-        let spelled = |start| {
-            let (head, rest) = Head::read(&self.bytes, start)?;
-            parts.spells(rest.get(..head.len as usize)?).then_some(head)
+        let spells = |start: u32, head: Head| {
+            let bytes = self.bytes.get(start as usize..).and_then(|rest| rest.get(Head::BYTES..));
+            let bytes = bytes.and_then(|bytes| bytes.get(..head.len as usize));
+            bytes.is_some_and(|bytes| parts.spells(bytes)).then_some(head)
         };
-        let Head { number, shard, .. } = spelled(asked.start).or_else(|| {
+        let first = asked.head.and_then(|head| spells(asked.start, head));
+        let Head { number, shard, .. } = first.or_else(|| {
             // Another one has its hash, or it is not known, or was not when it was looked up.
+            let spelled = |start| spells(start, Head::read(&self.bytes, start)?.0);
             let is = |slot: &Slot| slot.hash == asked.hash && spelled(slot.start).is_some();
             self.known.find(Slot::spread(asked.hash), is).and_then(|slot| spelled(slot.start))
         })?;

@@ -59,7 +59,7 @@ pub struct Mark<'a> {
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
-    /// It will be durable within about `linger_ms`.
+    /// It will be durable within about `linger_ms`, on a slow disk within `linger_max_ms`.
     Taken,
     /// The log is full and sheds: the event was counted as shed and is gone.
     Shed,

@@ -1,12 +1,17 @@
 //! The writer: one thread that makes groups durable, or keeps them in memory, one after another.
 //!
 //! A thread of its own because with a log it does nothing but block on the disk. While it waits for one fsync the
-//! next group fills; so the slower the disk, the larger the groups. Order in a commit: the receipt is
+//! next group fills, and where that takes long a group waits longer for its events ([`Linger`]); so the slower the disk,
+//! the larger the groups. Order in a commit: the receipt is
 //! taken, frames get their sequences and chains, the record is written and synced; only then the index
 //! learns of the frames (and the sender may send them), and then everybody who waits. Without a log
 //! ([`Memory`]) the order is the same and nothing is written.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use drawdown_metering_core::shard::{Lane, Position};
 use drawdown_types::ProducerId;
@@ -15,6 +20,7 @@ use super::{
     log::{GroupBuilder, Log, LogError, Positions},
     memory::Memory,
     metrics::GroupCommit,
+    options::ProducerOptions,
     pending::{CutFrame, Group},
     shared::{Next, Shared},
 };
@@ -55,17 +61,16 @@ impl Keeper {
         }
     }
 
-    /// Commits a group and tells the hook for metrics of it.
-    fn measured_commit(&mut self, group: Group, shared: &Shared) -> Result<(), LogError> {
+    /// Commits a group and tells the hook for metrics of it; answers how long it took.
+    fn measured_commit(&mut self, group: Group, shared: &Shared) -> Result<Duration, LogError> {
         let (events, frames) = (group.events, u64::try_from(group.frames.len()).unwrap_or(u64::MAX));
-        let mut began = None;
-        shared.measure(|_| began = Some(Instant::now()));
+        let began = Instant::now();
         self.commit(group, shared)?;
-        if let Some(took) = began.map(|began| began.elapsed()) {
-            let group = GroupCommit { events, frames, took, kept_bytes: self.bytes() };
-            shared.measure(|metrics| metrics.committed(&group));
-        }
-        Ok(())
+        let took = began.elapsed();
+        shared.measure(|metrics| {
+            metrics.committed(&GroupCommit { events, frames, took, kept_bytes: self.bytes() });
+        });
+        Ok(took)
     }
 
     fn maintain(&mut self, shared: &Shared) -> Result<(), LogError> {
@@ -113,10 +118,11 @@ impl Writer {
     }
 
     fn work(&mut self) -> Result<(), LogError> {
+        let mut linger = Linger::new(&self.shared.options);
         loop {
-            match self.shared.next() {
+            match self.shared.next(linger.now()) {
                 Next::Write(group) => {
-                    self.keeper.measured_commit(group, &self.shared)?;
+                    linger.took(self.keeper.measured_commit(group, &self.shared)?);
                     self.keeper.maintain(&self.shared)?;
                 }
                 Next::Maintain => self.keeper.maintain(&self.shared)?,
@@ -126,6 +132,38 @@ impl Writer {
                 }
             }
         }
+    }
+}
+
+/// How long an event waits for others: the longer, the longer groups take to commit. A group costs a flush of the disk and its
+/// frames a header and an answer each, whatever they hold; where many producers share a disk or the processors,
+/// small groups are what each of them has too much of.
+struct Linger {
+    least: Duration,
+    most: Duration,
+    /// What the last groups took, on average.
+    usual: Duration,
+}
+
+impl Linger {
+    /// The writer commits for at most about a fifth of its time.
+    const COMMITS: u32 = 4;
+    /// The last group has this part in the average: one hiccup of a disk does not make anything wait for long.
+    const OF_LAST: u32 = 8;
+
+    fn new(options: &ProducerOptions) -> Self {
+        let (least, most) = (options.linger_ms, options.linger_max_ms.max(options.linger_ms));
+        let [least, most] = [least, most].map(Duration::from_millis);
+        Self { least, most, usual: Duration::ZERO }
+    }
+
+    fn now(&self) -> Duration {
+        self.usual.saturating_mul(Self::COMMITS).clamp(self.least, self.most)
+    }
+
+    fn took(&mut self, last: Duration) {
+        let rest = self.usual.saturating_mul(Self::OF_LAST.saturating_sub(1));
+        self.usual = rest.saturating_add(last) / Self::OF_LAST;
     }
 }
 
@@ -183,5 +221,37 @@ impl LogWriter {
             shared.changed();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn groups_that_take_long_wait_longer_for_their_events() {
+        let options = ProducerOptions { linger_ms: 5, linger_max_ms: 60, ..ProducerOptions::at("log") };
+        let mut linger = Linger::new(&options);
+        assert_eq!(linger.now(), ms(5));
+        linger.took(ms(8));
+        assert_eq!(linger.now(), ms(5), "one slow group is none");
+        (0..100).for_each(|_| linger.took(ms(8)));
+        assert!((ms(30)..ms(33)).contains(&linger.now()), "{:?}", linger.now());
+        (0..100).for_each(|_| linger.took(ms(800)));
+        assert_eq!(linger.now(), ms(60), "at most what is allowed");
+        (0..100).for_each(|_| linger.took(ms(1)));
+        assert_eq!(linger.now(), ms(5), "and no longer when they are fast again");
+    }
+
+    #[test]
+    fn a_producer_may_say_that_nothing_waits_longer() {
+        let options = ProducerOptions { linger_ms: 5, linger_max_ms: 0, ..ProducerOptions::at("log") };
+        let mut linger = Linger::new(&options);
+        (0..100).for_each(|_| linger.took(ms(800)));
+        assert_eq!(linger.now(), ms(5));
     }
 }
