@@ -87,7 +87,7 @@ impl Gateway {
             let LoadSeries { client_id, meter, .. } = &series[index];
             let quantity = self.bits.draw() % 1_000;
             let (at, outcome) = (SystemClock.now(), Outcome::Succeeded);
-            let usage = Usage { client_id, meter, quantity, at, outcome, dimensions: &[] };
+            let usage = Usage { client_id, meter, quantity, at, outcome, dimensions: &[], hold_id: None };
             while let Err(error) = producer.append(&usage, None) {
                 ensure!(error.is_transient(), "{error}");
                 producer.ready().await?;

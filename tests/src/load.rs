@@ -321,6 +321,7 @@ impl LoadSeries {
             at,
             outcome: Outcome::Succeeded,
             dimensions: dimension.as_ref().map_or(&[], |one| &one[..]),
+            hold_id: None,
         }
     }
 }

@@ -379,6 +379,7 @@ impl<S: Sink> Run<'_, S> {
             at,
             outcome,
             dimensions: &dimensions,
+            hold_id: None,
         })
         .await
     }

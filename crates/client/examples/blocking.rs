@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             at: clock.now(),
             outcome: Outcome::Succeeded,
             dimensions: &[],
+            hold_id: None,
         };
         // Waits where the disk is behind or the log is full; what it meters should wait as well.
         producer.append_wait(&usage, None, Duration::from_secs(10))?;

@@ -54,6 +54,7 @@ const GRACE: Duration = Duration::from_secs(1);
 ///     at: clock.now(),
 ///     outcome: Outcome::Succeeded,
 ///     dimensions: &[],
+///     hold_id: None,
 /// };
 /// producer.append_wait(&usage, None, Duration::from_secs(5))?;
 /// producer.await_settled(Duration::from_secs(60))?;

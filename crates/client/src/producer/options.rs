@@ -103,6 +103,9 @@ pub struct ProducerOptions {
     pub reconnect_min_ms: u64,
     /// The longest such pause, in ms.
     pub reconnect_max_ms: u64,
+    /// A lane that metering stopped for want of room, or because an older stream of this producer or an operator has it in
+    /// hand, is tried again on another stream after so long, in ms.
+    pub lane_retry_ms: u64,
     /// How long a new log, or a producer without one, waits for metering to register it, in ms.
     pub register_timeout_ms: u64,
     /// How long a producer without a log waits until everything that the process before it had on its way is
@@ -132,6 +135,7 @@ impl Default for ProducerOptions {
             compress: false,
             reconnect_min_ms: 50,
             reconnect_max_ms: 5_000,
+            lane_retry_ms: 60_000,
             register_timeout_ms: 30_000,
             adopt_timeout_ms: 30_000,
         }
@@ -194,6 +198,7 @@ impl ProducerOptions {
             ("sources_max", wide(self.sources_max), 1, 1 << 20),
             ("reconnect_min_ms", self.reconnect_min_ms, 1, HOUR_MS),
             ("reconnect_max_ms", self.reconnect_max_ms, self.reconnect_min_ms, HOUR_MS),
+            ("lane_retry_ms", self.lane_retry_ms, 1, HOUR_MS),
             ("register_timeout_ms", self.register_timeout_ms, 1, HOUR_MS),
             ("adopt_timeout_ms", self.adopt_timeout_ms, 1, WEEK_MS),
         ] {

@@ -55,6 +55,10 @@ const PASSING: [&str; 6] = [
     reason::SERIES_UNKNOWN,
 ];
 
+/// Reasons that pass, and not by another stream at once: of the service's room, an older stream of this producer that has
+/// not ended there, and what an operator looks at.
+const LATER: [&str; 3] = ["LANES_EXHAUSTED", "LANE_SET_ASIDE", "LANE_TAKEN"];
+
 pub(super) struct Sender {
     pub(super) shared: Arc<Shared>,
     pub(super) channel: Channel,
@@ -63,6 +67,8 @@ pub(super) struct Sender {
     pub(super) registered: bool,
     pub(super) closing: CancellationToken,
     attempts: BTreeMap<Lane, (u32, u64)>,
+    /// When a stopped lane is tried again.
+    later: BTreeMap<Lane, Instant>,
     reader: Option<FrameReader>,
 }
 
@@ -105,7 +111,8 @@ impl Sender {
         registered: bool,
         closing: CancellationToken,
     ) -> Self {
-        Self { shared, channel, producer, meta, registered, closing, attempts: BTreeMap::new(), reader: None }
+        let (attempts, later) = (BTreeMap::new(), BTreeMap::new());
+        Self { shared, channel, producer, meta, registered, closing, attempts, later, reader: None }
     }
 
     /// Until the producer closes or stops for good.
@@ -221,6 +228,7 @@ impl Sender {
         let series = self.shared.with_index(|index| index.series_count());
         let Meta { epoch, series_max, map_version, .. } = self.meta;
         let mut session = Session::new(self.producer, epoch, series_max, map_version, series);
+        self.take_up_again(Instant::now());
         for stop in &self.shared.status.borrow().stopped_lanes {
             if stop.reason != NOT_ADOPTED {
                 session.leave_out(stop.lane);
@@ -236,6 +244,7 @@ impl Sender {
             }
             disagreement = session.is_waiting().then(|| disagreement.unwrap_or_else(Instant::now));
             let look_again = disagreement.map_or_else(Instant::now, |since| since + DISAGREEMENT_MAX);
+            let take_up = self.later.values().min().copied();
             tokio::select! {
                 answer = incoming.message() => {
                     let answer = answer.map_err(|status| judge_status(status, self.producer, self.meta.epoch))?;
@@ -252,6 +261,9 @@ impl Sender {
                 }
                 () = tokio::time::sleep_until(look_again), if disagreement.is_some() => {
                     return Err(End::Lost("metering and the log do not agree on a lane".to_owned()));
+                }
+                () = tokio::time::sleep_until(take_up.unwrap_or(look_again)), if take_up.is_some() => {
+                    return Err(End::Lost("a lane that was stopped is tried again".to_owned()));
                 }
             }
         }
@@ -323,6 +335,18 @@ impl Sender {
         }
     }
 
+    /// Stopped lanes whose time has come are sent like the others, and not named any more until they are stopped again.
+    fn take_up_again(&mut self, now: Instant) {
+        let due: Vec<Lane> = self.later.iter().filter(|(_, at)| **at <= now).map(|(lane, _)| *lane).collect();
+        if due.is_empty() {
+            return;
+        }
+        self.later.retain(|_, at| *at > now);
+        self.shared
+            .status
+            .send_modify(|status| status.stopped_lanes.retain(|stop| !due.contains(&stop.lane)));
+    }
+
     fn lane_stopped(&mut self, stop: LaneStop, session: &mut Session) -> Result<(), End> {
         let lane = stop.lane;
         let settled =
@@ -334,6 +358,10 @@ impl Sender {
             return Err(End::Lost(stop.to_string()));
         }
         tracing::error!(lane = %lane, reason = stop.reason, detail = stop.detail, "lane stopped");
+        if LATER.contains(&stop.reason.as_str()) {
+            let pause = Duration::from_millis(self.shared.options.lane_retry_ms);
+            self.later.insert(lane, Instant::now() + pause);
+        }
         self.shared.measure(|metrics| metrics.lane_stopped(&stop));
         session.leave_out(lane);
         self.shared.status.send_modify(|status| status.stopped_lanes.push(stop));

@@ -88,6 +88,7 @@ impl SeriesTable {
                 meter: key.meter().as_str(),
                 outcome: key.outcome().as_wire(),
                 dimensions: &dimensions,
+                hold_id: key.hold_id(),
             };
             let hash = table.spellings.hash(&parts);
             if let Some(placed) = table.insert(Arc::clone(&key)) {
@@ -211,12 +212,13 @@ fn checked(usage: &Usage<'_>) -> Result<SeriesKey, AppendError> {
     let mut dimensions: Vec<(&[u8], &[u8])> =
         usage.dimensions.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
     dimensions.sort_unstable();
+    let hold_id = usage.hold_id.map(|id| id.to_string()).unwrap_or_default();
     let parts = SeriesParts {
         client_id: usage.client_id.as_bytes(),
         meter: usage.meter.as_bytes(),
         outcome: u64::from(usage.outcome.as_wire()),
         dimensions,
-        hold_id: &[],
+        hold_id: hold_id.as_bytes(),
     };
     SeriesKey::from_parts(&parts, "usage").map_err(AppendError::Invalid)
 }
@@ -226,7 +228,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use drawdown_metering_core::series::Outcome;
-    use drawdown_types::Timestamp;
+    use drawdown_types::{HoldId, Timestamp};
 
     use super::*;
 
@@ -234,7 +236,8 @@ mod tests {
 
     fn usage<'a>(client_id: &'a str, dimensions: &'a [(&'a str, &'a str)]) -> Usage<'a> {
         let outcome = Outcome::Succeeded;
-        Usage { client_id, meter: "web.call", quantity: 1, at: Timestamp::EPOCH, outcome, dimensions }
+        let at = Timestamp::EPOCH;
+        Usage { client_id, meter: "web.call", quantity: 1, at, outcome, dimensions, hold_id: None }
     }
 
     fn place(table: &mut SeriesTable, usage: &Usage<'_>) -> Result<Placed, AppendError> {
@@ -264,6 +267,28 @@ mod tests {
         }
         let mut again = again;
         assert_eq!(number(&mut again, &usage("x", &ba)), 1);
+    }
+
+    #[test]
+    fn usage_of_a_hold_is_a_series_of_its_own() {
+        let mut table = SeriesTable::new(Vec::new(), MAP, 10);
+        let [one, other] = [0; 2].map(|_| HoldId::generate());
+        for _ in 0..2 {
+            for (at, usage) in [
+                usage("x", &[]),
+                Usage { hold_id: Some(one), ..usage("x", &[]) },
+                Usage { hold_id: Some(other), ..usage("x", &[]) },
+                Usage { hold_id: Some(one), ..usage("y", &[]) },
+            ]
+            .iter()
+            .enumerate()
+            {
+                assert_eq!(number(&mut table, usage), u32::try_from(at).unwrap() + 1);
+            }
+        }
+        assert_eq!(table.key(SeriesNumber::new(3).unwrap()).unwrap().hold_id(), Some(other));
+        let mut again = SeriesTable::new(table.after(0), MAP, 10);
+        assert_eq!(number(&mut again, &Usage { hold_id: Some(other), ..usage("x", &[]) }), 3);
     }
 
     #[test]

@@ -321,7 +321,8 @@ mod tests {
 
     fn append(work: &mut Work) {
         let (outcome, at) = (Outcome::Succeeded, Timestamp::EPOCH);
-        let usage = Usage { client_id: "c", meter: "m", quantity: 1 << 40, at, outcome, dimensions: &[] };
+        let (client_id, meter, dimensions, hold_id) = ("c", "m", &[][..], None);
+        let usage = Usage { client_id, meter, quantity: 1 << 40, at, outcome, dimensions, hold_id };
         work.pending.append(&usage).unwrap();
     }
 

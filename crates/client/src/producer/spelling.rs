@@ -9,6 +9,7 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 
 use drawdown_metering_core::series::SeriesNumber;
+use drawdown_types::HoldId;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{series::Placed, usage::Usage};
@@ -17,6 +18,9 @@ use super::{series::Placed, usage::Usage};
 /// is far below.
 const SPELLED_BYTES_MAX: usize = 1 << 30;
 
+/// Of the first byte of a spelling; outcomes are below.
+const HAS_HOLD: u8 = 1 << 7;
+
 /// A series as a caller spells it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts<'a> {
@@ -24,17 +28,26 @@ pub(super) struct Parts<'a> {
     pub(super) meter: &'a str,
     pub(super) outcome: u8,
     pub(super) dimensions: &'a [(&'a str, &'a str)],
+    pub(super) hold_id: Option<HoldId>,
 }
 
 impl<'a> Parts<'a> {
     pub(super) fn of(usage: &Usage<'a>) -> Self {
-        let Usage { client_id, meter, dimensions, .. } = *usage;
-        Self { client_id, meter, outcome: usage.outcome.as_wire(), dimensions }
+        let Usage { client_id, meter, dimensions, hold_id, .. } = *usage;
+        Self { client_id, meter, outcome: usage.outcome.as_wire(), dimensions, hold_id }
+    }
+
+    /// The outcome, and whether there is a hold.
+    fn first_byte(&self) -> u8 {
+        self.outcome | if self.hold_id.is_some() { HAS_HOLD } else { 0 }
     }
 
     /// The bytes of this spelling. Every text has its length before it, so different parts never have the same bytes.
     fn spell(&self, out: &mut Vec<u8>) {
-        out.push(self.outcome);
+        out.push(self.first_byte());
+        if let Some(hold_id) = self.hold_id {
+            out.extend_from_slice(hold_id.as_uuid().as_bytes());
+        }
         let dimensions = self.dimensions.iter().flat_map(|(name, value)| [*name, *value]);
         for text in [self.client_id, self.meter].into_iter().chain(dimensions) {
             out.extend_from_slice(&length(text));
@@ -44,7 +57,10 @@ impl<'a> Parts<'a> {
 
     /// Whether `spell` would give these bytes.
     fn spells(&self, bytes: &[u8]) -> bool {
-        let rest = bytes.strip_prefix(&[self.outcome]);
+        let mut rest = bytes.strip_prefix(&[self.first_byte()]);
+        if let Some(hold_id) = self.hold_id {
+            rest = rest.and_then(|rest| rest.strip_prefix(hold_id.as_uuid().as_bytes()));
+        }
         let mut rest =
             rest.and_then(|rest| after(rest, self.client_id)).and_then(|rest| after(rest, self.meter));
         for (name, value) in self.dimensions {
@@ -130,6 +146,9 @@ impl Spellings {
         for (name, value) in parts.dimensions {
             hasher.write(name.as_bytes());
             hasher.write(value.as_bytes());
+        }
+        if let Some(hold_id) = parts.hold_id {
+            hasher.write(hold_id.as_uuid().as_bytes());
         }
         hasher.write_u8(parts.outcome);
         let [.., a, b, c, d] = hasher.finish().to_be_bytes();

@@ -1,7 +1,7 @@
 //! What a caller hands in.
 
 use drawdown_metering_core::{fault::FieldFault, series::Outcome};
-use drawdown_types::{Quantity, Timestamp};
+use drawdown_types::{HoldId, Quantity, Timestamp};
 
 use super::error::AppendError;
 
@@ -23,6 +23,9 @@ pub struct Usage<'a> {
     pub outcome: Outcome,
     /// Names and values, in any order, each name once.
     pub dimensions: &'a [(&'a str, &'a str)],
+    /// The hold that it draws from first. Usage of each hold is a series of its own, of which a log takes
+    /// [`series_max`](super::ProducerOptions::series_max) in its life.
+    pub hold_id: Option<HoldId>,
 }
 
 /// A series that was looked up once, for [`super::Producer::append_series`]. It holds for the producer that gave it and its

@@ -64,7 +64,7 @@ async fn append(producer: &Producer, process: &str, count: u64) {
     for n in 0..count {
         let client_id = &clients[usize::try_from(n).unwrap() % clients.len()];
         let (meter, at, outcome) = ("web.byte", now(), Outcome::Succeeded);
-        let usage = Usage { client_id, meter, quantity: 3, at, outcome, dimensions: &[] };
+        let usage = Usage { client_id, meter, quantity: 3, at, outcome, dimensions: &[], hold_id: None };
         while let Err(error) = producer.append(&usage, None) {
             if matches!(error, AppendError::Stopped(_)) {
                 return;

@@ -12,7 +12,7 @@ use super::{
     },
     clock,
     fake::{Counts, Fake, Fault, nobody},
-    fenced, open, usage,
+    fenced, open, until, usage,
 };
 
 const CLIENTS: [&str; 5] = ["client_a", "client_b", "client_c", "client_d", "client_e"];
@@ -47,15 +47,6 @@ async fn append(producer: &Producer, meter: &str, count: u64) {
 fn settled(fake: &Fake, meter: &str) -> u64 {
     let all = fake.settled();
     all.iter().filter(|(series, _)| series.ends_with(meter)).map(|(_, (events, _))| events).sum()
-}
-
-async fn until(what: impl Fn() -> bool) {
-    let waiting = async {
-        while !what() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it takes too long");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod memory;
 mod metrics;
 mod sending;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use drawdown_types::{ManualClock, ProducerId, Timestamp};
 
@@ -39,7 +39,17 @@ async fn open(options: ProducerOptions, fake: &fake::Fake) -> Producer {
 
 fn usage(client_id: &str, quantity: u64) -> Usage<'_> {
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
-    Usage { client_id, meter: "web.call", quantity, at, outcome: Outcome::Succeeded, dimensions: &[] }
+    let outcome = Outcome::Succeeded;
+    Usage { client_id, meter: "web.call", quantity, at, outcome, dimensions: &[], hold_id: None }
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let waiting = async {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it takes too long");
 }
 
 /// A copy as a crash at this moment would leave it.

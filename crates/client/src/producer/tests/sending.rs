@@ -10,7 +10,7 @@ use super::{
     },
     clock, crash_image,
     fake::{Counts, Fake, Fault, nobody},
-    fenced, open, options, scratch, usage,
+    fenced, open, options, scratch, until, usage,
 };
 
 const CLIENTS: [&str; 5] = ["client_a", "client_b", "client_c", "client_d", "client_e"];
@@ -379,6 +379,28 @@ async fn a_stopped_lane_is_named_and_the_others_go_on() {
     let producer = open(options(dir.path(), id), &fake).await;
     producer.await_settled().await.unwrap();
     assert_eq!(fake.settled().values().map(|(events, _)| events).sum::<u64>(), 2);
+}
+
+#[tokio::test]
+async fn a_lane_that_was_stopped_for_want_of_room_is_tried_again() {
+    for reason in ["LANES_EXHAUSTED", "LANE_TAKEN", "LANE_SET_ASIDE"] {
+        let (id, dir) = (ProducerId::generate(), scratch());
+        let fake = Fake::start(id).await;
+        fake.state().faults.extend([Fault::Stop(reason), Fault::Stop(reason)]);
+        let options = ProducerOptions { lane_retry_ms: 20, ..options(dir.path(), id) };
+        let producer = open(options, &fake).await;
+        producer.append(&usage("client_a", 1), None).unwrap();
+        // Whoever waits is told each time; nobody has to open the producer again.
+        let mut stops = 0;
+        while let Err(error) = producer.await_settled().await {
+            let WaitError::LaneStopped(stop) = error else { panic!("{error:?}") };
+            assert_eq!(stop.reason, reason);
+            stops += 1;
+            until(|| producer.progress().stopped_lanes.is_empty()).await;
+        }
+        assert!((1..=2).contains(&stops), "{stops}");
+        assert_eq!(fake.settled().values().map(|(events, _)| events).sum::<u64>(), 1);
+    }
 }
 
 #[tokio::test]
