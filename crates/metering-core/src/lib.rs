@@ -23,3 +23,5 @@ pub mod series;
 pub mod settle;
 pub mod shard;
 mod wire;
+
+pub use wire::count_messages;

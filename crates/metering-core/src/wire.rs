@@ -134,6 +134,24 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// How many values a repeated field has in an encoded message, without reading them. `path` leads to it through the fields
+/// that hold it; all of them, and its values, are messages. `None` where bytes are no protobuf.
+#[must_use]
+pub fn count_messages(bytes: &[u8], path: &[u32]) -> Option<usize> {
+    let (number, rest) = path.split_first()?;
+    let (mut reader, mut count) = (Reader::new(bytes), 0_usize);
+    while !reader.is_empty() {
+        if let (found, Field::Bytes(inner)) = reader.field()?
+            && found == *number
+        {
+            // A message that comes twice is merged: all of its values count.
+            let inside = if rest.is_empty() { 1 } else { count_messages(inner, rest)? };
+            count = count.saturating_add(inside);
+        }
+    }
+    Some(count)
+}
+
 #[inline]
 pub(crate) fn put_varint(out: &mut Vec<u8>, value: u64) {
     let mut rest = value;

@@ -9,16 +9,14 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use drawdown_client::Channel;
-use drawdown_proto::metering::v1::{
-    record_service_server::RecordServiceServer, usage_service_server::UsageServiceServer,
-};
+use drawdown_proto::metering::v1::usage_service_server::UsageServiceServer;
 use drawdown_service::{Context, Server, identity::Sources};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    grpc::{Ingest, IngestServer, Record, Usage},
+    grpc::{Ingest, IngestServer, Record, RecordServer, Usage},
     http,
     instance::{Instance, Parts, retry::Retry},
     jobs::{self, Worker},
@@ -61,8 +59,8 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let metrics = RecordMetrics::new(&context.telemetry.meter());
     let recorder =
         Recorder::start(Arc::clone(&instance), &resolver, (&events, metrics), &parts, &after_streams);
-    let record = RecordServiceServer::new(Record::new(Arc::clone(&recorder)))
-        .max_decoding_message_size(message_bytes_max);
+    let call_bytes_max = config.record.call_bytes_max.get().min(message_bytes_max);
+    let record = RecordServer::new(Record::new(Arc::clone(&recorder)), call_bytes_max);
     let events = http::router(recorder, &config.record, config.server.call_time_max);
     let server =
         server.add_service(ingest).add_service(usage).add_service(record).add_own(http::PATHS, events);

@@ -20,7 +20,7 @@ use drawdown_proto::{
 use drawdown_types::Timestamp;
 use serde_json::Value;
 
-pub(crate) use self::json::Json;
+pub(crate) use self::json::{Batch, Json};
 use crate::record::{Checked, Fields, Flaws, Sent};
 
 /// The version of the specification.

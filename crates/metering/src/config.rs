@@ -3,26 +3,23 @@
 //! Memory of an instance is bounded by: streams × (2 × series per stream, those of rows with up to 4 KiB each +
 //! events of a frame × 24 bytes + 3 × bytes of a message + responses) + shards × (2 × counters of a
 //! shard + its values of dimensions × about 100 bytes) + shards at once × the blobs of one batch + shards watched × (lines and values that the reader holds × about 300
-//! bytes + changes × 40 bytes) + watchers × lines of an answer × about 100 bytes.
+//! bytes + changes × 40 bytes) + watchers × lines of an answer × about 100 bytes + queries × their lines × about 300 bytes +
+//! events by id that wait × 2 KiB + their calls in hand × 25 × the bytes of a call.
 
-mod cells;
+mod events;
 mod record;
 mod redis;
 mod usage;
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
-use drawdown_client::ChannelOptions;
-use drawdown_metering_core::{
-    aggregate::{EventRules, ValueLimits},
-    frame::FrameLimits,
-    shard::ShardMap,
-};
+pub use drawdown_client::CellOptions;
+use drawdown_client::{ChannelOptions, channel::MESSAGE_BYTES_MAX};
+use drawdown_metering_core::{aggregate::ValueLimits, frame::FrameLimits, shard::ShardMap};
 use drawdown_service::{
     config::{Count, Millis, Problem, Problems},
     server::{ServerConfig, ServerOptions},
 };
-use drawdown_types::WindowSize;
 use serde::Deserialize;
 
 use crate::redis::Settings;
@@ -71,7 +68,7 @@ pub struct Options {
     pub record: RecordOptions,
 }
 
-pub use cells::CellOptions;
+pub use events::EventOptions;
 pub use record::RecordOptions;
 pub use redis::{RedisMode, RedisOptions};
 pub use usage::UsageOptions;
@@ -116,18 +113,6 @@ pub struct IngestOptions {
     pub shard_dimension_values_max: Count,
 }
 
-/// The section `[metering.events]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventOptions {
-    /// Ahead of the receipt and still taken as it is, in ms.
-    pub clock_skew_max_ms: Millis,
-    /// Ahead of the receipt and refused, in ms.
-    pub future_refused_ms: Millis,
-    /// Before the receipt and refused, in ms.
-    pub age_refused_ms: u64,
-}
-
 /// The section `[metering.flush]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,6 +149,8 @@ pub struct SettleOptions {
     pub sealed_batches_max: Count,
     /// Lines of one post.
     pub post_lines_max: Count,
+    /// Bytes of one post.
+    pub post_bytes_max: Count,
     /// First pause after a failure, in ms.
     pub retry_pause_ms: Millis,
     /// Longest pause after a failure, in ms.
@@ -281,16 +268,6 @@ impl Default for IngestOptions {
     }
 }
 
-impl Default for EventOptions {
-    fn default() -> Self {
-        Self {
-            clock_skew_max_ms: Millis::from_millis(300_000),
-            future_refused_ms: Millis::from_millis(86_400_000),
-            age_refused_ms: 400 * 86_400_000,
-        }
-    }
-}
-
 impl FlushOptions {
     /// The pause after a flush with so many counters. Each of them costs this instance, Redis and the settlement about a
     /// microsecond however many events it holds, so with many series it pays to wait for more events.
@@ -324,6 +301,7 @@ impl Default for SettleOptions {
             shards_at_once: Count::of(4),
             sealed_batches_max: Count::of(8),
             post_lines_max: Count::of(200_000),
+            post_bytes_max: Count::of(48 << 20),
             retry_pause_ms: Millis::from_millis(200),
             retry_pause_max_ms: Millis::from_millis(15_000),
             isolation_ms: Millis::from_millis(5000),
@@ -388,7 +366,9 @@ impl Options {
                 problems.push(&format!("{section}.{}", problem.field), problem.problem);
             }
         }
-        let cells = cells::checked(&mut problems, &self.cells, files);
+        let cells = CellOptions::checked(&self.cells, files, |field, problem| {
+            problems.push(&format!("cells{field}"), problem);
+        });
         let config = server.zip(redis).map(|(server, redis)| Config {
             maps,
             server,
@@ -423,25 +403,22 @@ impl Options {
         let ordered = self.settle.retry_pause_ms <= self.settle.retry_pause_max_ms;
         problems.ensure(ordered, "settle.retry_pause_max_ms", "is below retry_pause_ms");
         self.record.check(problems);
+        // One blob can not be cut: it holds what a shard may have added up, and the frame that reached it.
+        let blob_lines =
+            self.ingest.shard_counters_max.get().saturating_add(self.ingest.frame_events_max.get());
+        problems.ensure(
+            blob_lines <= self.settle.post_lines_max.get(),
+            "settle.post_lines_max",
+            "is below ingest.shard_counters_max and ingest.frame_events_max together",
+        );
+        let fits = self.settle.post_bytes_max.get() <= MESSAGE_BYTES_MAX;
+        problems.ensure(fits, "settle.post_bytes_max", format!("is above {MESSAGE_BYTES_MAX}"));
         let ordered = self.flush.pause_ms <= self.flush.pause_max_ms;
         problems.ensure(ordered, "flush.pause_max_ms", "is below pause_ms");
         let ordered = self.flush.retry_pause_ms <= self.flush.retry_pause_max_ms;
         problems.ensure(ordered, "flush.retry_pause_max_ms", "is below retry_pause_ms");
         let asked = self.settle.resolve_queries_max.get() <= 10_000;
         problems.ensure(asked, "settle.resolve_queries_max", "is above 10000, which entitlement refuses");
-    }
-}
-
-impl EventOptions {
-    /// As the aggregation asks for them.
-    #[must_use]
-    pub const fn rules(&self, window: WindowSize) -> EventRules {
-        EventRules {
-            window,
-            clock_skew_max: self.clock_skew_max_ms.duration(),
-            future_refused: self.future_refused_ms.duration(),
-            age_refused: Duration::from_millis(self.age_refused_ms),
-        }
     }
 }
 

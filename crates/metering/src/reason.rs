@@ -29,6 +29,8 @@ pub const LANE_TAKEN: &str = "LANE_TAKEN";
 pub const LANE_SET_ASIDE: &str = "LANE_SET_ASIDE";
 /// As many watch live usage at this instance as may.
 pub const WATCHERS_EXHAUSTED: &str = "WATCHERS_EXHAUSTED";
+/// As many queries of live usage are under way at this instance as may.
+pub const QUERIES_EXHAUSTED: &str = "QUERIES_EXHAUSTED";
 /// A query or a watcher asks for more than one answer may have, or read.
 pub const USAGE_TOO_LARGE: &str = "USAGE_TOO_LARGE";
 /// Fields of an event by id are wrong.

@@ -2,7 +2,7 @@
 
 use std::{fs, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::{
     machine::{Workspace, code, run, status},
@@ -11,10 +11,17 @@ use crate::{
 
 const PINS: &str = "tests/pip/wire.txt";
 const PRODUCER: &str = "tests/pip/producer.py";
+/// A producer that needs more was not written from the documentation alone.
+const PRODUCER_LINES_MAX: usize = 150;
 const CONTRACT: &str = "drawdown/metering/v1/ingest.proto";
 
 /// Generates its code, starts `drawdown up`, and compares what is in the ledger with what was sent.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    let lines = fs::read_to_string(workspace.root.join(PRODUCER))
+        .with_context(|| format!("read {PRODUCER}"))?
+        .lines()
+        .count();
+    ensure!(lines <= PRODUCER_LINES_MAX, "{PRODUCER} has {lines} lines, {PRODUCER_LINES_MAX} are allowed");
     let python = pip::install(workspace, "wire-tools", PINS)?.join("bin/python3");
     let stubs = workspace.target.join("wire-stubs");
     fs::create_dir_all(&stubs).with_context(|| format!("create {}", stubs.display()))?;

@@ -218,6 +218,13 @@ impl Aggregator {
         self.counters.len()
     }
 
+    /// Series that are remembered, counted or refused. Above the bound of the constructor they are forgotten with the next
+    /// [`Aggregator::take`].
+    #[must_use]
+    pub fn series(&self) -> usize {
+        self.series.len()
+    }
+
     /// Adds a frame: its definitions, then its events, all or nothing.
     ///
     /// # Errors

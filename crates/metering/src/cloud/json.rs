@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value};
 
@@ -38,6 +38,46 @@ impl<'de> Deserialize<'de> for Json {
         let mut found = Found::default();
         let value = Reading(&mut found).deserialize(from)?;
         Ok(Self { value, twice: found.twice })
+    }
+}
+
+/// The values of a list, as many as may be; the others are counted and not kept.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) events: Vec<Json>,
+    pub(crate) count: usize,
+}
+
+impl Batch {
+    /// All of the bytes, which hold one list.
+    pub(crate) fn read(bytes: &[u8], max: usize) -> Result<Self, serde_json::Error> {
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let batch = reader.deserialize_seq(AtMost(max))?;
+        reader.end()?;
+        Ok(batch)
+    }
+}
+
+struct AtMost(usize);
+
+impl<'de> Visitor<'de> for AtMost {
+    type Value = Batch;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Batch, A::Error> {
+        let mut events = Vec::new();
+        while events.len() < self.0 {
+            let Some(event) = entries.next_element()? else { break };
+            events.push(event);
+        }
+        let mut count = events.len();
+        while entries.next_element::<IgnoredAny>()?.is_some() {
+            count = count.saturating_add(1);
+        }
+        Ok(Batch { events, count })
     }
 }
 
@@ -126,6 +166,17 @@ mod tests {
         assert_eq!(read.value, serde_json::from_str::<Value>(text).unwrap());
         assert!(read.twice.is_empty(), "the same name in another object is another member");
         assert!(Json::read(b"{} {}", "data").is_err());
+    }
+
+    #[test]
+    fn a_list_with_more_than_may_be_is_counted_and_not_kept() {
+        for (text, kept, count) in [("[]", 0, 0), ("[{},{}]", 2, 2), ("[{}, [1], 2, {\"a\":[]} ,{}]", 2, 5)] {
+            let batch = Batch::read(text.as_bytes(), 2).unwrap();
+            assert_eq!((batch.events.len(), batch.count), (kept, count), "{text}");
+        }
+        for broken in ["{}", "[{},{},{]", "[] []", "[{},{},{}"] {
+            assert!(Batch::read(broken.as_bytes(), 2).is_err(), "{broken}");
+        }
     }
 
     #[test]

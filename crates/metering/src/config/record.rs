@@ -6,8 +6,9 @@ use serde::Deserialize;
 /// More events in one call to the ledger than it may take.
 const EVENTS_PER_POST_MAX: usize = 10_000;
 
-/// Limits of events by id. Memory: `events_waiting_max` × the bytes of an event (about 2 KiB at most), and the bodies and
-/// messages of calls in hand.
+/// Limits of events by id. Memory: `events_waiting_max` × the bytes of an event (about 2 KiB at most), and the calls in hand, which
+/// read take up to 25 × `call_bytes_max` each: an empty member of an event takes two bytes as sent and fifty here. Events are
+/// counted before any is read.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordOptions {
@@ -21,8 +22,8 @@ pub struct RecordOptions {
     pub calls_per_slot_max: Count,
     /// How long a call waits for its answers, in ms.
     pub wait_max_ms: Millis,
-    /// Bytes of a body over HTTP.
-    pub body_bytes_max: Count,
+    /// Bytes of a call: of a body over HTTP or a message of gRPC.
+    pub call_bytes_max: Count,
     /// HTTP calls in hand at once.
     pub http_calls_max: Count,
 }
@@ -35,7 +36,7 @@ impl Default for RecordOptions {
             events_waiting_max: Count::of(20_000),
             calls_per_slot_max: Count::of(20_000),
             wait_max_ms: Millis::from_millis(10_000),
-            body_bytes_max: Count::of(1 << 20),
+            call_bytes_max: Count::of(2 << 20),
             http_calls_max: Count::of(512),
         }
     }

@@ -21,6 +21,8 @@ fn every_problem_is_named_at_once() {
     options.ingest.lanes_per_shard_max = Count::of(5000);
     options.ingest.frame_bytes_max = Count::of(64 << 20);
     options.settle.interval_max_ms = Millis::from_millis(1);
+    options.settle.post_lines_max = Count::of((1 << 16) + (1 << 16) - 1);
+    options.settle.post_bytes_max = Count::of((64 << 20) + 1);
     let problems = options.validate().unwrap_err();
     let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(
@@ -31,6 +33,8 @@ fn every_problem_is_named_at_once() {
             "ingest.lanes_per_shard_max",
             "ingest.frame_bytes_max",
             "settle.interval_max_ms",
+            "settle.post_lines_max",
+            "settle.post_bytes_max",
             "redis.namespace",
             "redis.url",
             "ledger.endpoint",

@@ -13,6 +13,10 @@ pub struct UsageOptions {
     pub blobs_max: Count,
     /// Lines of one answer to a query, or to a watcher of one shard.
     pub answer_lines_max: Count,
+    /// Queries at once.
+    pub queries_max: Count,
+    /// Lines and distinct values that a query may have read, wanted or not.
+    pub query_lines_max: Count,
     /// Lines of one message to a watcher.
     pub message_lines_max: Count,
     /// Watchers at once.
@@ -33,6 +37,8 @@ impl Default for UsageOptions {
             client_ids_max: Count::of(1000),
             blobs_max: Count::of(65_536),
             answer_lines_max: Count::of(50_000),
+            queries_max: Count::of(4),
+            query_lines_max: Count::of(1_000_000),
             message_lines_max: Count::of(1000),
             watchers_max: Count::of(64),
             watch_interval_ms: Millis::from_millis(500),

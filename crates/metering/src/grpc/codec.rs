@@ -105,7 +105,7 @@ fn read(message: &Bytes) -> Option<Message> {
     }
 }
 
-fn unreadable(why: &str) -> Refusal {
+pub(super) fn unreadable(why: &str) -> Refusal {
     Refusal::new(Code::InvalidArgument, reason::MESSAGE_MALFORMED, format!("a message {why}"))
         .violation("request", why)
 }

@@ -3,6 +3,7 @@
 mod codec;
 mod decode;
 mod encode;
+mod events;
 mod ingest;
 mod record;
 mod server;
@@ -10,6 +11,7 @@ mod stream;
 mod usage;
 mod watch;
 
+pub(crate) use events::RecordServer;
 pub(crate) use ingest::Ingest;
 pub(crate) use record::{Problem, Record};
 pub(crate) use server::IngestServer;

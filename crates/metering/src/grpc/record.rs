@@ -5,11 +5,11 @@ use std::sync::Arc;
 use drawdown_metering_core::{fault::FieldFault, series::SeriesParts};
 use drawdown_proto::{
     ledger::v1::{EventAnswer, EventOutcome},
-    metering::v1::{self as wire, RecordedUsage, record_service_server::RecordService},
+    metering::v1::{self as wire, RecordedUsage},
     scalar::timestamp_from_proto,
 };
 use drawdown_service::{Code, Refusal, refusal};
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use crate::{
     cloud, reason,
@@ -27,14 +27,9 @@ impl Record {
         Self { recorder }
     }
 
-    /// Whether a call may have so many events.
-    fn admit(&self, field: &str, count: usize) -> Result<(), Refusal> {
-        let max = self.recorder.events_max();
-        if (1..=max).contains(&count) {
-            return Ok(());
-        }
-        let why = format!("has {count} events, 1 to {max} are allowed");
-        Err(Refusal::new(Code::InvalidArgument, reason::EVENTS_COUNT, why.clone()).violation(field, why))
+    /// The most events of one call.
+    pub(super) fn events_max(&self) -> usize {
+        self.recorder.events_max()
     }
 
     async fn answers(&self, sent: Vec<Result<Checked, Flaws>>) -> Result<Vec<RecordedUsage>, Status> {
@@ -143,25 +138,22 @@ fn sent(event: &wire::UsageEvent) -> Result<Checked, Flaws> {
         .check(Fields::OURS, flaws)
 }
 
-#[tonic::async_trait]
-impl RecordService for Record {
-    async fn record_usage(
+/// Events were counted where the message was read.
+impl Record {
+    pub(super) async fn record_usage(
         &self,
-        request: Request<wire::RecordUsageRequest>,
-    ) -> Result<Response<wire::RecordUsageResponse>, Status> {
-        let events = &request.get_ref().events;
-        self.admit("events", events.len())?;
-        let answers = self.answers(events.iter().map(sent).collect()).await?;
-        Ok(Response::new(wire::RecordUsageResponse { answers }))
+        request: wire::RecordUsageRequest,
+    ) -> Result<wire::RecordUsageResponse, Status> {
+        let answers = self.answers(request.events.iter().map(sent).collect()).await?;
+        Ok(wire::RecordUsageResponse { answers })
     }
 
-    async fn record_cloud_events(
+    pub(super) async fn record_cloud_events(
         &self,
-        request: Request<wire::RecordCloudEventsRequest>,
-    ) -> Result<Response<wire::RecordCloudEventsResponse>, Status> {
-        let events = request.into_inner().batch.unwrap_or_default().events;
-        self.admit("batch.events", events.len())?;
+        request: wire::RecordCloudEventsRequest,
+    ) -> Result<wire::RecordCloudEventsResponse, Status> {
+        let events = request.batch.unwrap_or_default().events;
         let answers = self.answers(events.iter().map(cloud::of_message).collect()).await?;
-        Ok(Response::new(wire::RecordCloudEventsResponse { answers }))
+        Ok(wire::RecordCloudEventsResponse { answers })
     }
 }

@@ -296,14 +296,11 @@ impl Reader {
 
     /// Meters that nobody has heard of are asked for before any event is judged by them.
     async fn learn(&self, definitions: &[Definition]) -> Result<(), End> {
-        for definition in definitions {
-            let learned = self.instance.learn_meter(definition.key.meter()).await;
-            learned.map_err(|error| {
-                self.instance.metrics.peer_error(error.peer());
-                unavailable(error)
-            })?;
-        }
-        Ok(())
+        let meters = definitions.iter().map(|definition| definition.key.meter());
+        self.instance.learn_meters(meters).await.map_err(|error| {
+            self.instance.metrics.peer_error(error.peer());
+            End::from(unavailable(error))
+        })
     }
 
     async fn columns(&mut self, frame: LaneFrame, chain_after: u64, answers: &Answers) -> Result<(), End> {

@@ -45,6 +45,11 @@ impl From<Error> for Status {
                     .retry_after(refusal::RETRY_AFTER_DEFAULT)
                     .into()
             }
+            Error::Busy => {
+                Refusal::new(Code::ResourceExhausted, reason::QUERIES_EXHAUSTED, error.to_string())
+                    .retry_after(refusal::RETRY_AFTER_DEFAULT)
+                    .into()
+            }
             other => refusal::unavailable(other),
         }
     }

@@ -31,7 +31,7 @@ use crate::{config::RecordOptions, reason, record::Recorder};
 struct Intake {
     recorder: Arc<Recorder>,
     calls: Arc<Semaphore>,
-    body_bytes_max: usize,
+    call_bytes_max: usize,
     /// A body and its answers together.
     call_time_max: Duration,
 }
@@ -47,7 +47,7 @@ pub(crate) fn router(recorder: Arc<Recorder>, options: &RecordOptions, call_time
     let intake = Intake {
         recorder,
         calls: Arc::new(Semaphore::new(options.http_calls_max.get().min(Semaphore::MAX_PERMITS))),
-        body_bytes_max: options.body_bytes_max.get(),
+        call_bytes_max: options.call_bytes_max.get(),
         call_time_max,
     };
     Router::new().route("/v1/events", post(take)).route("/api/v1/events", post(take)).with_state(intake)
@@ -67,7 +67,7 @@ async fn take(State(intake): State<Intake>, request: Request<Body>) -> Response 
 }
 
 async fn record(intake: &Intake, headers: &HeaderMap, body: Body) -> Result<Response, Box<Problem>> {
-    let body = whole(body, intake.body_bytes_max).await?;
+    let body = whole(body, intake.call_bytes_max).await?;
     let events = read::events(headers, &body, intake.recorder.events_max())?;
     drop(body);
     let (names, sent): (Vec<_>, Vec<_>) = events.into_iter().unzip();

@@ -78,6 +78,11 @@ impl Instance {
         let rules = config.events.rules(window);
         let limits = shard::Limits {
             counters_max: config.ingest.shard_counters_max.get(),
+            series_max: config
+                .ingest
+                .shard_series_max
+                .get()
+                .saturating_add(config.ingest.shard_counters_max.get()),
             lanes_max: config.ingest.lanes_per_shard_max.get(),
         };
         let pauses = (config.flush.retry_pause_ms.duration(), config.flush.retry_pause_max_ms.duration());
@@ -153,9 +158,12 @@ impl Instance {
         shard.wait_for_room().await;
     }
 
-    /// Makes sure that a meter is known, or is not known to a catalogue that was read just now.
-    pub(crate) async fn learn_meter(&self, slug: &MeterSlug) -> Result<(), peer::Error> {
-        if self.meters.learn(slug).await? {
+    /// Makes sure that meters are known, or are not known to a catalogue that was read just now.
+    pub(crate) async fn learn_meters<'a>(
+        &self,
+        slugs: impl IntoIterator<Item = &'a MeterSlug>,
+    ) -> Result<(), peer::Error> {
+        if self.meters.learn(slugs).await? {
             self.spread_meters();
         }
         Ok(())

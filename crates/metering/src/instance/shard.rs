@@ -82,7 +82,16 @@ pub(crate) enum Offer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) counters_max: usize,
+    /// A series whose events are refused has no counter, and its place until a flush was taken.
+    pub(super) series_max: usize,
     pub(super) lanes_max: usize,
+}
+
+impl Limits {
+    /// Whether a frame waits for a flush.
+    fn is_reached(&self, aggregator: &Aggregator) -> bool {
+        aggregator.counters() >= self.counters_max || aggregator.series() >= self.series_max
+    }
 }
 
 /// One shard.
@@ -187,7 +196,7 @@ impl Shard {
 
     /// Waits until the aggregate has room for a frame.
     pub(super) async fn wait_for_room(&self) {
-        self.wait(|state| state.aggregator.counters() < self.limits.counters_max).await;
+        self.wait(|state| !self.limits.is_reached(&state.aggregator)).await;
     }
 
     async fn wait(&self, done: impl Fn(&State) -> bool) {
@@ -220,7 +229,7 @@ impl Shard {
         if !seat.is_live() {
             return Offer::Overtaken;
         }
-        if state.aggregator.counters() >= self.limits.counters_max {
+        if self.limits.is_reached(&state.aggregator) {
             return Offer::Full;
         }
         match state.aggregator.add(incoming, dictionary) {

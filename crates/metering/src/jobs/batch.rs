@@ -1,6 +1,6 @@
 //! From a sealed list to a post.
 //!
-//! A batch with more lines than one post may have is posted in part: the first blobs that fit, which is a whole
+//! A batch with more lines or bytes than one post may have is posted in part: the first blobs that fit, which is a whole
 //! and valid batch by itself. What remains of the list can then never be posted under that number, so the
 //! shard is reset and the rest is sent again. It costs a replay, so the limits of a batch should not lead here.
 //! Distinct values are measured like lines; a line that would have more of them than a post allows is cut the same way.
@@ -36,16 +36,30 @@ pub(super) struct ToPost {
     pub(super) partial: bool,
 }
 
+/// Bytes of a line in a post beside its texts, at most: ids, instants, numbers, and whom it is charged to.
+const LINE_BYTES_MAX: usize = 512;
+/// The same of a member of a line: a dimension, or a distinct value.
+const MEMBER_BYTES_MAX: usize = 16;
+
+/// What one post may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PostLimits {
+    pub(super) lines: usize,
+    pub(super) bytes: usize,
+}
+
 /// Merges a sealed list, or as much of it as one post may have.
 pub(super) fn merge_to_fit(
     sealed: &SealedBatch,
     entries: &[Bytes],
-    lines_max: usize,
+    limits: PostLimits,
 ) -> Result<ToPost, Damage> {
     let mut merged = merge(sealed, entries)?;
     let mut part = entries;
     let is_too_large = |merged: &MergedBatch| {
-        merged.weight() > lines_max || merged.refused.contains_key(reason::VALUES_TOO_MANY)
+        merged.weight() > limits.lines
+            || bytes_at_most(&merged.lines) > limits.bytes
+            || merged.refused.contains_key(reason::VALUES_TOO_MANY)
     };
     while is_too_large(&merged) && part.len() > 1 {
         part = part.get(..part.len() / 2).unwrap_or_default();
@@ -57,6 +71,21 @@ pub(super) fn merge_to_fit(
         merged = merge(&SealedBatch { seal: Seal { count, fingerprint }, ..sealed.clone() }, part)?;
     }
     Ok(ToPost { merged, partial: part.len() < entries.len() })
+}
+
+/// Bytes of the lines in a post, at most.
+fn bytes_at_most(lines: &[Line]) -> usize {
+    let of_line = |line: &Line| {
+        let series = &line.series;
+        let texts = series.client_id().as_str().len().saturating_add(series.meter().as_str().len());
+        let dimensions = series.dimensions().iter();
+        let dimensions = dimensions.map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+        let members = dimensions.chain(line.values.iter().map(|value| value.len()));
+        members.fold(texts.saturating_add(LINE_BYTES_MAX), |sum, member| {
+            sum.saturating_add(member).saturating_add(MEMBER_BYTES_MAX)
+        })
+    };
+    lines.iter().map(of_line).fold(0, usize::saturating_add)
 }
 
 /// The questions that the lines of a batch ask: each client id at each of its windows.

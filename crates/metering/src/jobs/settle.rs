@@ -132,7 +132,14 @@ impl Worker {
         if numbers.is_empty() {
             return Ok(());
         }
-        let looks = self.look(&numbers).await?;
+        let looks = match self.look(&numbers).await {
+            Ok(looks) => looks,
+            Err(Failed::Peer(error)) => {
+                self.make_room_without_ledger(&numbers).await?;
+                return Err(error.into());
+            }
+            Err(failed) => return Err(failed),
+        };
         let now = Instant::now();
         let mut drifts = self.drifts.lock().await;
         for ((number, seen), (is_ours, is_due)) in numbers.iter().zip(looks).zip(due) {

@@ -2,16 +2,18 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use drawdown_client::channel::MESSAGE_BYTES_MAX;
 use drawdown_metering_core::{
     cells::LEADING,
     look::{Cursor, Head, Remedy, ResetHistory, Trouble, Verdict, after_trouble, look},
     settle::SealedBatch,
     shard::Lane,
 };
+use prost::Message as _;
 use tokio::time::Instant;
 
 use super::{
-    batch,
+    batch::{self, PostLimits},
     isolation::Isolation,
     settle::{Seen, Worker},
 };
@@ -206,7 +208,7 @@ impl Worker {
                 let outcome = if done.repeated { BatchOutcome::Repeated } else { BatchOutcome::Settled };
                 self.instance.metrics.batch(outcome);
                 if done.partial {
-                    let cause = "a batch has more lines than one post may have".to_owned();
+                    let cause = "a batch has more lines or bytes than one post may have".to_owned();
                     return self.reset(work, shard, seen, "too_large", cause).await;
                 }
                 self.retire(shard, generation, batch, seal).await?;
@@ -255,8 +257,9 @@ impl Worker {
         let sealed = SealedBatch { shard, generation, batch, seal };
         let count = sealed.seal.count;
         let entries = self.instance.store.entries(shard, generation, batch, count).await?;
-        let lines_max = self.instance.config.settle.post_lines_max.get();
-        let to_post = match batch::merge_to_fit(&sealed, &entries, lines_max) {
+        let settle = &self.instance.config.settle;
+        let limits = PostLimits { lines: settle.post_lines_max.get(), bytes: settle.post_bytes_max.get() };
+        let to_post = match batch::merge_to_fit(&sealed, &entries, limits) {
             Ok(to_post) => to_post,
             Err(damage) => return damaged(damage.to_string()),
         };
@@ -266,6 +269,13 @@ impl Worker {
         let others: Vec<u8> = self.instance.config.cells.keys().copied().collect();
         let request = batch::request(&sealed, merged, &answers, &others)
             .map_err(|error| peer::Error::answer("entitlement", "BatchResolve", error))?;
+        let lanes = || merged.lanes.iter().map(|span| span.lane).collect();
+        let bytes = request.encoded_len();
+        if bytes > MESSAGE_BYTES_MAX {
+            // One blob, which can not be cut; the transport would not say why it does not take it.
+            let cause = format!("a post of it has {bytes} bytes, at most {MESSAGE_BYTES_MAX} are taken");
+            return Ok(Err(Unsettleable { cause, lanes: lanes() }));
+        }
         match self.instance.ledger().post(request).await? {
             Posted::Settled(receipt) => Ok(Ok(Done {
                 events: merged.events,
@@ -276,7 +286,7 @@ impl Worker {
             })),
             Posted::Refused { reason, message } => Ok(Err(Unsettleable {
                 cause: format!("the ledger refused it: {reason}: {message}"),
-                lanes: merged.lanes.iter().map(|span| span.lane).collect(),
+                lanes: lanes(),
             })),
         }
     }
@@ -287,6 +297,17 @@ impl Worker {
             // Another worker was faster, or another batch stands there: the next look tells.
             Retired::Fingerprint | Retired::Refused(_) => {
                 tracing::debug!(shard, batch, "a settled batch was not there to retire");
+            }
+        }
+        Ok(())
+    }
+
+    /// Where no cursor could be read: the heads alone say what is full, and a seal asks nothing else.
+    pub(super) async fn make_room_without_ledger(&self, shards: &[u32]) -> Result<(), Failed> {
+        for (shard, head) in shards.iter().zip(self.instance.store.look(shards).await?) {
+            // One that is damaged or being reset is left to a look that can say what is wrong.
+            if let Ok(head) = head {
+                self.make_room(*shard, &head).await?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@
 //! still in the answer or known to be settled, never in neither; and what was acknowledged before the clock was read
 //! is in one of the two.
 //!
-//! Memory: lines of a shard (`watch_lines_max`) × shards watched, its last changes (`watch_changes_max`), and for each
+//! Memory: of each query (`queries_max`) what it merges (`query_lines_max`); lines of a shard (`watch_lines_max`) × shards watched, its last changes (`watch_changes_max`), and for each
 //! watcher the lines of one answer (`answer_lines_max`). A watcher that is slow holds nobody up: it finds
 //! later what has changed since, or everything anew where that is not remembered any more.
 
@@ -83,6 +83,8 @@ pub(crate) enum Error {
     Moving(u32),
     #[error("{0} would be too much for one answer")]
     TooLarge(String),
+    #[error("as many queries are under way as may")]
+    Busy,
 }
 
 /// What queries and watchers share.
@@ -96,6 +98,7 @@ pub(crate) struct Live {
     wanted: Notify,
     rounds: watch::Sender<()>,
     watchers: Arc<Semaphore>,
+    queries: Semaphore,
 }
 
 /// Shards that somebody watches, until it is dropped.
@@ -134,6 +137,7 @@ impl Live {
             wanted: Notify::new(),
             rounds: watch::Sender::new(()),
             watchers: Arc::new(Semaphore::new(usage.watchers_max.get().min(Semaphore::MAX_PERMITS))),
+            queries: Semaphore::new(usage.queries_max.get().min(Semaphore::MAX_PERMITS)),
             resolver,
             instance,
         })

@@ -18,6 +18,8 @@ use crate::peer::LanesOf;
 
 /// How often a shard is read again because it moved on while it was read.
 const READS_MAX: usize = 5;
+/// Blobs that are merged in one go: some ten milliseconds.
+const BLOBS_AT_ONCE: usize = 16;
 
 /// What a query finds.
 #[derive(Debug)]
@@ -50,17 +52,20 @@ struct Query<'a> {
     by_batch: bool,
     /// Blobs that may still be read.
     budget: u64,
+    /// Lines and distinct values that are held of this reading.
+    merged: usize,
     sums: Sums,
     standings: Vec<Standing>,
 }
 
 /// Usage that is applied and not settled; by series and window, or by batch as it will be settled.
 pub(crate) async fn query(live: &Live, filter: &Filter, by_batch: bool) -> Result<Answer, Error> {
+    let _query = live.queries.try_acquire().map_err(|_| Error::Busy)?;
     // Before the first read: what is acknowledged later may be missing.
     let complete_up_to = live.instance.clock.now();
     let budget = u64::try_from(live.instance.config.usage.blobs_max.get()).unwrap_or(u64::MAX);
     let (sums, standings) = (Sums::new(), Vec::new());
-    let mut query = Query { live, filter, by_batch, budget, sums, standings };
+    let mut query = Query { live, filter, by_batch, budget, merged: 0, sums, standings };
     let mut shards = live.shards_of(filter);
     let mut reads = 0;
     while !shards.is_empty() {
@@ -80,6 +85,7 @@ impl Query<'_> {
     /// Reads shards; says which of them have to be read again.
     async fn read(&mut self, shards: &[u32]) -> Result<Vec<u32>, Error> {
         let instance = &self.live.instance;
+        self.merged = 0;
         let mut read = Vec::new();
         for (shard, head) in shards.iter().zip(instance.store.look(shards).await?) {
             let head = head.map_err(|_| Error::Resetting(*shard))?;
@@ -112,10 +118,21 @@ impl Query<'_> {
             self.budget = self.budget.checked_sub(count).ok_or_else(too_large)?;
             let entries = self.live.instance.store.entries(shard, head.generation, batch, count).await?;
             let mut merging = Merging::new(shard, head.generation, batch);
-            let is_whole = u64::try_from(entries.len()) == Ok(count);
-            if !is_whole || entries.iter().any(|entry| merging.push(entry).is_err()) {
+            if u64::try_from(entries.len()) != Ok(count) {
                 return Ok(None);
             }
+            for entries in entries.chunks(BLOBS_AT_ONCE) {
+                if entries.iter().any(|entry| merging.push(entry).is_err()) {
+                    return Ok(None);
+                }
+                let merged = self.merged.saturating_add(merging.weight());
+                if merged > self.live.instance.config.usage.query_lines_max.get() {
+                    return Err(Error::TooLarge(format!("more than {merged} lines that are not settled")));
+                }
+                // Streams wait for the same threads.
+                tokio::task::yield_now().await;
+            }
+            self.merged = self.merged.saturating_add(merging.weight());
             batches.push((batch, merging));
         }
         Ok(Some(batches))

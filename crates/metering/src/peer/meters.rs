@@ -1,15 +1,11 @@
 //! The catalogue of meters, kept up to date.
 //!
-//! A refused event stays refused, so a stream that meets a meter nobody knows waits until the catalogue was
-//! read once more, after that event had come. Such readings are shared and come at most every
-//! `refresh_pause`; a meter that was just asked for in vain is not asked for again at once, so that a producer
-//! with wrong meters slows nobody down.
+//! A refused event stays refused, so whoever meets a meter nobody knows waits until the catalogue was read once more,
+//! after that event had come; once for all meters of a message. Such readings are shared and come at most every
+//! `refresh_pause`, which nobody spends under the lock: a producer with wrong meters waits that long itself, and slows nobody else
+//! down.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use drawdown_client::{Channel, channel::Transport, ledger};
 use drawdown_metering_core::meter::{Aggregation, MeterFacts, MeterTable};
@@ -24,10 +20,6 @@ use crate::config::MeterOptions;
 
 const PEER: &str = "ledger";
 const CALL: &str = "ListMeters";
-/// Unknown slugs that are remembered as such.
-const MISSED_MAX: usize = 1024;
-/// For how long an unknown slug is not asked for again.
-const MISSED_FOR: Duration = Duration::from_secs(2);
 
 /// All meters.
 #[derive(Debug)]
@@ -37,7 +29,6 @@ pub(crate) struct Meters {
     table: RwLock<Arc<MeterTable>>,
     /// When the reading that gave the table began. Held while one is under way.
     read_at: AsyncMutex<Option<Instant>>,
-    missed: Mutex<HashMap<MeterSlug, Instant>>,
 }
 
 impl Meters {
@@ -49,7 +40,6 @@ impl Meters {
             options,
             table: RwLock::default(),
             read_at: AsyncMutex::new(None),
-            missed: Mutex::default(),
         }
     }
 
@@ -65,35 +55,36 @@ impl Meters {
         self.read(&mut read_at).await
     }
 
-    /// Makes sure that a meter is known, or that the catalogue was read after this call began. Says whether
-    /// the table may have changed.
-    pub(crate) async fn learn(&self, slug: &MeterSlug) -> Result<bool, Error> {
-        if self.table().knows(slug) {
+    /// Makes sure that meters are known, or that the catalogue was read after this call began. Says whether the table may
+    /// have changed.
+    pub(crate) async fn learn<'a>(
+        &self,
+        slugs: impl IntoIterator<Item = &'a MeterSlug>,
+    ) -> Result<bool, Error> {
+        let (came, table) = (Instant::now(), self.table());
+        if slugs.into_iter().all(|slug| table.knows(slug)) {
             return Ok(false);
         }
-        let came = Instant::now();
-        let missed = |missed: &HashMap<MeterSlug, Instant>| {
-            missed.get(slug).is_some_and(|at| came.saturating_duration_since(*at) < MISSED_FOR)
-        };
-        if missed(&self.missed.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(false);
-        }
-        let mut read_at = self.read_at.lock().await;
-        // Another stream may have waited for the same reading.
-        if read_at.is_none_or(|read_at| read_at < came) {
-            if let Some(last) = *read_at {
-                tokio::time::sleep_until(last + self.options.refresh_pause_ms.duration()).await;
-            }
-            self.read(&mut read_at).await?;
-        }
-        if !self.table().knows(slug) {
-            let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-            if missed.len() >= MISSED_MAX {
-                missed.clear();
-            }
-            missed.insert(slug.clone(), Instant::now());
-        }
+        self.read_since(came).await?;
         Ok(true)
+    }
+
+    /// Until a reading has ended that began at this instant or later.
+    async fn read_since(&self, came: Instant) -> Result<(), Error> {
+        loop {
+            let mut read_at = self.read_at.lock().await;
+            // Somebody else may have waited for the same reading.
+            let Some(last) = *read_at else { return self.read(&mut read_at).await };
+            if last >= came {
+                return Ok(());
+            }
+            let due = last + self.options.refresh_pause_ms.duration();
+            if due <= Instant::now() {
+                return self.read(&mut read_at).await;
+            }
+            drop(read_at);
+            tokio::time::sleep_until(due).await;
+        }
     }
 
     async fn read(&self, read_at: &mut Option<Instant>) -> Result<(), Error> {

@@ -123,14 +123,13 @@ impl Recorder {
         room: Arc<OwnedSemaphorePermit>,
     ) -> Result<Vec<Answer>, Unanswered> {
         let received = self.instance.clock.now();
+        let meters = sent.iter().filter_map(|sent| Some(sent.as_ref().ok()?.series.meter()));
+        let learned = self.instance.learn_meters(meters).await;
+        learned.map_err(|error| Unanswered::Peer(Arc::new(error)))?;
         let mut answers: Vec<Option<Answer>> = vec![None; sent.len()];
         let mut of_slots: Vec<(Vec<usize>, Vec<Placed>)> = vec![Default::default(); self.lanes.len()];
         for (at, sent) in sent.into_iter().enumerate() {
-            let placed = match sent {
-                Ok(event) => self.place(event, received).await?,
-                Err(flaws) => Err(flaws),
-            };
-            match placed {
+            match sent.and_then(|event| self.place(event, received)) {
                 Ok(placed) => {
                     let slot = usize::try_from(placed.event.name.slot()).unwrap_or_default();
                     if let Some((places, events)) = of_slots.get_mut(slot) {
@@ -164,19 +163,15 @@ impl Recorder {
     }
 
     /// An event with how it is counted and where, unless its meter does not take it.
-    async fn place(&self, event: Checked, received: Timestamp) -> Result<Result<Placed, Flaws>, Unanswered> {
-        let failed = |error| Unanswered::Peer(Arc::new(error));
-        self.instance.learn_meter(event.series.meter()).await.map_err(failed)?;
-        let counting = match self.instance.meters.table().admit(&event.series) {
-            Ok(counting) => counting,
-            Err(reason) => return Ok(Err(Flaws::of_meter(reason, &event.series))),
-        };
+    fn place(&self, event: Checked, received: Timestamp) -> Result<Placed, Flaws> {
+        let counting = self.instance.meters.table().admit(&event.series);
+        let counting = counting.map_err(|reason| Flaws::of_meter(reason, &event.series))?;
         let window = self.instance.window;
         let ahead = received.checked_add(self.instance.config.events.clock_skew_max_ms.duration());
         // A clock that is ahead must not choose the window; the ledger refuses what is too far ahead.
         let time = event.time.filter(|time| ahead.is_none_or(|ahead| *time <= ahead)).unwrap_or(received);
         let (window_start, received_window) = (window.floor(time), window.floor(received));
-        Ok(Ok(Placed { event, counting, window_start, received_window }))
+        Ok(Placed { event, counting, window_start, received_window })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Writes whose outcome nobody knows, and limits that are reached.
 
-use drawdown_metering::config::Options;
+use drawdown_metering::config::{Options, SettleOptions};
 use drawdown_service::config::{Count, Millis};
+use redis::AsyncCommands as _;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -108,22 +109,75 @@ async fn a_full_batch_slows_its_streams_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn full_batches_are_sealed_while_the_ledger_answers_nothing() {
+    let mut rig = Rig::new().await;
+    let mut options = rig.options();
+    options.flush.batch_blobs_max = Count::of(2);
+    options.settle.sealed_batches_max = Count::of(3);
+    options.ingest.shard_counters_max = Count::of(3);
+    options.flush.retry_pause_max_ms = Millis::from_millis(20);
+    let running = rig.start_with(options).await;
+    let mut log = Log::new(rig.gate.producer());
+    for client in 0..400 {
+        log.append(&format!("client-{client}"), "web.byte", &[client]);
+    }
+    let epoch = open(running.address, log.producer).await.unwrap();
+    let mut session = Session::begin(&log, running.address, epoch).await.unwrap();
+    while session.applied.len() < log.lanes.len() {
+        assert!(soon("attach", session.next()).await.is_none());
+    }
+    rig.gate.set_mode(Mode::Gone);
+    let heads: Vec<String> = (0..SHARDS).map(|shard| rig.keys.head(shard)).collect();
+    // One shard that is full keeps its stream from all others.
+    let sealed = async {
+        let mut most = 0;
+        while most < 3 {
+            for head in &heads {
+                let fields: Vec<String> = rig.redis.hkeys(head).await.unwrap();
+                most = most.max(fields.iter().filter(|field| field.starts_with("s:")).count());
+            }
+        }
+    };
+    tokio::select! {
+        ended = session.run(Until::Applied) => panic!("nothing held it back: {ended:?}"),
+        () = soon("seals", sealed) => {}
+    }
+    rig.gate.set_mode(Mode::Open);
+    assert!(matches!(soon("settlement", session.run(Until::Settled)).await, Ended::Reached));
+    assert_eq!(rig.gate.state().sums, log.sums);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_batch_with_too_many_lines_is_posted_in_parts() {
+    in_parts(|settle| settle.post_lines_max = Count::of(2)).await;
+}
+
+#[tokio::test]
+async fn a_batch_with_too_many_bytes_is_posted_in_parts() {
+    in_parts(|settle| settle.post_bytes_max = Count::of(1200)).await;
+}
+
+async fn in_parts(limit: impl FnOnce(&mut SettleOptions)) {
     let rig = Rig::new().await;
     let mut options = rig.options();
-    options.settle.post_lines_max = Count::of(2);
+    options.ingest.frame_events_max = Count::of(1);
+    limit(&mut options.settle);
     options.flush.pause_ms = Millis::from_millis(1);
     options.ingest.shard_counters_max = Count::of(1);
     let running = rig.start_with(options).await;
     rig.gate.set_mode(Mode::Down);
     let mut log = Log::new(rig.gate.producer());
-    log.fill(3, 60);
+    for n in 0..120 {
+        log.append(&format!("client-{}", n % 40), "web.byte", &[n]);
+    }
     let epoch = open(running.address, log.producer).await.unwrap();
     let mut session = Session::begin(&log, running.address, epoch).await.unwrap();
     assert!(matches!(soon("applied", session.run(Until::Applied)).await, Ended::Reached));
     rig.gate.set_mode(Mode::Open);
     assert!(matches!(soon("settlement", session.run(Until::Settled)).await, Ended::Reached));
     assert_eq!(rig.gate.state().sums, log.sums);
+    assert!(rig.gate.resets() > 0, "it fitted into one");
     running.stop().await;
 }
 

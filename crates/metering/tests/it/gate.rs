@@ -47,6 +47,8 @@ struct Shared {
     poison: Mutex<HashSet<String>>,
     resets: Mutex<u64>,
     posts: Mutex<u64>,
+    /// Readings of the catalogue.
+    readings: Mutex<u64>,
     /// Lanes of the last answer with cursors.
     lanes_told: Mutex<usize>,
     posted: Notify,
@@ -77,6 +79,11 @@ impl Gate {
 
     pub(crate) fn mode(&self) -> Mode {
         *self.0.mode.lock().unwrap()
+    }
+
+    /// How often the catalogue was read.
+    pub(crate) fn readings(&self) -> u64 {
+        *self.0.readings.lock().unwrap()
     }
 
     /// What is known of events by id.

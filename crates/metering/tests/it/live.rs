@@ -375,10 +375,58 @@ async fn a_watcher_that_missed_changes_gets_everything_again_and_no_gap() {
     running.stop().await;
 }
 
-fn metric(running: &Running, name: &str) -> u64 {
-    let page = running.telemetry.scrape().unwrap();
-    let line = page.lines().find(|line| line.starts_with(name));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+#[tokio::test]
+async fn a_query_reads_only_so_much() {
+    let rig = Rig::new().await;
+    let clients = clients_of_all_shards();
+    let lines = clients.len() * 2;
+    for (lines_max, is_answered) in [(lines, true), (lines - 1, false)] {
+        let mut options = rig.options();
+        options.usage.query_lines_max = Count::of(lines_max);
+        let running = rig.start_with(options).await;
+        rig.gate.set_mode(Mode::Down);
+        let mut log = Log::new(rig.gate.producer());
+        for client in &clients {
+            for meter in ["web.byte", "web.call"] {
+                log.append(client, meter, &[1]);
+            }
+        }
+        soon("applied", deliver(&log, running.address, Until::Applied)).await;
+        // What is read counts, not what is wanted of it.
+        let request = GetLiveUsageRequest { meter: "web.call".to_owned(), ..by_batch(&clients) };
+        let answer = ask(&running, request).await;
+        let reason = answer.as_ref().err().and_then(drawdown_client::reason_of);
+        assert_eq!((answer.is_ok(), reason.is_some()), (is_answered, !is_answered), "{answer:?}");
+        assert!(reason.is_none_or(|reason| reason == "USAGE_TOO_LARGE"));
+        rig.gate.set_mode(Mode::Open);
+        soon("settled", deliver(&log, running.address, Until::Settled)).await;
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn queries_are_only_so_many_at_once() {
+    let rig = Rig::new().await;
+    let mut options = rig.options();
+    options.usage.queries_max = Count::of(1);
+    let running = rig.start_with(options).await;
+    let clients = clients_of_all_shards();
+    let mut log = Log::new(rig.gate.producer());
+    clients.iter().for_each(|client| log.append(client, "web.call", &[1]));
+    soon("settled", deliver(&log, running.address, Until::Settled)).await;
+    // Each waits for Redis and for the ledger, so that others come while it is under way.
+    let mut refused = 0;
+    while refused == 0 {
+        let answers = (0..16).map(|_| ask(&running, by_batch(&clients)));
+        for answer in soon("answers", futures::future::join_all(answers)).await {
+            let Err(status) = answer else { continue };
+            assert_eq!(drawdown_client::reason_of(&status).as_deref(), Some("QUERIES_EXHAUSTED"));
+            refused += 1;
+        }
+    }
+    // None of them kept its place.
+    ask(&running, by_batch(&clients)).await.unwrap();
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -411,7 +459,7 @@ async fn watchers_share_one_reader_and_are_only_so_many() {
     }
     // With each new blob the last one that was known is read once more.
     let (read, applied) =
-        (metric(&running, "drawdown_metering_live_blobs"), metric(&running, "drawdown_metering_blobs_total"));
+        (running.metric("drawdown_metering_live_blobs"), running.metric("drawdown_metering_blobs_total"));
     assert!(applied >= 6 && read >= applied && read <= 2 * applied, "{read} read, {applied} applied");
 
     // Nothing changes: they are told how far their answers reach.

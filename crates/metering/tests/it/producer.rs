@@ -239,6 +239,8 @@ pub(crate) struct Session<'a> {
     pub(crate) requests: mpsc::Sender<wire::IngestRequest>,
     pub(crate) inbound: Streaming<wire::IngestResponse>,
     pub(crate) applied: BTreeMap<Lane, Position>,
+    /// How far each lane may be sent.
+    pub(crate) granted: BTreeMap<Lane, u64>,
     pub(crate) settled: BTreeMap<Lane, Position>,
     pub(crate) rewound: u64,
     pub(crate) refused: Vec<wire::EventsRefused>,
@@ -306,6 +308,7 @@ impl<'a> Session<'a> {
             requests: session_requests,
             inbound,
             applied: BTreeMap::new(),
+            granted: BTreeMap::new(),
             settled: BTreeMap::new(),
             rewound: 0,
             refused: Vec::new(),
@@ -350,6 +353,7 @@ impl<'a> Session<'a> {
         match message.response.unwrap() {
             Response::Attached(attached) => {
                 let (lane, applied) = position(self.log, attached.applied);
+                self.granted.insert(lane, attached.send_through_sequence);
                 self.settled.insert(lane, position(self.log, attached.settled).1);
                 self.applied.insert(lane, applied);
                 self.send_from(lane, applied).await;
@@ -363,6 +367,7 @@ impl<'a> Session<'a> {
             Response::Watermarks(marks) => {
                 for mark in marks.lanes {
                     let (lane, applied) = position(self.log, mark.applied);
+                    self.granted.insert(lane, mark.send_through_sequence);
                     self.applied.insert(lane, applied);
                     if mark.settled.is_some() {
                         self.settled.insert(lane, position(self.log, mark.settled).1);

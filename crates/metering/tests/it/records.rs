@@ -7,6 +7,7 @@ use drawdown_proto::{
         CloudEvent, CloudEventBatch,
         cloud_event::{CloudEventAttributeValue, Data, cloud_event_attribute_value::Attr},
     },
+    ledger::v1::Aggregation,
     metering::v1::{
         Dimension, RecordCloudEventsRequest, RecordOutcome, RecordUsageRequest, RecordedUsage, Series,
         UsageEvent, record_service_client::RecordServiceClient,
@@ -125,6 +126,30 @@ async fn what_is_wrong_with_one_event_costs_no_other_its_answer() {
     assert_eq!(fields, ["source", "id", "quantity"]);
     assert_eq!(answers[5].unattributed_reason, "unknown_client");
     assert_eq!(rig.gate.book().sums.values().map(|(events, _)| events).sum::<u64>(), 3);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn many_unknown_meters_cost_one_reading_and_nothing_beside_them_is_lost() {
+    let rig = Rig::new().await;
+    let mut options = rig.options();
+    options.meters.refresh_pause_ms = Millis::from_millis(200);
+    // Each of them by itself would take longer.
+    options.record.wait_max_ms = Millis::from_millis(5_000);
+    let running = rig.start_with(options).await;
+    let before = rig.gate.readings();
+    let mut sent: Vec<_> =
+        (0..100).map(|at| event(&format!("id-{at}"), &format!("web.none-{at}"), 1)).collect();
+    sent.push(event("known", "web.call", 1));
+    let answers = record(running.address, &sent).await.unwrap();
+    let (known, unknown) = answers.split_last().unwrap();
+    assert_eq!(outcomes(std::slice::from_ref(known)), [NEW]);
+    assert!(unknown.iter().all(|answer| answer.reason == "METER_UNKNOWN"), "{unknown:?}");
+    assert_eq!(rig.gate.readings(), before + 1);
+    // One that exists by now is known, whatever was asked for in vain a moment ago.
+    rig.gate.meter("web.none-1", Aggregation::Sum, &[]);
+    let answers = record(running.address, &[event("later", "web.none-1", 1)]).await.unwrap();
+    assert_eq!(outcomes(&answers), [NEW]);
     running.stop().await;
 }
 

@@ -166,7 +166,7 @@ async fn every_event_that_is_not_recorded_is_named_by_its_place() {
 async fn calls_that_are_wrong_as_a_whole_are_refused_and_record_nothing() {
     let rig = Rig::new().await;
     let mut options = rig.options();
-    options.record.body_bytes_max = Count::of(4096);
+    options.record.call_bytes_max = Count::of(4096);
     let running = rig.start_with(options).await;
     let to = running.events;
     let deep = ["[".repeat(2000), "]".repeat(2000)].concat();

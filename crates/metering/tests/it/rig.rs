@@ -171,6 +171,13 @@ impl Running {
         soon("drain", self.task).await.unwrap().unwrap();
     }
 
+    /// The first sample of a metric, 0 where there is none.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let page = self.telemetry.scrape().unwrap();
+        let line = page.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    }
+
     /// Ends without a word, as a crash would. What it has spawned ends with the drain, which is not waited for.
     pub(crate) fn kill(self) {
         self.task.abort();

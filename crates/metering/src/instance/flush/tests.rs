@@ -21,10 +21,14 @@ const MAP: ShardMap = ShardMap { version: 1, shard_count: NonZeroU32::MIN };
 const ROLL: Roll = Roll { generation: 1, number: 0 };
 
 fn shard() -> Shard {
+    shard_of(Limits { counters_max: 1_000, series_max: 2_000, lanes_max: 10 })
+}
+
+fn shard_of(limits: Limits) -> Shard {
     let meters = Arc::new(MeterTable::default());
     let aggregator = Aggregator::new(0, EventRules::default(), 100, meters);
     let retry = Retry::new(Duration::from_millis(1), Duration::from_millis(1));
-    let shard = Shard::new(0, Limits { counters_max: 1_000, lanes_max: 10 }, aggregator, retry);
+    let shard = Shard::new(0, limits, aggregator, retry);
     shard.lock().head = Some(Belief { roll: ROLL, open: 1 });
     shard
 }
@@ -39,8 +43,15 @@ fn seat(shard: &Shard, lane: Lane, epoch: u64) {
 
 /// The stream sends one event after `at`; answers where the lane stands then.
 fn offer(shard: &Shard, lane: Lane, epoch: u64, at: Position) -> Position {
+    let (offered, after) = offer_of("c", shard, lane, epoch, at);
+    assert!(matches!(offered, Offer::Counted(_)), "{offered:?}");
+    after
+}
+
+/// The same of a client id, and what became of it.
+fn offer_of(client_id: &str, shard: &Shard, lane: Lane, epoch: u64, at: Position) -> (Offer, Position) {
     let key = SeriesKey::new(
-        ClientId::new("c").unwrap(),
+        ClientId::new(client_id).unwrap(),
         MeterSlug::new("web.call").unwrap(),
         Outcome::Succeeded,
         Vec::new(),
@@ -63,8 +74,7 @@ fn offer(shard: &Shard, lane: Lane, epoch: u64, at: Position) -> Position {
         now: Timestamp::EPOCH,
     };
     let offered = shard.offer(epoch, &incoming, &mut Dictionary::new(10));
-    assert!(matches!(offered, Offer::Counted(_)), "{offered:?}");
-    Position { sequence: at.sequence + 1, chain: chain_after }
+    (offered, Position { sequence: at.sequence + 1, chain: chain_after })
 }
 
 /// Blobs and questions of a round.
@@ -129,4 +139,23 @@ fn what_the_ledger_said_under_another_roll_is_asked_again() {
     shard.lock().lose();
     shard.lock().head = None;
     assert!(shard.wanted().is_empty() && matches!(shard.need(Instant::now()), Need::Look));
+}
+
+#[test]
+fn series_whose_events_are_refused_are_bounded_like_those_that_are_counted() {
+    // Nobody knows the meter, so nothing is counted; Redis does not answer, so nothing is flushed.
+    let shard = shard_of(Limits { counters_max: 1_000, series_max: 120, lanes_max: 10 });
+    let lane = Lane { producer: ProducerId::generate(), map_version: 1, shard: 0 };
+    seat(&shard, lane, 1);
+    shard.lock().go_live(&lane, Position::START, Position::START, 1);
+    let mut at = Position::START;
+    for client in 0..120 {
+        let (offered, after) = offer_of(&format!("c{client}"), &shard, lane, 1, at);
+        assert!(matches!(&offered, Offer::Counted(refused) if refused.len() == 1), "{client}: {offered:?}");
+        at = after;
+    }
+    assert!(matches!(offer_of("more", &shard, lane, 1, at).0, Offer::Full));
+    // A flush takes the refusals, and forgets whose they were.
+    assert_eq!(plan(&shard).0, 1);
+    assert!(matches!(offer_of("more", &shard, lane, 1, at).0, Offer::Counted(_)));
 }

@@ -126,6 +126,7 @@ impl CatalogService for Gate {
         &self,
         _: Request<ledger::ListMetersRequest>,
     ) -> Result<Response<ledger::ListMetersResponse>, Status> {
+        *self.0.readings.lock().unwrap() += 1;
         let meters = self.0.state.lock().unwrap().meters.values().cloned().collect();
         Ok(Response::new(ledger::ListMetersResponse { meters, next_page_token: String::new() }))
     }
