@@ -2,6 +2,8 @@
 -- balances, states and budgets as they are afterwards, and notices (with the last chunk). The balances are locked.
 -- Lots, states and balances that exist are changed by their keys, which costs a third less than to try an insert first; it
 -- says how many there were, because a key that finds nothing would change nothing and say nothing.
+-- Dimensions that come again are read once and named by their places: reading them for each charge costs a tenth of the whole
+-- statement. What all charges have in common is no column.
 -- Arrays are unnested in the select list, all in step: in FROM each of them would first be stored whole,
 -- which costs half as much as inserting the rows.
 with charges as (
@@ -9,15 +11,17 @@ with charges as (
         account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed, window_start,
         dimensions, hold_id, shard, batch, events, quantity, amount_micros, uncharged_micros, price_id,
         zero_rated, journal_seq, lot_id, lot_state, transaction, corrects)
-    select account_id, team_id, seq, posted_at, charge_id, app_id, client_id, meter, failed,
-           window_start, dimensions::jsonb, hold_id, $1, $2, events, quantity, amount_micros,
-           uncharged_micros, price_id, zero_rated, journal_seq, lot_id, lot_state, transaction, corrects
+    select account_id, team_id, seq, coalesce(posted_at, $127), charge_id, app_id, client_id, meter,
+           coalesce(failed, false), coalesce(window_start, $128),
+           coalesce((select $125::text[]::jsonb[])[known_dimensions], dimensions::jsonb), hold_id, $1, $2, events,
+           quantity, amount_micros, uncharged_micros, price_id, zero_rated, journal_seq, lot_id, lot_state, transaction, corrects
     from (
         select unnest($3::uuid[]) as account_id, unnest($4::uuid[]) as team_id, unnest($5::bigint[]) as seq,
                unnest($6::timestamptz[]) as posted_at, unnest($7::uuid[]) as charge_id,
                unnest($8::uuid[]) as app_id, unnest($9::text[]) as client_id, unnest($10::text[]) as meter,
                unnest($11::boolean[]) as failed, unnest($12::timestamptz[]) as window_start,
-               unnest($13::text[]) as dimensions, unnest($14::uuid[]) as hold_id,
+               unnest($126::integer[]) as known_dimensions, unnest($13::text[]) as dimensions,
+               unnest($14::uuid[]) as hold_id,
                unnest($15::bigint[]) as events, unnest($16::bigint[]) as quantity,
                unnest($17::bigint[]) as amount_micros, unnest($18::bigint[]) as uncharged_micros,
                unnest($19::uuid[]) as price_id, unnest($20::text[]) as zero_rated,

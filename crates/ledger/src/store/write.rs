@@ -6,6 +6,7 @@
 //!
 //! A charge that one lot paid whole is written once: it is its journal row too (`ledger.full_journal`).
 
+mod columns;
 mod cut;
 mod statement;
 
@@ -18,6 +19,7 @@ use rustc_hash::FxHashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use self::columns::col;
 pub(crate) use self::cut::Cut;
 
 use super::{Instant, instants, teams::Revision};
@@ -202,17 +204,6 @@ pub(crate) async fn write_holds_in_tx<'a>(
     .execute(tx)
     .await?;
     Ok(())
-}
-
-/// A column: one value of each row.
-fn col<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
-}
-
-/// A column that most batches have no value of: then it is not sent. Columns are unnested in step, and the shorter ones
-/// end in nulls.
-fn rare<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> Option<T>) -> Vec<Option<T>> {
-    if rows.iter().all(|row| value(row).is_none()) { Vec::new() } else { rows.iter().map(value).collect() }
 }
 
 /// Why a charge costs nothing by rule, as it is stored.

@@ -6,7 +6,12 @@ use futures::FutureExt as _;
 use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
-use super::{PlanRows, Statement, TeamUsage, col, cut::Stored, rare, zero_rated};
+use super::{
+    PlanRows, Statement, TeamUsage,
+    columns::{Common, Repeated, col, rare},
+    cut::Stored,
+    zero_rated,
+};
 use crate::{
     error::Error,
     store::{Instant, instants, teams::Revision},
@@ -90,6 +95,9 @@ pub(super) fn of(
     let (lots, drawn) = (&end.lots[..], &end.drawn[..]);
     let (states, counted) = (&end.states[..], &end.counted[..]);
     let (balances, notices) = (end.balances, end.notices);
+    let dimensions = Repeated::of(charges, |c| c.row.dimensions);
+    let posted_at = Common::of(charges, |c| Instant(c.row.charge.posted_at));
+    let window = Common::of(charges, |c| Instant(c.row.charge.window));
     let query = sqlx::query_file_as!(
         Changed,
         "sql/write_plan.sql",
@@ -98,14 +106,14 @@ pub(super) fn of(
         &col(charges, |c| c.row.account_id.as_uuid()),
         &col(charges, |c| c.row.charge.team_id.as_uuid()),
         &col(charges, |c| c.row.seq),
-        col(charges, |c| Instant(c.row.charge.posted_at)) as _,
+        posted_at.each as _,
         &col(charges, |c| c.row.charge.charge_id.as_uuid()),
         &col(charges, |c| c.row.app_id.as_uuid()),
         col(charges, |c| c.row.client_id) as _,
         col(charges, |c| c.row.meter) as _,
-        &col(charges, |c| c.row.failed),
-        col(charges, |c| Instant(c.row.charge.window)) as _,
-        col(charges, |c| c.row.dimensions) as _,
+        rare(charges, |c| c.row.failed.then_some(true)) as _,
+        window.each as _,
+        dimensions.others as _,
         rare(charges, |c| c.row.hold_id.map(HoldId::as_uuid)) as _,
         &col(charges, |c| c.row.signed(c.row.events)),
         &col(charges, |c| c.row.signed(c.row.charge.quantity.as_units())),
@@ -217,6 +225,10 @@ pub(super) fn of(
         &col(counted, |(_, s)| s.key.price_id.as_uuid()),
         col(counted, |(_, s)| Instant(s.key.cycle.start())) as _,
         &col(counted, |(_, s)| s.quantity.as_units()),
+        dimensions.known as _,
+        dimensions.places as _,
+        posted_at.all as _,
+        window.all as _,
     );
     let rows = |rows: usize| i64::try_from(rows).unwrap_or(i64::MAX);
     let planned =
