@@ -58,7 +58,7 @@ pub enum HoldError {
         /// What it must lie after.
         earliest: Timestamp,
     },
-    /// With all extensions a hold lasts at most the lateness limit.
+    /// With all extensions a hold lasts at most the lateness limit, and no longer than its lots do.
     #[error("time-out {expires_at} lies after {latest}, the latest that is possible")]
     TooLate {
         /// What was asked for.
@@ -116,7 +116,7 @@ pub fn reserve(
             ended: None,
         });
         posting.take(wish.hold_id, taken);
-        Ok(())
+        check_lots(posting, wish.hold_id, wish.expires_at)
     })
 }
 
@@ -149,7 +149,7 @@ pub fn extend_hold(
             posting.take(hold_id, more);
         }
         posting.extend(hold_id, expires_at);
-        Ok(())
+        check_lots(posting, hold_id, expires_at)
     })
 }
 
@@ -214,6 +214,15 @@ fn check_end(
         return Err(HoldError::TooLate { expires_at, latest });
     }
     Ok(())
+}
+
+/// A lot closes with nothing held (D3), so a hold lasts no longer than its lots do. The lateness limit that a lot was
+/// made under decides when it closes, and today's may be a longer one.
+fn check_lots(posting: &Posting<'_>, hold_id: HoldId, expires_at: Timestamp) -> Result<(), HoldError> {
+    match posting.first_close(hold_id).filter(|latest| expires_at > *latest) {
+        Some(latest) => Err(HoldError::TooLate { expires_at, latest }),
+        None => Ok(()),
+    }
 }
 
 /// As much of `amount` as can be set aside, if that is at least `least`.

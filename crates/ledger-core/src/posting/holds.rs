@@ -2,7 +2,7 @@
 
 use std::cmp::min;
 
-use drawdown_types::{HoldId, MicroTokens};
+use drawdown_types::{HoldId, MicroTokens, Timestamp};
 
 use super::{About, Cause, Posting, minus, plus};
 use crate::{
@@ -23,10 +23,17 @@ impl Posting<'_> {
     }
 
     /// What a hold made at `window` could take now.
-    pub(crate) fn holdable(&self, window: drawdown_types::Timestamp) -> MicroTokens {
+    pub(crate) fn holdable(&self, window: Timestamp) -> MicroTokens {
         let lots = self.team.lots.iter().filter(|lot| lot.state_at(self.at) == LotState::Open);
         lots.filter(|lot| lot.is_valid_for(window))
             .fold(MicroTokens::ZERO, |sum, lot| plus(sum, lot.remaining))
+    }
+
+    /// The first close of a lot that a hold still has something of.
+    pub(crate) fn first_close(&self, hold_id: HoldId) -> Option<Timestamp> {
+        let hold = self.team.holds.get(self.hold_place(hold_id)?)?;
+        let held = hold.parts.iter().filter(|part| part.remaining > MicroTokens::ZERO);
+        held.filter_map(|part| self.team.lots.get(self.place_of(part.lot_id)?)).map(|lot| lot.closes_at).min()
     }
 
     /// Adds a hold without parts.
@@ -64,7 +71,7 @@ impl Posting<'_> {
     }
 
     /// Changes when a hold times out.
-    pub(crate) fn extend(&mut self, hold_id: HoldId, expires_at: drawdown_types::Timestamp) {
+    pub(crate) fn extend(&mut self, hold_id: HoldId, expires_at: Timestamp) {
         let Some(place) = self.hold_place(hold_id) else { return };
         if let Some(hold) = self.team.holds.get_mut(place) {
             hold.expires_at = expires_at;

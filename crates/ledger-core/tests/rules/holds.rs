@@ -99,6 +99,34 @@ fn d45_with_all_extensions_a_hold_lasts_at_most_the_lateness_limit() {
 }
 
 #[test]
+fn d45_a_hold_outlives_no_lot_that_was_made_under_a_shorter_limit() {
+    let mut world = World::new();
+    world.give(1, PoolKind::Promotional, "10", (on("12:00:00"), on("13:00:00")), on("12:00:00"));
+    world.settings.lateness_limit = std::time::Duration::from_secs(48 * 3_600);
+    world.buy(2, 100, on("12:00:00"));
+    // The first lot closes before a hold of 40 hours would be over, whatever it takes of the second.
+    let (closes, later) = (at("2026-06-11T13:00:00Z"), at("2026-06-12T05:00:00Z"));
+    let refused = Err(HoldError::TooLate { expires_at: later, latest: closes });
+    for amount in ["6", "20"] {
+        assert_eq!(try_hold(&mut world, 1, amount, on("12:59:00"), later), refused);
+    }
+    try_hold(&mut world, 1, "6", on("12:59:00"), on("13:30:00")).unwrap();
+    let extend = |world: &mut World, number, until, more, now| {
+        extend_hold(&mut world.team, hold_id(number), until, more, now, now, &world.settings).map(drop)
+    };
+    let now = on("12:59:30");
+    assert_eq!(extend(&mut world, 1, later, MicroTokens::ZERO, now), refused);
+    assert_eq!(extend(&mut world, 1, closes, MicroTokens::ZERO, now), Ok(()));
+    // The rest of the first lot is forfeited by then, and no hold is made of it: one of the second lasts longer.
+    try_hold(&mut world, 2, "5", on("13:00:00"), later).unwrap();
+    assert_eq!(extend(&mut world, 2, at("2026-06-12T13:00:00Z"), tokens("1"), on("13:00:30")), Ok(()));
+    let plan = world.job(closes);
+    let rows: Vec<_> = plan.journal.iter().map(|row| (row.kind, row.posted_at, row.amount)).collect();
+    assert_eq!(rows, [(Kind::Release, closes, tokens("6")), (Kind::Expiry, closes, tokens("10"))]);
+    assert_eq!((world.lot(1).held, world.lot(2).held), (MicroTokens::ZERO, tokens("6")));
+}
+
+#[test]
 fn d44_a_refund_takes_nothing_that_a_hold_has_set_aside() {
     let mut world = World::new();
     world.buy(1, 100, on("12:00:00"));
