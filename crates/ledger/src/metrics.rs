@@ -36,6 +36,7 @@ pub struct Metrics {
     issued: Counter<u64>,
     expired: Counter<u64>,
     closed: Counter<u64>,
+    due_refused: Counter<u64>,
     resets: Counter<u64>,
     lost: Counter<u64>,
     notices: Counter<u64>,
@@ -65,6 +66,7 @@ impl Metrics {
     #[must_use]
     pub fn new(meter: &Meter) -> Self {
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
+        let gauge = |name, description| meter.i64_gauge(name).with_description(description).build();
         Self {
             batches: counter("ledger.batches.posted", "batches settled"),
             repeated: counter(
@@ -100,6 +102,7 @@ impl Metrics {
                 "tokens forfeited by closed lots, in micro-tokens",
             ),
             closed: counter("ledger.lots.closed", "lots closed"),
+            due_refused: counter("ledger.due.refused", "teams that could not be rolled forward; must be 0"),
             resets: counter("ledger.shards.reset", "new generations of shards"),
             lost: counter("ledger.events.lost", "events of ranges named as lost; must stay 0"),
             notices: counter("ledger.notices", "facts written for others, by kind"),
@@ -116,16 +119,14 @@ impl Metrics {
                 .with_description("how far this clock is ahead of the database's")
                 .build(),
             rolled_up: counter("ledger.usage.rolled_up", "charges added up by hour and by day"),
-            months_ahead: meter
-                .i64_gauge("ledger.partitions.months.ahead")
-                .with_description("months after the present one whose partitions are made")
-                .build(),
-            default_used: meter
-                .i64_gauge("ledger.partitions.default.used")
-                .with_description(
-                    "1 where rows are in a default partition, since their month had none; must stay 0",
-                )
-                .build(),
+            months_ahead: gauge(
+                "ledger.partitions.months.ahead",
+                "months after the present one whose partitions are made",
+            ),
+            default_used: gauge(
+                "ledger.partitions.default.used",
+                "1 where rows are in a default partition, since their month had none; must stay 0",
+            ),
             duration: seconds(meter, "ledger.post.duration", "time to post one batch, by outcome"),
             named: counter("ledger.events.named", "events by id, by what became of them"),
             named_duration: seconds(
@@ -228,6 +229,11 @@ impl Metrics {
     pub fn lots_closed(&self, lots: u64, expired_micros: i64) {
         self.closed.add(lots, &[]);
         self.expired.add(unsigned(expired_micros), &[]);
+    }
+
+    /// A team could not be rolled forward.
+    pub fn due_refused(&self) {
+        self.due_refused.add(1, &[]);
     }
 
     /// Shards got new generations.

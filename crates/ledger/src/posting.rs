@@ -269,7 +269,7 @@ fn count(len: usize) -> u64 {
 }
 
 /// The rows themselves were refused or could not be read: trying again does not help.
-const fn is_by_content(error: &Error) -> bool {
+pub(crate) const fn is_by_content(error: &Error) -> bool {
     match error {
         Error::Permanent(_) | Error::Stored { .. } | Error::Broken(_) => true,
         Error::Transient(_) | Error::Refused(_) | Error::Peer { .. } => false,

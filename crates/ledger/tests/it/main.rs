@@ -10,6 +10,7 @@ mod cells;
 mod chain;
 mod corrections;
 mod corruption;
+mod due;
 mod earlier;
 mod events;
 mod events_of_cells;
