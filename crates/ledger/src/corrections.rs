@@ -11,8 +11,8 @@ mod usage;
 use std::{collections::HashSet, sync::Arc};
 
 use drawdown_ledger_core::{
-    Attribution, Charge, ContractKind, Corrected, Correction, CorrectionError, Cycle, Line, Payer,
-    PeriodShrink, Periods, Plan, Spent, StandingCharge, Team, UsageKey, correct, periods_wanted, usage_keys,
+    Attribution, Charge, Corrected, Correction, CorrectionError, Cycle, Line, Payer, PeriodShrink, Periods,
+    Plan, Spent, StandingCharge, Team, UsageKey, correct, periods_wanted, usage_keys,
 };
 use drawdown_service::Code;
 use drawdown_types::{AccountId, AppId, ChargeId, ClientId, LotId, MeterSlug, Quantity, TeamId, Timestamp};
@@ -160,8 +160,9 @@ impl Ledger {
             Some(key) => usage::period_of(connection(&mut tx), account, key, &standing, &catalogue).await?,
             None => None,
         };
+        let latest = now.checked_add(self.events().ahead_max).unwrap_or(Timestamp::MAX);
         let line = (order.instead.as_ref().zip(payer))
-            .map(|(instead, payer)| usage::line(instead, payer, &found, &catalogue, &self.settings))
+            .map(|(instead, payer)| usage::line(instead, payer, (&found, latest), &catalogue, &self.settings))
             .transpose()?;
         let wanted = periods_wanted(&catalogue.prices, line.as_slice(), &[]);
         let periods = periods::load_in_tx(connection(&mut tx), &wanted).await?;
@@ -172,19 +173,13 @@ impl Ledger {
         Ok(Case { tx, now, catalogue, found, standing, quantity, key, period, line, periods, teams })
     }
 
-    /// Who is to pay instead, as known today.
+    /// Who is to pay instead.
     async fn payer(&self, instead: &Instead, seen: &StoredCharge, own: TeamId) -> Result<Payer, Error> {
         let team_id = instead.team_id.unwrap_or(own);
         let facts = self.team_facts(team_id).await?;
         let window = instead.window.unwrap_or(seen.window_start.0);
-        let contract_kind: ContractKind = facts.contract_kind;
-        Ok(Payer {
-            account_id: facts.account_id,
-            team_id,
-            app_id: instead.app_id.unwrap_or_else(|| AppId::from_uuid(seen.app_id)),
-            contract_kind,
-            in_trial: facts.in_trial(window),
-        })
+        let app_id = instead.app_id.unwrap_or_else(|| AppId::from_uuid(seen.app_id));
+        Ok(facts.payer(team_id, app_id, window))
     }
 
     async fn plan_correction(&self, order: &CorrectionOrder, case: &mut Case) -> Result<Planned, Error> {

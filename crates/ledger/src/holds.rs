@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use drawdown_ledger_core::{
-    Hold, HoldEnd, HoldError, Payer, Plan, Reservation, Team, extend_hold, release_hold, reserve,
+    Hold, HoldEnd, HoldError, Plan, Reservation, Team, extend_hold, release_hold, reserve,
 };
 use drawdown_service::Code;
 use drawdown_types::{
@@ -151,13 +151,9 @@ impl Ledger {
         };
         let capture = Capture {
             hold_id: order.hold_id,
-            payer: Payer {
-                account_id: facts.account_id,
-                team_id: order.team_id,
-                app_id,
-                contract_kind: facts.contract_kind,
-                in_trial: facts.in_trial(hold.window),
-            },
+            facts,
+            team_id: order.team_id,
+            app_id,
             client_id: order.client_id.clone(),
             meter: order.meter.clone(),
             quantity: order.quantity,

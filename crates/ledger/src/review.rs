@@ -5,7 +5,7 @@
 //! one transaction. The entries are read after the lock and the decisions written last, so of two who decide
 //! about one entry the second finds it decided, or is refused by its key and charges nothing.
 
-use drawdown_ledger_core::{Aggregation, Attribution, Balance, Charge, Line, Payer, Usage};
+use drawdown_ledger_core::{Aggregation, Attribution, Balance, Charge, Line, Usage};
 use drawdown_service::{Code, Refusal};
 use drawdown_types::{AccountId, AppId, Quantity, TeamId, Timestamp};
 use serde_json::{Value, json};
@@ -287,12 +287,6 @@ fn line(entry: &Entry, catalogue: &Catalogue, to: &Charged, facts: &TeamFacts) -
         events: u64::try_from(entry.events).ok()?,
         usage,
         hold_id: None,
-        attribution: Attribution::Payer(Payer {
-            account_id: to.account_id,
-            team_id: to.team_id,
-            app_id: to.app_id,
-            contract_kind: facts.contract_kind,
-            in_trial: facts.in_trial(entry.window),
-        }),
+        attribution: Attribution::Payer(facts.payer(to.team_id, to.app_id, entry.window)),
     })
 }

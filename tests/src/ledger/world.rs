@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use drawdown_ledger::{
     Options,
-    directory::{ContractKind, Directory, TeamFacts},
+    directory::{ContractKind, Contracts, Directory, TeamFacts},
     error::Error,
     grpc::{Catalog, Holds, Lots, Reports, Settlement, Tokens},
     metrics::Metrics,
@@ -41,7 +41,7 @@ impl Directory for KnownTeams {
             account_id,
             trial_from: None,
             trial_to: None,
-            contract_kind: ContractKind::Flex,
+            contracts: Contracts::new(ContractKind::Flex, []),
         });
         async move { Ok(facts) }.boxed()
     }

@@ -31,7 +31,17 @@ pub(crate) fn account(account: &AccountRecord, now: Timestamp) -> v1::Account {
         trial_ends_at: account.trial.ends_at().map(timestamp_to_proto),
         cell: account.cell.into(),
         suspended_since: account.suspended_since.map(timestamp_to_proto),
+        contracts: contracts(account),
     }
+}
+
+fn contracts(account: &AccountRecord) -> Vec<v1::ContractTerm> {
+    let opened = v1::ContractTerm { from: None, contract_kind: kind(account.opened_as).into() };
+    let changed = account.contract.links().map(|link| v1::ContractTerm {
+        from: Some(timestamp_to_proto(link.from)),
+        contract_kind: kind(*link.value).into(),
+    });
+    std::iter::once(opened).chain(changed).collect()
 }
 
 pub(crate) fn team(team: TeamRecord) -> v1::Team {

@@ -61,11 +61,12 @@ pub(super) async fn period_of(
     corrections::shrink_in_tx(tx, account, key, end, standing.charge_id).await.map(Some)
 }
 
-/// The usage to charge instead, as a line of its own.
+/// The usage to charge instead, as a line of its own. Its window may begin no later than `latest`: a slip of the pen
+/// would be the newest settled window for decades, and no price or link could be set up before it (D61).
 pub(super) fn line(
     instead: &Instead,
     payer: Payer,
-    found: &StoredCharge,
+    (found, latest): (&StoredCharge, Timestamp),
     catalogue: &Catalogue,
     settings: &Settings,
 ) -> Result<Line, Error> {
@@ -75,6 +76,10 @@ pub(super) fn line(
     let window = instead.window.unwrap_or(found.window_start.0);
     if settings.window_size.floor(window) != window {
         let why = format!("{window} is not the start of a window");
+        return Err(refuse(Code::InvalidArgument, reason::REQUEST_INVALID, "instead.window_start", why));
+    }
+    if window > latest {
+        let why = format!("{window} has not come yet: usage up to {latest} can be charged");
         return Err(refuse(Code::InvalidArgument, reason::REQUEST_INVALID, "instead.window_start", why));
     }
     let units = u64::try_from(instead.quantity.as_units()).unwrap_or_default();

@@ -3,22 +3,26 @@
 //! A line that is charged directly ([`super::direct`]).
 
 use drawdown_ledger_core::{Aggregation, Attribution, Balance, Book, Hold, HoldEnd, Line, Payer, Usage};
-use drawdown_types::{ChargeId, ClientId, HoldId, MeterSlug, Quantity, Timestamp};
+use drawdown_types::{AppId, ChargeId, ClientId, HoldId, MeterSlug, Quantity, TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 
 use super::{
     LineDetail, Poster,
     direct::{Content, Written},
 };
-use crate::{catalogue::Catalogue, error::Error, store::teams};
+use crate::{catalogue::Catalogue, directory::TeamFacts, error::Error, store::teams};
 
 /// Usage to charge.
 #[derive(Clone, Debug)]
 pub(crate) struct Capture {
     /// The hold.
     pub(crate) hold_id: HoldId,
-    /// Who pays.
-    pub(crate) payer: Payer,
+    /// What is known of who pays.
+    pub(crate) facts: TeamFacts,
+    /// The team.
+    pub(crate) team_id: TeamId,
+    /// The app.
+    pub(crate) app_id: AppId,
     /// The client id.
     pub(crate) client_id: ClientId,
     /// The meter.
@@ -68,15 +72,17 @@ impl Poster {
     /// Charges usage of a hold. After a time-out the same usage is ordinary usage; after a release or the
     /// last capture it is refused.
     pub(crate) async fn capture(&self, capture: &Capture) -> Result<Captured, Error> {
-        let payer = capture.payer;
-        let mut direct = self.begin_direct(payer.account_id, payer.team_id).await?;
+        let mut direct = self.begin_direct(capture.facts.account_id, capture.team_id).await?;
         let holds = teams::holds_in_tx(&mut direct.tx, &[capture.hold_id]).await?;
         let named = match own(capture, &holds) {
             Ok(named) => named,
             Err(refused) => return Ok(refused),
         };
         let window = self.settings.window_size.floor(direct.now);
-        let Some(line) = line(capture, &direct.catalogue, window) else {
+        // What decides about price and trial is the hold's window while it is open, and that of ordinary usage then.
+        let decides = if named.is_open_at(direct.now) { named.window } else { window };
+        let payer = capture.facts.payer(capture.team_id, capture.app_id, decides);
+        let Some(line) = line((capture, payer), &direct.catalogue, window) else {
             return Ok(Captured::MeterUnfit);
         };
         let content = Content {
@@ -106,9 +112,9 @@ impl Poster {
 
 /// The hold, or why its usage is refused.
 fn own<'a>(capture: &Capture, holds: &'a [Hold]) -> Result<&'a Hold, Captured> {
-    let own = |hold: &&Hold| hold.hold_id == capture.hold_id && hold.team_id == capture.payer.team_id;
+    let own = |hold: &&Hold| hold.hold_id == capture.hold_id && hold.team_id == capture.team_id;
     let hold = holds.iter().find(own).ok_or(Captured::HoldUnknown)?;
-    if hold.app_id.is_some_and(|app_id| app_id != capture.payer.app_id) {
+    if hold.app_id.is_some_and(|app_id| app_id != capture.app_id) {
         return Err(Captured::OtherApp);
     }
     match hold.ended {
@@ -119,7 +125,7 @@ fn own<'a>(capture: &Capture, holds: &'a [Hold]) -> Result<&'a Hold, Captured> {
     }
 }
 
-fn line(capture: &Capture, catalogue: &Catalogue, window: Timestamp) -> Option<Line> {
+fn line((capture, payer): (&Capture, Payer), catalogue: &Catalogue, window: Timestamp) -> Option<Line> {
     let (events, usage) = match catalogue.meters.get(&capture.meter)? {
         Aggregation::Sum => (1, Usage::Sum(capture.quantity)),
         Aggregation::Count => (u64::try_from(capture.quantity.as_units()).ok()?, Usage::Count),
@@ -136,6 +142,6 @@ fn line(capture: &Capture, catalogue: &Catalogue, window: Timestamp) -> Option<L
         events,
         usage,
         hold_id: Some(capture.hold_id),
-        attribution: Attribution::Payer(capture.payer),
+        attribution: Attribution::Payer(payer),
     })
 }

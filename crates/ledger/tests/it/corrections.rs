@@ -7,8 +7,8 @@ use drawdown_proto::ledger::v1::{
 use tonic::{Code, Request};
 
 use crate::world::{
-    Buyer, DAY, World, at, calls, calls_at, distinct, instead, largest, price, reason, refusal, request_id,
-    usage_at,
+    Buyer, DAY, World, at, calls, calls_at, distinct, instead, largest, price, proto, reason, refusal,
+    request_id, usage_at,
 };
 
 async fn correct(world: &World, buyer: Buyer, which: usize, quantity: i64) -> CorrectChargeResponse {
@@ -330,5 +330,27 @@ async fn what_can_not_be_corrected_is_refused_by_name() {
             ["charge_id", "quantity", "instead.team_id", "instead.quantity"].map(str::to_owned).to_vec()
         )
     );
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn nothing_is_charged_to_a_window_that_has_not_come() {
+    let world = World::new().await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    world.settle(producer, vec![calls(buyer, 4)]).await;
+    let charge = world.charges(buyer).await.remove(0);
+    let at_window = async |window: &str| {
+        let usage = InsteadUsage { window_start: proto(at(window)), ..instead(1) };
+        world.correct(buyer, &charge.charge_id, 1, Some(usage)).await
+    };
+    for window in ["2062-03-10T12:00:00Z", "2026-03-11T12:01:00Z"] {
+        let refused = refusal(&at_window(window).await.unwrap_err());
+        let expected =
+            (Code::InvalidArgument, "REQUEST_INVALID".to_owned(), vec!["instead.window_start".to_owned()]);
+        assert_eq!(refused, expected, "{window}");
+    }
+    // The clocks of others may be as far ahead as events may.
+    at_window("2026-03-11T12:00:00Z").await.unwrap();
     world.assert_clean().await;
 }

@@ -8,6 +8,7 @@ mod budgets;
 mod catalog;
 mod cells;
 mod chain;
+mod contracts;
 mod corrections;
 mod corruption;
 mod due;

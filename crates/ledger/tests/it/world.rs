@@ -13,7 +13,7 @@ use std::{
 
 use drawdown_ledger::{
     Config, Options,
-    directory::{Directory, TeamFacts},
+    directory::{Contracts, Directory, TeamFacts},
     error::Error,
     grpc::{
         Budgets, Catalog, Corrections, Events, Holds, Lots, Notices, Reports, Review, Settlement, Tokens,
@@ -44,7 +44,7 @@ pub(crate) struct FakeDirectory(Mutex<HashMap<TeamId, TeamFacts>>);
 
 impl Directory for FakeDirectory {
     fn team(&self, team: TeamId) -> BoxFuture<'_, Result<Option<TeamFacts>, Error>> {
-        let facts = self.0.lock().unwrap().get(&team).copied();
+        let facts = self.0.lock().unwrap().get(&team).cloned();
         async move { Ok(facts) }.boxed()
     }
 }
@@ -229,9 +229,9 @@ impl World {
     }
 
     pub(crate) fn know(&self, buyer: Buyer, trial_from: Option<Timestamp>, trial_to: Option<Timestamp>) {
-        let contract_kind = drawdown_ledger_core::ContractKind::Flex;
+        let contracts = Contracts::new(drawdown_ledger_core::ContractKind::Flex, []);
         let cell = self.ledger.cell();
-        let facts = TeamFacts { account_id: buyer.account, trial_from, trial_to, contract_kind, cell };
+        let facts = TeamFacts { account_id: buyer.account, trial_from, trial_to, contracts, cell };
         self.directory.0.lock().unwrap().insert(buyer.team, facts);
     }
 
@@ -240,9 +240,18 @@ impl World {
         self.directory.0.lock().unwrap().get_mut(&buyer.team).unwrap().cell = cell;
     }
 
-    /// The account of a team has this kind of contract.
-    pub(crate) fn contract(&self, buyer: Buyer, kind: drawdown_ledger_core::ContractKind) {
-        self.directory.0.lock().unwrap().get_mut(&buyer.team).unwrap().contract_kind = kind;
+    /// The account of a team has this kind of contract, from an instant on where one is given; before that, flex.
+    pub(crate) fn contract(
+        &self,
+        buyer: Buyer,
+        kind: drawdown_ledger_core::ContractKind,
+        from: Option<Timestamp>,
+    ) {
+        let contracts = match from {
+            None => Contracts::new(kind, []),
+            Some(from) => Contracts::new(drawdown_ledger_core::ContractKind::Flex, [(from, kind)]),
+        };
+        self.directory.0.lock().unwrap().get_mut(&buyer.team).unwrap().contracts = contracts;
     }
 }
 

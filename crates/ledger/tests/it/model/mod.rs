@@ -60,7 +60,7 @@ impl Both {
         let flex = world.buyer();
         let teams = vec![flex, world.sibling(flex)];
         for (buyer, kind) in teams.iter().zip(KINDS) {
-            world.contract(*buyer, kind.parse().unwrap());
+            world.contract(*buyer, kind.parse().unwrap(), None);
         }
         let producer = world.producer().await;
         let apps = (0..3).map(|_| AppId::generate()).collect();
