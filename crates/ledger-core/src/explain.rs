@@ -13,7 +13,7 @@ use crate::{
     lot::{Lot, LotState, draw_order},
     replay::{Violation, replay_before},
     settings::Settings,
-    standing::ChargeJournal,
+    standing::standing_of,
     team::Team,
     terms::Terms,
 };
@@ -164,7 +164,7 @@ pub fn explain(
             stored.lots.iter().find(|other| other.lot_id == lot.lot_id).and_then(|lot| lot.closed_at);
         lot.closed_at = closed.filter(|closed_at| *closed_at <= first.posted_at);
     }
-    let standing = ChargeJournal { rows: journal.to_vec() }.standing(charge_id);
+    let standing = standing_of(journal, charge_id);
     let considered = |lot: &Lot| Considered { lot: lot.clone(), verdict: verdict(lot, &rows, first) };
     let opened = |row: &&JournalRow| row.charge_id == Some(charge_id) && row.debit == Book::Uncharged;
     let debts = journal.iter().filter(opened).filter_map(|row| owed(row, journal, &standing.open));

@@ -52,48 +52,56 @@ impl ChargeJournal {
     /// What stands of `charge_id`. Cost: O(rows · rows of the charge).
     #[must_use]
     pub fn standing(&self, charge_id: ChargeId) -> Standing {
-        let mut taken: HashMap<i64, Vec<&JournalRow>> = HashMap::new();
-        for row in &self.rows {
-            if let Some(reverses) = row.reverses {
-                taken.entry(reverses).or_default().push(row);
-            }
-        }
-        let mut standing = Standing::default();
-        for row in self.rows.iter().filter(|row| row.charge_id == Some(charge_id)) {
-            match (row.kind, row.debt, row.lot_id) {
-                (Kind::Charge | Kind::Capture, _, Some(lot_id)) => {
-                    let amount = left_of(row, taken.get(&row.seq));
-                    if amount > MicroTokens::ZERO {
-                        standing.paid.push(StandingPayment { seq: row.seq, lot_id, amount, debt: None });
-                    }
-                }
-                (Kind::Uncharged | Kind::Chargeback, Some(item), _) => {
-                    self.item(item, &taken, &mut standing);
-                }
-                _ => {}
-            }
-        }
-        standing.open.sort_unstable_by_key(|open| open.from);
-        standing.paid.sort_unstable_by_key(|paid| (paid.seq, paid.debt.map(|debt| debt.from)));
-        standing
+        standing_of(&self.rows, charge_id)
     }
+}
 
-    /// An item of the debt: parts of it were netted or cancelled, the rest is open.
-    fn item(&self, item: DebtInterval, taken: &HashMap<i64, Vec<&JournalRow>>, standing: &mut Standing) {
-        let settling = self.rows.iter().filter(|row| row.credit == Book::Uncharged);
-        let settling = settling.filter_map(|row| Some((row, row.debt?.common(item)?)));
-        for (row, part) in settling.clone() {
-            let Some(lot_id) = row.lot_id else { continue };
-            let paid = netted(part, taken.get(&row.seq)).into_iter();
-            standing.paid.extend(paid.map(|debt| StandingPayment {
-                seq: row.seq,
-                lot_id,
-                amount: debt.length(),
-                debt: Some(debt),
-            }));
+/// What stands of `charge_id` by rows as [`ChargeJournal`] has them.
+pub(crate) fn standing_of(rows: &[JournalRow], charge_id: ChargeId) -> Standing {
+    let mut taken: HashMap<i64, Vec<&JournalRow>> = HashMap::new();
+    for row in rows {
+        if let Some(reverses) = row.reverses {
+            taken.entry(reverses).or_default().push(row);
         }
-        standing.open.extend(item.without(settling.map(|(_, part)| part)));
     }
+    let mut standing = Standing::default();
+    for row in rows.iter().filter(|row| row.charge_id == Some(charge_id)) {
+        match (row.kind, row.debt, row.lot_id) {
+            (Kind::Charge | Kind::Capture, _, Some(lot_id)) => {
+                let amount = left_of(row, taken.get(&row.seq));
+                if amount > MicroTokens::ZERO {
+                    standing.paid.push(StandingPayment { seq: row.seq, lot_id, amount, debt: None });
+                }
+            }
+            (Kind::Uncharged | Kind::Chargeback, Some(debt), _) => item(rows, debt, &taken, &mut standing),
+            _ => {}
+        }
+    }
+    standing.open.sort_unstable_by_key(|open| open.from);
+    standing.paid.sort_unstable_by_key(|paid| (paid.seq, paid.debt.map(|debt| debt.from)));
+    standing
+}
+
+/// An item of the debt: parts of it were netted or cancelled, the rest is open.
+fn item(
+    rows: &[JournalRow],
+    item: DebtInterval,
+    taken: &HashMap<i64, Vec<&JournalRow>>,
+    standing: &mut Standing,
+) {
+    let settling = rows.iter().filter(|row| row.credit == Book::Uncharged);
+    let settling = settling.filter_map(|row| Some((row, row.debt?.common(item)?)));
+    for (row, part) in settling.clone() {
+        let Some(lot_id) = row.lot_id else { continue };
+        let paid = netted(part, taken.get(&row.seq)).into_iter();
+        standing.paid.extend(paid.map(|debt| StandingPayment {
+            seq: row.seq,
+            lot_id,
+            amount: debt.length(),
+            debt: Some(debt),
+        }));
+    }
+    standing.open.extend(item.without(settling.map(|(_, part)| part)));
 }
 
 /// What stands of a row that paid a charge, less the rows that took parts of it back.

@@ -19,7 +19,8 @@ with spans as (
     where c.account_id = $1
       and ($2::uuid is null or c.team_id = $2)
       and c.window_start >= $3 and c.window_start < $4
-      and c.posted_at >= $3
+      -- Usage of the month may have been posted before it began: clocks differ.
+      and c.posted_at >= $8
       and c.zero_rated is distinct from 'trial'
 ), peaks as (
     select team_id, meter, span, max(quantity) as everything, max(quantity) filter (where not failed) as succeeded

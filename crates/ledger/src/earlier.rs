@@ -4,7 +4,7 @@
 //! off. So an answer costs what was posted since, and the same question gets the same answer for ever once it is
 //! final: when everything posted by then is surely committed, and nothing due by then waits for a writer.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use drawdown_ledger_core::{AsOf, BalanceView, BooksAsOf, LotView, books_as_of, draw_order};
 use drawdown_service::Code;
@@ -16,14 +16,12 @@ use crate::{
     reports::{Scope, check_rows_in_tx},
     service::{Ledger, connection},
     store::{
+        charges::AHEAD_MAX,
         reads, teams,
         undone::{self, Undone},
     },
     tokens::{NotedLot, Of, refuse},
 };
-
-/// No row takes effect later than this after it was posted: clocks differ.
-const AHEAD_MAX: Duration = Duration::from_secs(2 * 86_400);
 
 /// Instants as asked for; now where absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

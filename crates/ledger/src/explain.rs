@@ -4,13 +4,16 @@
 //! nobody, so it is read beside that, in between: a charge never changes, nor do the terms of its price. The team is
 //! rolled forward to now, so a lot that started a moment ago has paid in the answer (D40).
 
+use std::sync::Arc;
+
 use drawdown_ledger_core::{
-    Aggregation, Cycle, Explanation, Period, RatingStory, TakenBack, Team, Terms, explain_correction,
-    explain_rating, roll_forward,
+    Aggregation, Cycle, Explanation, JournalRow, Lot, Period, RatingStory, Settings, TakenBack, Team, Terms,
+    explain, explain_correction, explain_rating, roll_forward,
 };
-use drawdown_service::{Code, Refusal};
+use drawdown_service::{Code, Refusal, refusal};
 use drawdown_types::{ChargeId, MeterSlug, MicroTokens, PriceId, Quantity, Timestamp};
 use sqlx::PgConnection;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     catalogue::{self, Catalogue},
@@ -59,15 +62,29 @@ pub(crate) struct Rated {
     pub(crate) period: Option<PeriodCount>,
 }
 
+/// What a payment is explained from.
+struct Replay {
+    team: Team,
+    /// All of them, closed ones too.
+    lots: Vec<Lot>,
+    /// From its first row.
+    journal: Vec<JournalRow>,
+    charge_id: ChargeId,
+    at: Timestamp,
+    until: Timestamp,
+}
+
 // === impl Ledger ===
 
 impl Ledger {
     /// Explains a charge of a team.
     ///
     /// # Errors
-    /// `CHARGE_UNKNOWN` where there is none; `MONTHS_ARCHIVED` where the first months of the team are; where its journal is not what the allocator writes, or its amount not
-    /// what its price makes of the charges before it.
+    /// `CHARGE_UNKNOWN` where there is none; `MONTHS_ARCHIVED` where the first months of the team are;
+    /// `JOURNAL_TOO_LONG`; `WHOLE_READS_EXHAUSTED`; where its journal is not what the allocator writes, or its amount
+    /// not what its price makes of the charges before it.
     pub(crate) async fn explain(&self, of: Of, charge_id: ChargeId) -> Result<Explained, Error> {
+        let _place = self.begin_whole_read()?;
         let found = charge_in_tx(&mut *self.pool.read_of(of.account).await?, of.team, charge_id).await?;
         let account_id = self.stored_team(of).await?.team.balance.account_id;
         // A charge that is archived is not told from one that never was, and the replay begins with the first row.
@@ -86,16 +103,49 @@ impl Ledger {
         let mut tx = self.pool.snapshot_of(of.account).await?;
         verification::limit_in_tx(connection(&mut tx), self.limits.reports.statement_timeout).await?;
         let rating = self.rating_in_tx(connection(&mut tx), of, &charge, &catalogue).await?;
-        let (payment, taken_back, at) = if charge.quantity < 0 {
-            let journal = verification::journal_in_tx(connection(&mut tx), of.team, 0).await?;
-            (None, explain_correction(&journal, charge_id), self.clock.now())
-        } else {
-            let (payment, at) = self.payment_in_tx(connection(&mut tx), of, &charge).await?;
-            (payment, Vec::new(), at)
-        };
+        let (loaded, _) = teams::load_in_tx(connection(&mut tx), &[of.team], &[]).await?;
+        let loaded = loaded.into_iter().next();
+        let team = loaded.ok_or_else(|| Error::Broken("a charged team is not there".to_owned()))?.team;
+        let now = self.clock.now();
+        let at = team.balance.posted_at.map_or(now, |last| last.max(now));
+        if charge.quantity >= 0 && charge.journal_seq == 0 {
+            tx.rollback().await?;
+            return Ok(Explained { charge, rating, payment: None, taken_back: Vec::new(), at });
+        }
+        self.check_length(&team)?;
+        let journal = verification::journal_in_tx(connection(&mut tx), of.team, 0).await?;
+        let lots = verification::lots_in_tx(connection(&mut tx), of.team).await?;
         tx.rollback().await?;
+        let replay = Replay { team, lots, journal, charge_id, at, until: self.settled_until(at) };
+        let settings = Arc::clone(&self.settings);
+        let is_correction = charge.quantity < 0;
+        // Replaying a long journal takes a while, in which other calls go on.
+        let replayed = tokio::task::spawn_blocking(move || replay.run(is_correction, &settings)).await;
+        let (payment, taken_back) =
+            replayed.map_err(|error| Error::Broken(format!("a replay was given up: {error}")))??;
         charge.open_micros = payment.as_ref().map_or(0, |payment| payment.open.as_micros());
         Ok(Explained { charge, rating, payment, taken_back, at })
+    }
+
+    /// A place among the reads that begin at the beginning.
+    pub(crate) fn begin_whole_read(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.whole_reads).try_acquire_owned().map_err(|_| {
+            let most = self.limits.reports.whole_reads_max;
+            let why = format!("{most} explanations and what-ifs are running, which is the most");
+            Refusal::new(Code::ResourceExhausted, reason::WHOLE_READS_EXHAUSTED, why)
+                .retry_after(refusal::RETRY_AFTER_DEFAULT)
+                .into()
+        })
+    }
+
+    /// The journal of a team has as many rows as its balance counts.
+    fn check_length(&self, team: &Team) -> Result<(), Error> {
+        let (rows, most) = (team.balance.version, self.limits.reports.explain_rows_max);
+        if rows <= most {
+            return Ok(());
+        }
+        let why = format!("the team has {rows} journal rows, and a charge is explained from at most {most}");
+        Err(Refusal::new(Code::FailedPrecondition, reason::JOURNAL_TOO_LONG, why).into())
     }
 
     async fn rating_in_tx(
@@ -139,30 +189,26 @@ impl Ledger {
         let period = start.and_then(|start| counts.iter().find(|count| count.start == start).copied());
         Ok(Some(Rated { meter, aggregation, terms, cycle, story, period }))
     }
+}
 
-    /// Who paid a charge, and the instant at which that is so.
-    async fn payment_in_tx(
-        &self,
-        tx: &mut PgConnection,
-        of: Of,
-        charge: &ChargeRead,
-    ) -> Result<(Option<Explanation>, Timestamp), Error> {
-        let (loaded, _) = teams::load_in_tx(tx, &[of.team], &[]).await?;
-        let loaded = loaded.into_iter().next();
-        let mut team = loaded.ok_or_else(|| Error::Broken("a charged team is not there".to_owned()))?.team;
-        let now = self.clock.now();
-        let at = team.balance.posted_at.map_or(now, |last| last.max(now));
-        if charge.journal_seq == 0 {
-            return Ok((None, at));
+// === impl Replay ===
+
+impl Replay {
+    /// Who paid the charge; of a correction, what it took back.
+    fn run(
+        self,
+        is_correction: bool,
+        settings: &Settings,
+    ) -> Result<(Option<Explanation>, Vec<TakenBack>), Error> {
+        let Self { team, lots, mut journal, charge_id, at, until } = self;
+        if is_correction {
+            return Ok((None, explain_correction(&journal, charge_id)));
         }
-        let mut journal = verification::journal_in_tx(tx, of.team, 0).await?;
-        let lots = verification::lots_in_tx(tx, of.team).await?;
-        let mut rolled = [team.clone()];
-        journal.extend(roll_forward(&mut rolled, at, self.settled_until(at), &self.settings).journal);
-        team = Team { lots, ..team };
-        let charge_id = ChargeId::from_uuid(charge.charge_id);
-        let explained = drawdown_ledger_core::explain(&team, &journal, charge_id, &self.settings);
-        Ok((Some(explained.map_err(|error| Error::stored("journal of the charge")(error.into()))?), at))
+        journal.extend(roll_forward(&mut [team.clone()], at, until, settings).journal);
+        let team = Team { lots, ..team };
+        let explained = explain(&team, &journal, charge_id, settings);
+        let explained = explained.map_err(|error| Error::stored("journal of the charge")(error.into()))?;
+        Ok((Some(explained), Vec::new()))
     }
 }
 

@@ -165,5 +165,9 @@ pub const PERIOD_NOT_OVER: &str = "PERIOD_NOT_OVER";
 pub const MONTHS_ARCHIVED: &str = "MONTHS_ARCHIVED";
 /// There is no such statement.
 pub const STATEMENT_UNKNOWN: &str = "STATEMENT_UNKNOWN";
+/// As many explanations and what-ifs are running as may run at once.
+pub const WHOLE_READS_EXHAUSTED: &str = "WHOLE_READS_EXHAUSTED";
+/// The journal of the team is longer than what is replayed to explain a charge.
+pub const JOURNAL_TOO_LONG: &str = "JOURNAL_TOO_LONG";
 /// As many exports are running as may run at once.
 pub const EXPORTS_EXHAUSTED: &str = "EXPORTS_EXHAUSTED";

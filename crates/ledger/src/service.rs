@@ -117,6 +117,8 @@ pub struct Ledger {
     pub(crate) fresh: Notify,
     /// Where the order of facts stands, as this process saw it last: what wakes the streams.
     pub(crate) head: watch::Sender<Option<Head>>,
+    /// Places of explanations and what-ifs.
+    pub(crate) whole_reads: Arc<Semaphore>,
     /// Places of exports.
     pub(crate) exports: Arc<Semaphore>,
     poster: Poster,
@@ -164,6 +166,7 @@ impl Ledger {
             adopted: Notify::new(),
             fresh: Notify::new(),
             head: watch::Sender::new(None),
+            whole_reads: Arc::new(Semaphore::new(parts.limits.reports.whole_reads_max)),
             exports: Arc::new(Semaphore::new(parts.limits.reports.exports_max)),
             poster,
         }

@@ -80,11 +80,12 @@ impl Ledger {
     /// Prices a month otherwise.
     ///
     /// # Errors
-    /// `RATE_CARD_UNKNOWN`, or where the database does not play along.
+    /// `RATE_CARD_UNKNOWN`, `WHOLE_READS_EXHAUSTED`, or where the database does not play along.
     pub(crate) async fn price_month(&self, question: &MonthQuestion) -> Result<Vec<MeterQuote>, Error> {
+        let _place = self.begin_whole_read()?;
         let mut tx = self.pool.snapshot().await?;
         let at = connection(&mut tx);
-        verification::limit_in_tx(at, self.limits.verify_timeout).await?;
+        verification::limit_in_tx(at, self.limits.reports.statement_timeout).await?;
         let version = catalog::version_in_tx(at).await?;
         let book = catalogue::read_in_tx(at, version).await?.prices;
         let cycle = Cycle::of(question.month);

@@ -23,6 +23,11 @@ pub struct ReportOptions {
     pub stream_rows: Count,
     /// The most messages of a stream that wait for a slow reader.
     pub stream_messages_max: Count,
+    /// The most explanations and what-ifs at once: each holds a connection of the database, and reads what it is asked about from its
+    /// beginning.
+    pub whole_reads_max: Count,
+    /// The most journal rows of a team whose charges are explained: they are replayed in memory.
+    pub explain_rows_max: Count,
     /// The most exports at once; each holds a connection of the database.
     pub exports_max: Count,
     /// How long an export may take, however slow its reader, in ms.
@@ -43,6 +48,8 @@ impl Default for ReportOptions {
             statement_teams_max: Count::of(1_000),
             stream_rows: Count::of(1_000),
             stream_messages_max: Count::of(2),
+            whole_reads_max: Count::of(2),
+            explain_rows_max: Count::of(500_000),
             exports_max: Count::of(4),
             export_timeout_ms: Millis::from_millis(600_000),
             export_part_bytes: Count::of(65_536),
@@ -63,6 +70,8 @@ impl ReportOptions {
             statement_teams_max: self.statement_teams_max.get_u32(),
             stream_rows: self.stream_rows.get_u32(),
             stream_messages_max: self.stream_messages_max.get(),
+            whole_reads_max: self.whole_reads_max.get(),
+            explain_rows_max: i64::from(self.explain_rows_max.get_u32()),
             exports_max: self.exports_max.get(),
             export_timeout: self.export_timeout_ms.duration(),
             export_part_bytes: self.export_part_bytes.get(),

@@ -74,6 +74,10 @@ pub struct ReportLimits {
     pub statement_teams_max: u32,
     /// Rows of one message of a stream.
     pub stream_rows: u32,
+    /// Explanations and what-ifs that run at once.
+    pub whole_reads_max: usize,
+    /// Most journal rows of a team whose charges are explained.
+    pub explain_rows_max: i64,
     /// Exports that run at once.
     pub exports_max: usize,
     /// How long an export may take, with a reader however slow.

@@ -24,7 +24,7 @@ use crate::error::Error;
 
 /// How long before its window usage may have been posted: far more than events may lie ahead of their
 /// receipt.
-const AHEAD_MAX: Duration = Duration::from_secs(2 * 86_400);
+pub(crate) const AHEAD_MAX: Duration = Duration::from_secs(2 * 86_400);
 
 /// Conditions on charges; all must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]

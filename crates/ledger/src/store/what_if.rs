@@ -8,7 +8,7 @@ use drawdown_types::{AccountId, MeterSlug, MicroTokens, PriceId, Quantity, TeamI
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Instant;
+use super::{Instant, charges::AHEAD_MAX};
 use crate::error::Error;
 
 /// A span of one meter.
@@ -61,6 +61,7 @@ pub async fn usage_in_tx(
         spans.iter().map(|span| span.meter.as_str()).collect::<Vec<_>>() as _,
         spans.iter().map(|span| Instant(span.from)).collect::<Vec<_>>() as _,
         spans.iter().map(|span| Instant(span.to)).collect::<Vec<_>>() as _,
+        Instant(from.checked_sub(AHEAD_MAX).unwrap_or(Timestamp::MIN)) as _,
     )
     .fetch_all(tx)
     .await?;

@@ -1,19 +1,23 @@
 //! `ExplainCharge` on stored charges: rating, payment, debt, and who may ask.
 
-use drawdown_ledger::grpc::Explain;
+use std::sync::Arc;
+
+use drawdown_ledger::grpc::{Explain, WhatIf};
 use drawdown_proto::ledger::v1::{
-    Aggregation, AggregationPeriod, ChargeRating, ChargedTier, ExplainChargeRequest, ExplainChargeResponse,
-    Line, LotVerdict, OwedPart, ReserveTokensRequest, explain_service_server::ExplainService,
-    hold_service_server::HoldService, line,
+    Aggregation, AggregationPeriod, ChargeRating, ChargedTier, ContractKind, ExplainChargeRequest,
+    ExplainChargeResponse, Line, LotVerdict, OwedPart, PriceMonthRequest, ReserveTokensRequest,
+    explain_service_server::ExplainService, hold_service_server::HoldService, line, price_month_request,
+    what_if_service_server::WhatIfService as _,
 };
+use drawdown_service::config::Count;
 use drawdown_types::{AccountId, ChargeId};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::{
     lots::charge_back,
     world::{
-        Buyer, World, at, calls, calls_at, distinct, instead, largest, payer, price, reason, request_id, sum,
-        usage_at,
+        Buyer, World, at, calls, calls_at, distinct, instead, largest, payer, price, proto, reason, refusal,
+        request_id, sum, usage_at,
     },
 };
 
@@ -260,4 +264,44 @@ async fn d43_a_corrected_charge_its_correction_and_what_came_instead_are_explain
     let seats =
         |which: usize| told[which].rating.as_ref().map(|rating| (rating.period_before, rating.period_after));
     assert_eq!((seats(2), seats(5), seats(6)), (Some((4, 9)), Some((9, 4)), Some((4, 6))));
+}
+
+/// Somebody waits for a lock.
+const WAITING: &str = "select exists (select from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock')";
+
+#[tokio::test]
+async fn what_is_read_from_its_beginning_has_few_places_and_a_limit() {
+    let world = World::with(|options| {
+        options.reports.whole_reads_max = Count::of(1);
+        options.reports.explain_rows_max = Count::of(2);
+    })
+    .await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    world.purchase(buyer, 100, None).await.unwrap();
+    world.settle(producer, vec![calls(buyer, 4)]).await;
+    let charge = world.charges(buyer).await.remove(0).charge_id;
+    // A what-if has the only place, and waits for somebody who locks a table.
+    let mut tx = world.database.pool().begin().await.unwrap();
+    sqlx::raw_sql("lock table ledger.meter in access exclusive mode").execute(&mut *tx).await.unwrap();
+    let what_if = WhatIf::new(Arc::clone(&world.ledger));
+    let month = PriceMonthRequest {
+        scope: Some(price_month_request::Scope::TeamId(buyer.team.to_string())),
+        month: proto(at(NOON)),
+        by: Some(price_month_request::By::InForce(ContractKind::Flex.into())),
+    };
+    let waiting = tokio::spawn(async move { what_if.price_month(Request::new(month)).await });
+    while !sqlx::query_scalar::<_, bool>(WAITING).fetch_one(world.database.pool()).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    let refused = refusal(&explain(&world, buyer, &charge, String::new()).await.unwrap_err());
+    assert_eq!((refused.0, refused.1.as_str()), (Code::ResourceExhausted, "WHOLE_READS_EXHAUSTED"));
+    tx.rollback().await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().into_inner().cost_micros, 2_000_000);
+    explain(&world, buyer, &charge, String::new()).await.unwrap();
+    // One row more than is replayed.
+    world.settle(producer, vec![calls(buyer, 1)]).await;
+    let refused = refusal(&explain(&world, buyer, &charge, String::new()).await.unwrap_err());
+    assert_eq!((refused.0, refused.1.as_str()), (Code::FailedPrecondition, "JOURNAL_TOO_LONG"));
 }

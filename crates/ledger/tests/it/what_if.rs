@@ -76,6 +76,56 @@ async fn the_same_prices_give_exactly_what_was_charged() {
 }
 
 #[tokio::test]
+async fn usage_that_was_posted_before_its_month_began_is_of_its_month() {
+    let world = World::begun_at(at("2026-02-28T12:00:00Z"), |_| {}).await;
+    world.priced().await;
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    // A clock that is twelve hours ahead.
+    world.settle(producer, vec![calls_at(buyer, 7, "2026-03-01T00:00:00Z")]).await;
+    world.clock.set(at("2026-04-02T00:00:00Z"));
+    let scope = Scope::TeamId(buyer.team.to_string());
+    let answer = ask(&world, scope, By::InForce(ContractKind::Flex.into())).await.unwrap();
+    assert_eq!((answer.cost_micros, answer.would_cost_micros), (3_500_000, Some(3_500_000)));
+}
+
+/// What every table holds: how many rows, and a digest of them.
+async fn tables(world: &World) -> Vec<(String, i64, String)> {
+    let names = "select relname::text from pg_class where relnamespace = 'ledger'::regnamespace
+        and relkind in ('r', 'p') and not relispartition order by 1";
+    let names: Vec<String> = sqlx::query_scalar(names).fetch_all(world.database.pool()).await.unwrap();
+    let mut tables = Vec::new();
+    for name in names {
+        let digest = format!(
+            "select count(*), coalesce(md5(string_agg(t::text, e'\\n' order by t::text)), '') from ledger.{name} t"
+        );
+        let digest = sqlx::query_as(sqlx::AssertSqlSafe(digest)).fetch_one(world.database.pool()).await;
+        let (rows, digest): (i64, String) = digest.unwrap();
+        tables.push((name, rows, digest));
+    }
+    tables
+}
+
+#[tokio::test]
+async fn a_what_if_changes_no_row_of_any_table() {
+    let world = World::new().await;
+    let buyer = world.buyer();
+    used(&world, buyer).await;
+    let before = tables(&world).await;
+    let rows = |name: &str| before.iter().find(|(table, ..)| table == name).map_or(0, |(_, rows, _)| *rows);
+    assert!(["charge", "journal", "usage_state", "balance"].iter().all(|name| rows(name) > 0), "{before:?}");
+    let scopes = [Scope::TeamId(buyer.team.to_string()), Scope::AccountId(buyer.account.to_string())];
+    for scope in scopes {
+        for by in [
+            By::InForce(ContractKind::Flex.into()),
+            By::Draft(PriceDraft { prices: vec![price("call", 10, 1), price("seat", 10, 1)] }),
+        ] {
+            ask(&world, scope.clone(), by).await.unwrap();
+        }
+    }
+    assert_eq!(tables(&world).await, before);
+}
+
+#[tokio::test]
 async fn other_prices_are_put_to_the_months_quantity() {
     let world = World::new().await;
     let buyer = world.buyer();
