@@ -77,10 +77,13 @@ impl Ledger {
         let seen = [SeenTeam { team_id: balance.team_id, settled: Settled::default() }];
         let sums =
             charges::sums_in_tx(tx, balance.account_id, &seen, &filter, &GroupBy::default(), 1).await?;
-        let micros = match sums.first() {
+        // Corrections count in the days of the charges they correct, whatever their price was: they may give back more
+        // than these days cost (D43). That is no usage, and no usage is a rate of nothing.
+        let micros: i64 = match sums.first() {
             Some(sums) => sums.amount_micros.parse().map_err(|_| broken())?,
             None => 0,
         };
+        let micros = micros.max(0);
         let rate = BurnRate::new(MicroTokens::from_micros(micros), days).ok_or_else(broken)?;
         Ok((rate, ForecastMethod::TrailingMean, Some((from, to))))
     }

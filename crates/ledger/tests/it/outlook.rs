@@ -1,12 +1,13 @@
 //! Days left, the red mark and forecasts, as they are served.
 
 use drawdown_proto::ledger::v1::{
-    Forecast, ForecastMethod, GetForecastRequest, report_service_server::ReportService,
+    Aggregation, Forecast, ForecastMethod, GetForecastRequest, Price, PriceTier,
+    report_service_server::ReportService,
 };
 use drawdown_types::TeamId;
 use tonic::{Code, Request, Status};
 
-use crate::world::{Buyer, NOW, World, at, calls_at, proto, reason, refusal};
+use crate::world::{Buyer, NOW, World, at, calls_at, price, proto, reason, refusal};
 
 async fn forecast(world: &World, buyer: Buyer, micros_per_day: Option<i64>) -> Result<Forecast, Status> {
     let request = GetForecastRequest {
@@ -77,6 +78,36 @@ async fn d35_the_rate_is_the_mean_of_the_last_whole_days() {
     assert_eq!((slower.method(), slower.unused_micros), (ForecastMethod::Given, 5_000_000));
     assert_eq!((slower.rate_from, slower.rate_days), (None, 1));
     assert_eq!(slower.lots[1].empty_at, proto(at("2026-03-25T12:00:00Z")));
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn d35_days_whose_corrections_gave_back_more_than_they_cost_are_a_rate_of_nothing() {
+    let world = World::new().await;
+    // The first ten calls of a month cost a fifth of a token each, the next 3 tokens.
+    world.meter("call", Aggregation::Count).await.unwrap();
+    let tiers = vec![PriceTier { above: 10, micros: 3_000_000 }];
+    let prices = vec![Price { tiers, ..price("call", 200_000, 1) }];
+    world.publish("web", "2020-01-01T00:00:00Z", prices, true).await.unwrap();
+    let (buyer, producer) = (world.buyer(), world.producer().await);
+    world.grant(buyer, 90_000_000, None, "2026-06-10T12:00:00Z").await.unwrap();
+    // The expensive ones come later, and are of the day before.
+    for window in ["2026-03-10T12:00:00Z", "2026-03-09T23:59:00Z"] {
+        world.settle(producer, vec![calls_at(buyer, 10, window)]).await;
+    }
+    let charges = world.charges(buyer).await;
+    assert_eq!((charges[0].amount_micros, charges[1].amount_micros), (2_000_000, 30_000_000));
+    world.clock.set(at("2026-03-11T12:00:00Z"));
+    // Without the first ten, the others are the cheap ones: the month costs 30 tokens less (D43).
+    let back = world.correct(buyer, &charges[0].charge_id, 0, None).await.unwrap().taken_back.unwrap();
+    assert_eq!(back.amount_micros, -30_000_000);
+    let found = forecast(&world, buyer, None).await.unwrap();
+    assert_eq!((found.rate_micros, found.rate_days), (0, 1));
+    assert_eq!(
+        (found.rate_from, found.rate_to),
+        (proto(at("2026-03-10T00:00:00Z")), proto(at("2026-03-11T00:00:00Z")))
+    );
+    assert_eq!(found.runs_out_at, proto(at("2026-06-10T12:00:00Z")));
     world.assert_clean().await;
 }
 
