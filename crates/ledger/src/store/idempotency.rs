@@ -1,8 +1,10 @@
-//! Answers by request id, kept in the transaction of their effect.
+//! Answers by request id, kept in the transaction of their effect. An id is of the account that its caller is of, or of
+//! the platform: what one tenant has used says nothing to another.
 //!
 //! An answer is written last. Two calls with one id at the same moment both do the work, the second
 //! waits at the unique key for the first to end, and its whole transaction is undone: one effect.
 
+use drawdown_service::identity;
 use drawdown_types::Timestamp;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -14,6 +16,7 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestKey {
     method: &'static str,
+    caller_account: String,
     request_id: String,
     hash: [u8; 32],
 }
@@ -30,19 +33,26 @@ pub enum Known {
 }
 
 impl RequestKey {
-    /// The key of a call of `method` with the encoded `content`.
+    /// The key of a call of `method` by the caller in hand with the encoded `content`.
     #[must_use]
     pub fn new(method: &'static str, request_id: &str, content: &[u8]) -> Self {
         let hash = Sha256::new_with_prefix(method).chain_update([0]).chain_update(content).finalize();
-        Self { method, request_id: request_id.to_owned(), hash: hash.into() }
+        let account = identity::current_account();
+        Self {
+            method,
+            caller_account: account.map(|account| account.as_uuid().to_string()).unwrap_or_default(),
+            request_id: request_id.to_owned(),
+            hash: hash.into(),
+        }
     }
 }
 
 /// What is known of the request id of `key`.
 pub async fn find(at: &mut PgConnection, key: &RequestKey) -> Result<Known, Error> {
     let row = sqlx::query!(
-        "select request_hash, response from ledger.idempotency where request_id = $1",
+        "select request_hash, response from ledger.idempotency where request_id = $1 and caller_account = $2",
         key.request_id,
+        key.caller_account,
     )
     .fetch_optional(at)
     .await?;
@@ -61,9 +71,10 @@ pub async fn remember_in_tx(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let inserted = sqlx::query!(
-        "insert into ledger.idempotency (request_id, method, request_hash, response, created_at)
-         values ($1, $2, $3, $4, $5)",
+        "insert into ledger.idempotency (request_id, caller_account, method, request_hash, response, created_at)
+         values ($1, $2, $3, $4, $5, $6)",
         key.request_id,
+        key.caller_account,
         key.method,
         &key.hash,
         response,

@@ -39,6 +39,7 @@ mod race;
 mod rating;
 mod reach;
 mod reports;
+mod requests;
 mod review;
 mod rights;
 mod rollups;
