@@ -101,6 +101,7 @@ impl Poster {
         let mut rows = Rows::new(batch, &lines, &plan, &loaded.stored, now)?;
         let revision = Revision::generate();
         let (tx, last) = self.write(tx, (&rows, revision), &mut loaded.stored, after, now).await?;
+        self.clients.under(batch.shard, batch.generation);
         let settled = || {
             rows.note_clients(Some(&self.clients));
             settlement::statement(&rows.settled())
