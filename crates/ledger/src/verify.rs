@@ -23,12 +23,10 @@ use crate::{
     service::{Ledger, connection},
     store::{
         partitions,
-        verification::{self, Effort},
+        verification::{self, Effort, Found},
     },
 };
 
-/// Most examples of one verdict.
-const EXAMPLES_MAX: usize = 10;
 /// Teams that are read at a time.
 const TEAMS_PAGE: usize = 1000;
 
@@ -196,9 +194,9 @@ impl Invariant {
 // === impl Verdict ===
 
 impl Verdict {
-    fn of(name: &'static str, statement: String, found: Vec<String>) -> Self {
-        let violations = i64::try_from(found.len()).unwrap_or(i64::MAX);
-        Self { name, statement, violations, examples: found.into_iter().take(EXAMPLES_MAX).collect() }
+    fn of(name: &'static str, statement: String, found: Found) -> Self {
+        let Found { violations, examples } = found;
+        Self { name, statement, violations, examples }
     }
 }
 
@@ -253,8 +251,8 @@ impl Ledger {
         scope: Scope,
         keep: bool,
         effort: &mut Effort,
-    ) -> Result<Vec<String>, Error> {
-        let mut found = Vec::new();
+    ) -> Result<Found, Error> {
+        let mut found = Found::default();
         for page in verification::teams_in_tx(tx, scope == Scope::Incremental).await?.chunks(TEAMS_PAGE) {
             let mut states = Vec::with_capacity(page.len());
             for stored in verification::loaded_in_tx(tx, page).await? {
@@ -270,7 +268,7 @@ impl Ledger {
                 effort.count(journal.len());
                 match replay_from(start, &Team { lots, ..stored }, &journal, &self.settings) {
                     Ok(replayed) => states.push(replayed),
-                    Err(violation) => found.push(format!("{team_id}: {violation}")),
+                    Err(violation) => found.count(|| format!("{team_id}: {violation}")),
                 }
             }
             if keep {

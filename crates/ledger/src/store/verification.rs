@@ -57,10 +57,41 @@ pub async fn last_in_tx(tx: &mut PgConnection) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar!("select max(verification) from ledger.verification").fetch_one(tx).await?)
 }
 
-/// What a statement of an invariant finds. The statements are files of this crate, each of one text
-/// column; they are run by name, so the macro that checks a statement where it stands can not be used.
-pub async fn violations_in_tx(tx: &mut PgConnection, sql: &'static str) -> Result<Vec<String>, Error> {
-    Ok(sqlx::query_scalar(sql).fetch_all(tx).await?)
+/// Violations: how many, and some of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// How many.
+    pub violations: i64,
+    /// The first, at most [`EXAMPLES_MAX`].
+    pub examples: Vec<String>,
+}
+
+/// The violations that are told in words; the rest is counted.
+pub const EXAMPLES_MAX: usize = 10;
+
+// === impl Found ===
+
+impl Found {
+    /// Another one.
+    pub fn count(&mut self, violation: impl FnOnce() -> String) {
+        self.violations = self.violations.saturating_add(1);
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(violation());
+        }
+    }
+}
+
+/// What a statement of an invariant finds, counted by the database. The statements are files of this crate, each of one
+/// text column; they are run by name, so the macro that checks a statement where it stands can not be used.
+pub async fn violations_in_tx(tx: &mut PgConnection, sql: &'static str) -> Result<Found, Error> {
+    let counted = format!(
+        "select violation, count(*) over () from (\n{sql}\n) as found (violation) limit {EXAMPLES_MAX}"
+    );
+    let rows: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(counted)).fetch_all(tx).await?;
+    Ok(Found {
+        violations: rows.first().map_or(0, |(_, violations)| *violations),
+        examples: rows.into_iter().map(|(violation, _)| violation).collect(),
+    })
 }
 
 /// The teams to replay, by id: all of them, or those that are not as their points say, or have rows since.

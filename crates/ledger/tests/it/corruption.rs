@@ -397,3 +397,22 @@ fn every_invariant_is_broken_once() {
     let unseen: Vec<_> = names.filter(|name| !seen.contains(&name)).collect();
     assert!(unseen.is_empty(), "{unseen:?}");
 }
+
+#[tokio::test]
+async fn violations_are_counted_by_the_database_and_ten_are_told() {
+    let world = World::new().await;
+    for _ in 0..25 {
+        world.grant(world.buyer(), 1_000_000, None, "2026-04-10T00:00:00Z").await.unwrap();
+    }
+    sqlx::raw_sql(DISARM).execute(world.database.pool()).await.unwrap();
+    let break_all = "update ledger.balance set held_micros = 1";
+    sqlx::raw_sql(break_all).execute(world.database.pool()).await.unwrap();
+    let violated = world.violated().await;
+    let names: Vec<_> = violated.iter().map(|verdict| verdict.name).collect();
+    assert_eq!(names, ["balance_is_its_journal", "balance_is_its_lots", "books_sum_to_zero", REPLAY]);
+    for verdict in violated {
+        let distinct: std::collections::HashSet<_> = verdict.examples.iter().collect();
+        assert_eq!((verdict.violations, distinct.len()), (25, 10), "{}", verdict.name);
+        assert!(verdict.examples.iter().all(|example| example.contains("team")), "{:?}", verdict.examples);
+    }
+}
