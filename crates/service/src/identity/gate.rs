@@ -70,6 +70,16 @@ enum Missed {
     Away(String),
 }
 
+/// What an attempt at a credential counts for.
+#[derive(Clone, Copy)]
+enum Attempt {
+    /// A call: its failures count for its address.
+    Call(Option<IpAddr>),
+    /// A stream that asks again, with a credential that was good: whoever holds it guesses nothing, so it neither counts nor is
+    /// it held up by what others guessed.
+    Again,
+}
+
 impl Gate {
     /// A gate with these settings.
     #[must_use]
@@ -145,36 +155,61 @@ impl Gate {
     /// # Errors
     /// Where a credential is there and no good, or can not be looked up.
     pub async fn caller(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Refusal> {
+        let attempt = Attempt::Call(address(extensions));
+        self.known(headers, extensions.get::<Peer>(), attempt).await
+    }
+
+    /// Whether `caller`, who was known by a key or a token in these headers, still is. Yes, while nobody can say.
+    pub(crate) async fn is_still(&self, caller: &Caller, headers: &HeaderMap) -> bool {
+        match self.known(headers, None, Attempt::Again).await {
+            Ok(now) => now == *caller,
+            Err(refusal) => refusal.code != crate::Code::Unauthenticated,
+        }
+    }
+
+    async fn known(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+        attempt: Attempt,
+    ) -> Result<Caller, Refusal> {
         if headers.get_all(AUTHORIZATION).iter().count() > 1 {
             return Err(refused::credential());
         }
         let Some(header) = headers.get(AUTHORIZATION) else {
-            let peer = extensions.get::<Peer>();
             return Ok(peer.map_or_else(Caller::anonymous, |peer| Caller::certified(peer.name.as_str())));
         };
-        let address = address(extensions);
         let found = match bearer(header.as_bytes()) {
             Some(text) if text.starts_with(KEY_PREFIX) => match ApiKey::parse(text) {
-                Ok(key) => self.by_key(key.digest(), address).await,
+                Ok(key) => self.by_key(key.digest(), attempt).await,
                 Err(_) => Err(refused::malformed()),
             },
-            Some(text) => self.by_token(text, address).await,
+            Some(text) => self.by_token(text, attempt).await,
             None => Err(refused::credential()),
         };
-        if found.as_ref().is_err_and(refused::is_failed_attempt) {
+        if let Attempt::Call(address) = attempt
+            && found.as_ref().is_err_and(refused::is_failed_attempt)
+        {
             self.0.failures.note(address, self.0.clock.now());
         }
         found
     }
 
-    async fn by_token(&self, text: &str, address: Option<IpAddr>) -> Result<Caller, Refusal> {
+    fn is_spent(&self, attempt: Attempt) -> bool {
+        match attempt {
+            Attempt::Call(address) => self.0.failures.is_spent(address, self.0.clock.now()),
+            Attempt::Again => false,
+        }
+    }
+
+    async fn by_token(&self, text: &str, attempt: Attempt) -> Result<Caller, Refusal> {
         let inner = &*self.0;
         let Some(tokens) = &inner.tokens else { return Err(refused::credential()) };
         let (now, digest) = (inner.clock.now(), Sha256::digest(text.as_bytes()).into());
         if let Some(good) = inner.good_tokens.get(&digest).await.filter(|good| tokens.holds(good, now)) {
             return Ok(good.caller);
         }
-        if inner.failures.is_spent(address, now) {
+        if self.is_spent(attempt) {
             return Err(refused::attempts());
         }
         let good = tokens.verify(text, now).map_err(|_| refused::credential())?;
@@ -189,11 +224,11 @@ impl Gate {
         }
     }
 
-    async fn by_key(&self, key: KeyDigest, address: Option<IpAddr>) -> Result<Caller, Refusal> {
+    async fn by_key(&self, key: KeyDigest, attempt: Attempt) -> Result<Caller, Refusal> {
         let inner = &*self.0;
         let good = match inner.keys.get(&key).await {
             Some(good) => good,
-            None if inner.failures.is_spent(address, inner.clock.now()) => return Err(refused::attempts()),
+            None if self.is_spent(attempt) => return Err(refused::attempts()),
             None => {
                 let found = inner.keys.try_get_with(key, self.look_up(key)).await;
                 found.map_err(|missed| match &*missed {

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Extensions, HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use http_body::{Frame, SizeHint};
 use tokio::time::Interval;
 use tonic::{Code, Status, body::Body};
@@ -98,12 +98,7 @@ impl Rechecked {
 
     fn ask(&self) -> Asking {
         let (gate, caller, headers) = (self.gate.clone(), self.caller.clone(), self.headers.clone());
-        Box::pin(async move {
-            match gate.caller(&headers, &Extensions::new()).await {
-                Ok(now) => now == *caller,
-                Err(refusal) => refusal.code != crate::Code::Unauthenticated,
-            }
-        })
+        Box::pin(async move { gate.is_still(&caller, &headers).await })
     }
 
     /// Whether the caller turned out to be admitted no more.

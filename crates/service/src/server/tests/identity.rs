@@ -365,6 +365,33 @@ async fn a_stream_ends_when_its_key_is_revoked() {
     drop(asks);
 }
 
+/// More streams of one key than an address may fail in a second.
+#[tokio::test]
+async fn all_streams_of_a_revoked_key_end_at_once_and_nobody_else_is_held_up() {
+    let server = Guarded::with(|options| {
+        options.identity.failures_per_second_max = Count::of(2);
+        options.identity.key_cache_ms = Millis::from_millis(20);
+    })
+    .await;
+    let key = server.key(Role::Operator, Scope::Platform);
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        let (asks, requests) = tokio::sync::mpsc::channel::<ServerReflectionRequest>(1);
+        let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+        let mut client = ServerReflectionClient::new(server.channel.clone());
+        let answers = client.server_reflection_info(with_header(requests, &bearer(&key))).await;
+        streams.push((asks, answers.unwrap().into_inner()));
+    }
+    // the clock of the server stands still: whoever counted would not be free again
+    server.forget(&key);
+    for (_asks, answers) in &mut streams {
+        let ended = tokio::time::timeout(Duration::from_secs(10), answers.message()).await.unwrap();
+        assert_eq!(ended.unwrap_err().code(), Code::Unauthenticated);
+    }
+    let other = bearer(&server.key(Role::Operator, Scope::Platform));
+    assert!(server.list(&other, &AccountId::generate().to_string()).await.is_ok());
+}
+
 #[tokio::test]
 async fn judgements_are_counted() {
     let server = Guarded::with(|_| {}).await;
