@@ -17,7 +17,9 @@ use std::{
 };
 
 use drawdown_entitlement_core::{Change, History};
-use drawdown_types::{AccountId, AppId, CredentialId, HubId, TeamId, Timestamp, TransferId, UserId};
+use drawdown_types::{
+    AccountId, AppId, CredentialId, HubId, KeyId, PrincipalId, TeamId, Timestamp, TransferId, UserId,
+};
 use futures::TryStreamExt as _;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -53,6 +55,10 @@ impl Touched {
     fn by(changed: &[Changed]) -> Self {
         let mut touched = Self::default();
         for line in changed {
+            if is_of_callers(&line.subject) {
+                // who may call is looked up by the gate, and is no part of the directory
+                continue;
+            }
             touched.accounts.extend(line.account_id);
             touched.add(line);
         }
@@ -83,6 +89,11 @@ fn is_of_account(subject: &str) -> bool {
         || subject.parse::<TeamId>().is_ok()
         || subject.parse::<UserId>().is_ok()
         || subject.parse::<HubId>().is_ok()
+}
+
+/// Principals and their keys.
+fn is_of_callers(subject: &str) -> bool {
+    subject.parse::<PrincipalId>().is_ok() || subject.parse::<KeyId>().is_ok()
 }
 
 /// Acts that touch an account, its teams or its people, and no app.
@@ -300,5 +311,31 @@ impl Memory {
         let teams =
             History::from_changes(links).map_err(|conflict| Error::stored("assignments", conflict))?;
         Ok(AppFacts { app_id: app.app_id, teams, first, later: later.map(Box::new), hub })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_principals_touch_nothing_and_what_is_not_known_touches_everything() {
+        let line = |subject: String, account_id| Changed {
+            audit_id: 1,
+            at: Timestamp::from_secs(0).unwrap(),
+            method: "Any".to_owned(),
+            subject,
+            account_id,
+        };
+        let (account_id, principal) = (AccountId::generate(), PrincipalId::generate().to_string());
+        let of_callers = [
+            line(principal.clone(), None),
+            line(principal, Some(account_id)),
+            line(KeyId::generate().to_string(), None),
+        ];
+        assert_eq!(Touched::by(&of_callers), Touched::default());
+        assert!(Touched::by(&[line("other_1".to_owned(), None)]).everything);
+        let whole = Touched::by(&[line("other_1".to_owned(), Some(account_id))]);
+        assert_eq!((whole.whole.len(), whole.accounts.len(), whole.everything), (1, 1, false));
     }
 }
