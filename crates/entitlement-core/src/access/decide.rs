@@ -44,7 +44,8 @@ pub struct Decision {
     pub in_the_way: Reasons,
     /// Balance of the team in micro-tokens; none in the trial (D20) and where it is not known.
     pub balance_micros: Option<i64>,
-    /// From when on charged use is refused, while the team is below zero.
+    /// From when on charged use is refused, while the team is below zero. None where the debt limit refuses it already:
+    /// since when that is, nobody told.
     pub grace_deadline: Option<Timestamp>,
     /// Data is older than the bound.
     pub stale: bool,
@@ -68,6 +69,7 @@ struct Money {
     balance_micros: i64,
     owed_micros: i64,
     beyond_limit_micros: i64,
+    below_zero: bool,
     deadline: Option<Timestamp>,
     refused: Reasons,
     changes_at: Timestamp,
@@ -215,10 +217,10 @@ const fn level(who: &Who, in_trial: bool, money: &Money) -> Option<Level> {
     if !money.known {
         return None;
     }
-    Some(match (money.deadline, money.refused.is_empty()) {
-        (None, _) => Level::Full,
-        (Some(_), true) => Level::Grace,
-        (Some(_), false) => Level::Limited,
+    Some(match (money.below_zero, money.refused.is_empty()) {
+        (false, _) => Level::Full,
+        (true, true) => Level::Grace,
+        (true, false) => Level::Limited,
     })
 }
 
@@ -274,6 +276,7 @@ fn money(moment: &Moment, facts: &Facts<'_>, who: &Who) -> Money {
         balance_micros: 0,
         owed_micros: 0,
         beyond_limit_micros: 0,
+        below_zero: false,
         deadline: None,
         refused: Reasons::NONE,
         changes_at: Timestamp::MAX,
@@ -311,8 +314,10 @@ fn below_zero(
     let by_grace = if own > now { own } else { Timestamp::MAX };
     let by_account = sooner(sooner(Timestamp::MAX, without.and_then(|span| span.to)), begins);
     let changes_at = money.changes_at.min(by_grace).min(by_account);
-    let deadline = Some(deadline);
-    Money { owed_micros, beyond_limit_micros, deadline, refused, changes_at, ..money }
+    // beyond the limit charged use is refused already: an instant that lies ahead would promise time
+    let below_zero = true;
+    let deadline = (beyond_limit_micros == 0 || deadline <= now).then_some(deadline);
+    Money { below_zero, owed_micros, beyond_limit_micros, deadline, refused, changes_at, ..money }
 }
 
 fn usage(moment: &Moment, facts: &Facts<'_>, who: &Who, in_trial: bool) -> Use {

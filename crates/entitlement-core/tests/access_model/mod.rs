@@ -216,7 +216,10 @@ impl Gate {
             level: self.level(now),
             ways,
             balance: shown.then_some(step.available - step.owed),
-            deadline: ends.filter(|_| shown),
+            // beyond the debt limit there is no time left that could be told
+            deadline: ends.filter(|ends| {
+                shown && (self.debt_limit.is_none_or(|limit| step.owed <= limit) || *ends <= now)
+            }),
             stale,
         }
     }

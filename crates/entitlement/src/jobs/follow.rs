@@ -103,6 +103,7 @@ impl Follower {
     /// Lists everything; gives the cursor from which on changes are heard.
     async fn list(&mut self) -> Result<String, Status> {
         let (mut listed, mut page_token, mut first) = (Listed::default(), String::new(), None);
+        let mut debt_limit_micros = None;
         loop {
             let page = self.within(self.standings.list(Vec::new(), page_token)).await??;
             self.check(page.cell)?;
@@ -111,12 +112,14 @@ impl Follower {
             let mut told = told_by_list(&page)?;
             // what is known is as old as the first page until all pages are there
             let as_of = told.as_of.take();
+            // and without an instant nothing is heard that the limit could be part of
+            debt_limit_micros = told.debt_limit_micros.take().or(debt_limit_micros);
             let (cursor, as_of) = first.get_or_insert((cursor, as_of)).clone();
             listed.add(&told);
             self.take(told);
             if page_token.is_empty() {
                 self.memory.listed(self.cell, &listed);
-                self.take(Told { as_of, ..Told::default() });
+                self.take(Told { as_of, debt_limit_micros, ..Told::default() });
                 self.cursor = Some(cursor.clone());
                 return Ok(cursor);
             }

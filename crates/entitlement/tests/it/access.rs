@@ -7,7 +7,7 @@ mod gate;
 mod obstacles;
 mod stale;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use drawdown_entitlement::Accounts;
 use drawdown_entitlement_core::Rules;
@@ -16,14 +16,14 @@ use drawdown_proto::{
         AccessLevel as Level, AccessReason as Reason, BudgetScope, EndTrialRequest,
         account_service_server::AccountService as _,
     },
-    ledger::v1::TeamStanding,
+    ledger::v1::{MeterPricing, TeamStanding},
 };
 use futures::StreamExt as _;
 use tonic::Request;
 
 use self::gate::{Gate, PATIENCE, TOKEN, instant, question, told};
 use crate::{
-    standings::{budget, step},
+    standings::{FakeStandings, budget, step},
     world::{Chain, World, access_policy, at, ok},
 };
 
@@ -156,6 +156,23 @@ async fn d48_an_account_without_grace_and_a_debt_limit_refuse_at_once() {
     let answer = gate.until(&client_id, "tile", |answer| !answer.allowed).await;
     assert_eq!(told(&answer), (false, Level::Limited, Reason::DebtLimitPassed));
     assert_eq!(answer.remedies[0].tokens_micros, Some(2 * TOKEN), "to be within the limit again");
+    assert_eq!(answer.grace_deadline, None, "it is refused now, not at the end of the grace");
+}
+
+#[tokio::test]
+async fn d48_the_debt_limit_holds_from_the_first_list_on() {
+    let world = World::new().await;
+    let ledger = FakeStandings::new(world.clock.clone(), 0);
+    ledger.is_quiet.store(true, Ordering::SeqCst);
+    ledger.meter("tile", false, MeterPricing::Charged);
+    ledger.debt_limit(5 * TOKEN);
+    let chain = world.chain().await;
+    let client_id = world.credential(&chain.app_id, None).await.client_id;
+    world.assign(&chain.app_id, &chain.team_id, Some("2026-02-01T00:00:00Z")).await;
+    let deadline = Some(at("2026-03-10T00:00:00Z"));
+    ledger.balance(&chain.account_id, &chain.team_id, step(0, 7 * TOKEN, deadline));
+    let gate = Gate::following(world, access_policy(), ledger).await;
+    assert_eq!(gate.told(&client_id, "tile").await, (false, Level::Limited, Reason::DebtLimitPassed));
 }
 
 #[tokio::test]

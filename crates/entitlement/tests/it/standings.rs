@@ -41,6 +41,8 @@ pub(crate) struct FakeStandings {
     cell: AtomicU32,
     known: Mutex<Known>,
     is_away: AtomicBool,
+    /// A stream of changes says nothing until something changes.
+    pub(crate) is_quiet: AtomicBool,
     /// How often everything was listed.
     pub(crate) lists: AtomicUsize,
 }
@@ -77,6 +79,7 @@ impl FakeStandings {
             cell: AtomicU32::new(cell.into()),
             known: Mutex::new(known),
             is_away: AtomicBool::new(false),
+            is_quiet: AtomicBool::new(false),
             lists: AtomicUsize::new(0),
         })
     }
@@ -231,7 +234,9 @@ impl Standings for FakeStandings {
                 cell: self.cell(),
                 ..Default::default()
             };
-            sender.try_send(Ok(first)).unwrap();
+            if !self.is_quiet.load(Ordering::SeqCst) {
+                sender.try_send(Ok(first)).unwrap();
+            }
             known.watchers.push(sender);
             Ok(ReceiverStream::new(receiver).boxed())
         })

@@ -50,23 +50,32 @@ impl Gate {
         Self::with(World::new().await, access_policy()).await
     }
 
-    pub(super) async fn with(mut world: World, policy: AccessPolicy) -> Self {
-        let meter = Telemetry::detached("entitlement").unwrap().meter();
-        let of_rules = (world.parts.rules, world.parts.limits.hub_mode);
-        let memory = Memory::new(world.parts.pool.clone(), world.clock.clone(), of_rules, policy, &meter);
-        world.use_memory(Arc::clone(&memory));
-        memory.load().await.unwrap();
+    pub(super) async fn with(world: World, policy: AccessPolicy) -> Self {
         let ledger = FakeStandings::new(world.clock.clone(), 0);
-        let stop = CancellationToken::new();
-        let access = Access::new(memory, limits(), stop.clone());
-        let gate = Self { world, ledger, access, _guard: stop.clone().drop_guard(), stop };
         for (meter, hard, pricing) in [
             ("tile", false, MeterPricing::Charged),
             ("tile.hard", true, MeterPricing::Charged),
             ("tile.free", false, MeterPricing::Free),
         ] {
-            gate.ledger.meter(meter, hard, pricing);
+            ledger.meter(meter, hard, pricing);
         }
+        Box::pin(Self::following(world, policy, ledger)).await
+    }
+
+    /// One that follows this ledger, and has heard of it.
+    pub(super) async fn following(
+        mut world: World,
+        policy: AccessPolicy,
+        ledger: Arc<FakeStandings>,
+    ) -> Self {
+        let meter = Telemetry::detached("entitlement").unwrap().meter();
+        let of_rules = (world.parts.rules, world.parts.limits.hub_mode);
+        let memory = Memory::new(world.parts.pool.clone(), world.clock.clone(), of_rules, policy, &meter);
+        world.use_memory(Arc::clone(&memory));
+        memory.load().await.unwrap();
+        let stop = CancellationToken::new();
+        let access = Access::new(memory, limits(), stop.clone());
+        let gate = Self { world, ledger, access, _guard: stop.clone().drop_guard(), stop };
         gate.follow(0, &gate.ledger);
         gate.until("", "tile", |answer| answer.ledger_age_ms.is_some()).await;
         gate
