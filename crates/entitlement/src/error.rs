@@ -40,6 +40,14 @@ pub enum Refused {
     /// Nothing of that id is scheduled.
     #[error("no such change is scheduled")]
     ChangeNotFound,
+    /// What only an operator does: entering a past (D61), and taking back what only an operator schedules.
+    #[error("only an operator may {what}")]
+    OperatorNeeded {
+        /// What the caller may not do.
+        what: &'static str,
+        /// The field of the request that asks for it.
+        field: &'static str,
+    },
     /// A transfer is not taken back in parts.
     #[error("the change is of a confirmed transfer")]
     ChangeOfTransfer,

@@ -99,7 +99,7 @@ async fn chain(
     let Some(record) = store::team_in_tx(tx, team_id, Lock::No).await? else { return Ok(()) };
     explanation.links.push(Explained {
         from: Some(record.created_at),
-        made: store::making_in_tx(tx, &team_id.to_string(), "CreateTeam").await?,
+        made: making(tx, team_id, &["CreateTeam", "PreparePurchase"], record.account_id).await?,
         ..link(LinkKind::Account, team_id, record.account_id)
     });
     let Some(account) = store::account_in_tx(tx, record.account_id, Lock::No).await? else { return Ok(()) };
@@ -110,6 +110,19 @@ async fn chain(
         explanation.links.push(trial(tx, &account).await?);
     }
     Ok(())
+}
+
+/// Who made a team or an app: by an act of its own, else with all of its account by an import.
+async fn making(
+    tx: &mut Tx,
+    subject: impl ToString,
+    methods: &[&str],
+    account_id: AccountId,
+) -> Result<Option<MadeRecord>, Error> {
+    match store::making_in_tx(tx, &subject.to_string(), methods).await? {
+        Some(made) => Ok(Some(made)),
+        None => store::making_in_tx(tx, &account_id.to_string(), &["ImportAccounts"]).await,
+    }
 }
 
 async fn owner(tx: &mut Tx, app_id: AppId, at: Timestamp) -> Result<Option<Explained>, Error> {
@@ -126,7 +139,7 @@ async fn owner(tx: &mut Tx, app_id: AppId, at: Timestamp) -> Result<Option<Expla
         },
         (None, _) => Explained {
             to: first_ends,
-            made: store::making_in_tx(tx, &app_id.to_string(), "CreateApp").await?,
+            made: making(tx, app_id, &["CreateApp"], account).await?,
             ..link(LinkKind::Owner, app_id, account)
         },
     };
@@ -176,7 +189,11 @@ async fn contract(tx: &mut Tx, account: &AccountRecord, at: Timestamp) -> Result
 async fn trial(tx: &mut Tx, account: &AccountRecord) -> Result<Explained, Error> {
     let subject = account.account_id.to_string();
     let ended_early = account.trial.trial.map(|trial| trial.ends_at) != account.trial.ends_at();
-    let end = if ended_early { store::making_in_tx(tx, &subject, "EndTrial").await? } else { None };
+    let end = if ended_early {
+        store::making_in_tx(tx, &subject, &["EndTrial", "ImportAccounts"]).await?
+    } else {
+        None
+    };
     Ok(Explained {
         from: account.trial.trial.map(|trial| trial.started_at),
         to: account.trial.ends_at(),

@@ -8,6 +8,8 @@ pub const REQUEST_INVALID: &str = "REQUEST_INVALID";
 pub const BATCH_TOO_LARGE: &str = "BATCH_TOO_LARGE";
 /// The request id was used before, for other content.
 pub const REQUEST_ID_CONFLICT: &str = "REQUEST_ID_CONFLICT";
+/// Only an operator may enter a past, or take back what an operator scheduled.
+pub const OPERATOR_NEEDED: &str = "OPERATOR_NEEDED";
 /// There is no such account.
 pub const ACCOUNT_UNKNOWN: &str = "ACCOUNT_UNKNOWN";
 /// Accounts can not be opened in the cell: `cells` does not name it.

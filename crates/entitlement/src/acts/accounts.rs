@@ -8,7 +8,7 @@ use drawdown_proto::entitlement::v1::{CreateAccountResponse, CreateTeamResponse}
 use drawdown_types::{AccountId, TeamId, Timestamp};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told, existing};
+use super::{Act, Acts, Step, Told, existing, only_operator_enters};
 use crate::{
     Error,
     error::Refused,
@@ -87,6 +87,7 @@ impl Act for CreateTeam {
     async fn perform(&self, tx: &mut Tx, acts: &Acts, _: &Told) -> Result<Step<Self::Reply>, Error> {
         let account = existing::account(tx, self.account_id, Lock::No).await?;
         let now = acts.now();
+        only_operator_enters(self.created_at.is_some_and(|at| at < now), "created_at")?;
         let new = plan_team(now, account.created_at, self.created_at)?;
         let team = TeamRecord {
             team_id: TeamId::generate(),

@@ -8,7 +8,7 @@ use drawdown_proto::{
 use drawdown_types::{AccountId, AppId, TeamId, Timestamp, UserId};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told, existing};
+use super::{Act, Acts, Step, Told, existing, only_operator_enters};
 use crate::{
     Error,
     grpc::encode,
@@ -92,7 +92,10 @@ impl Act for AssignApp {
         let reply = |from| AssignAppResponse { from: Some(timestamp_to_proto(from)) };
         let link = match plan_assign(facts, self.from, &acts.rules)? {
             AssignPlan::Unchanged { from } => return Ok(Step::Done { reply: reply(from), entry: None }),
-            AssignPlan::Ask(question) => return Ok(Step::Ask(question)),
+            AssignPlan::Ask(question) => {
+                only_operator_enters(true, "from")?;
+                return Ok(Step::Ask(question));
+            }
             AssignPlan::Append(link) => link,
         };
         let made = Made { at: now, by: Actor::Operator, through: Self::METHOD };

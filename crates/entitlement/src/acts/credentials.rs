@@ -8,7 +8,7 @@ use drawdown_proto::entitlement::v1::CreateCredentialResponse;
 use drawdown_types::{AppId, CredentialId, Timestamp};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told, existing};
+use super::{Act, Acts, Step, Told, existing, only_operator_enters};
 use crate::{
     Error,
     secret::{Secret, new_client_id},
@@ -54,6 +54,7 @@ pub(super) async fn make(
     if app.owner_at(now).account_id != account_id {
         return Ok(Making::Again);
     }
+    only_operator_enters(created_at.is_some_and(|at| at < now), "created_at")?;
     let facts = CredentialFacts {
         now,
         account_id,

@@ -8,7 +8,7 @@ use drawdown_proto::entitlement::v1::{CancelScheduledChangeResponse, CorrectAssi
 use drawdown_types::{AccountId, AppId, CredentialId, TeamId, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Act, Acts, Step, Told, existing};
+use super::{Act, Acts, Step, Told, existing, only_operator};
 use crate::{
     Error,
     error::Refused,
@@ -61,7 +61,10 @@ impl CancelScheduledChange {
             }
             ChangeKind::Contract => store::void_contract_in_tx(tx, found.number, now).await,
             ChangeKind::TrialEnd => {
-                store::set_commercial_in_tx(tx, AccountId::from_uuid(found.subject), None).await
+                let account_id = AccountId::from_uuid(found.subject);
+                // it may have come before another one that was scheduled
+                let earlier = store::trial_end_before_in_tx(tx, account_id, found.from).await?;
+                store::set_commercial_in_tx(tx, account_id, earlier).await
             }
             ChangeKind::Revocation => {
                 store::void_revocation_in_tx(tx, CredentialId::from_uuid(found.subject), now).await
@@ -83,6 +86,10 @@ impl Act for CancelScheduledChange {
         let found = store::scheduled_in_tx(tx, self.change, now).await?.ok_or_else(unknown)?;
         if found.kind == ChangeKind::Transfer {
             return Err(Refused::ChangeOfTransfer.into());
+        }
+        if found.kind == ChangeKind::Contract {
+            // a tenant can not schedule one, so a tenant can not take one back either
+            only_operator("take a change of contract back", "change_id")?;
         }
         // a secret may have stopped before the edge
         let from = if found.acts_from <= now { now } else { found.from };

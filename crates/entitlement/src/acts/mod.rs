@@ -31,6 +31,7 @@ use drawdown_entitlement_core::{
     Rules,
     plan::{UsageAnswer, UsageQuestion},
 };
+use drawdown_service::identity::{self, Role};
 use drawdown_types::{Clock, TeamId, Timestamp};
 use prost::Message;
 
@@ -112,6 +113,20 @@ pub(crate) struct Told {
     pub(crate) settled: Option<Vec<bool>>,
     /// In micro-tokens.
     pub(crate) balances: Vec<(TeamId, i64)>,
+}
+
+/// Refuses callers who do not run the platform. Callers without an identity are the local operator.
+fn only_operator(what: &'static str, field: &'static str) -> Result<(), Refused> {
+    if identity::current().roles.has(Role::Operator) {
+        Ok(())
+    } else {
+        Err(Refused::OperatorNeeded { what, field })
+    }
+}
+
+/// A past is entered by operators only (D61): who pays for it must not change what was used before.
+fn only_operator_enters(past: bool, field: &'static str) -> Result<(), Refused> {
+    if past { only_operator("enter a past", field) } else { Ok(()) }
 }
 
 /// What acts need.

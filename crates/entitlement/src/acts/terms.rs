@@ -14,11 +14,11 @@ use drawdown_proto::{
 use drawdown_types::{AccountId, TeamId, Timestamp};
 use serde_json::json;
 
-use super::{Act, Acts, Step, Told, existing};
+use super::{Act, Acts, Step, Told, existing, only_operator_enters};
 use crate::{
     Error,
     grpc::encode,
-    store::{self, AccountRecord, AuditEntry, Lock, Made, Scope, SuspensionRecord, Tx},
+    store::{self, AccountRecord, AuditEntry, Lock, Made, Scope, SuspensionRecord, TrialEndRecord, Tx},
 };
 
 /// Suspends an account or a team.
@@ -147,11 +147,14 @@ impl Act for EndTrial {
         let reply = |from| EndTrialResponse { from: Some(timestamp_to_proto(from)) };
         let end = match plan_trial_end(facts(&account, now, told.usage), self.from, &acts.rules)? {
             AccountPlan::Unchanged { from } => return Ok(Step::Done { reply: reply(from), entry: None }),
-            AccountPlan::Ask(question) => return Ok(Step::Ask(question)),
+            AccountPlan::Ask(question) => {
+                only_operator_enters(true, "from")?;
+                return Ok(Step::Ask(question));
+            }
             AccountPlan::Write(end) => end,
         };
         let made = Made { at: now, by: Actor::Operator, through: Self::METHOD };
-        store::set_commercial_in_tx(tx, self.account_id, Some((end.from, made))).await?;
+        store::set_commercial_in_tx(tx, self.account_id, Some(TrialEndRecord::new(end.from, made))).await?;
         if !end.set_up && acts.came_too_near(end.from) {
             return Ok(Step::Again);
         }

@@ -51,6 +51,7 @@ pub(super) fn refusal(refused: &Refused) -> Refusal {
             (Code::FailedPrecondition, reason::CREDENTIAL_REVOKED, "credential_id")
         }
         Refused::EmailTaken => (Code::AlreadyExists, reason::EMAIL_TAKEN, "email"),
+        Refused::OperatorNeeded { field, .. } => (Code::PermissionDenied, reason::OPERATOR_NEEDED, *field),
         Refused::RequestIdReused => (Code::AlreadyExists, reason::REQUEST_ID_CONFLICT, "request_id"),
         Refused::Open(OpenRefusal::InFuture { .. })
         | Refused::Credential(CredentialRefusal::InFuture { .. }) => {

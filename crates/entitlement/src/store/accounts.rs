@@ -103,6 +103,20 @@ impl From<TeamRow> for TeamRecord {
     }
 }
 
+/// A trial that ends early, and who ended it when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TrialEndRecord {
+    pub(crate) from: Timestamp,
+    pub(crate) made_at: Timestamp,
+    pub(crate) made_by: String,
+}
+
+impl TrialEndRecord {
+    pub(crate) fn new(from: Timestamp, made: Made) -> Self {
+        Self { from, made_at: made.at, made_by: behalf(made.by) }
+    }
+}
+
 pub(crate) async fn insert_account_in_tx(
     tx: &mut PgConnection,
     account_id: AccountId,
@@ -147,20 +161,21 @@ pub(crate) async fn append_contract_in_tx(
     Ok(())
 }
 
-/// The edge from which on an account is commercial; none where a scheduled one was taken back. The caller holds its
-/// lock.
+/// The edge from which on an account is commercial, and who says so when; none where a scheduled one was taken back. The
+/// caller holds its lock.
 pub(crate) async fn set_commercial_in_tx(
     tx: &mut PgConnection,
     account_id: AccountId,
-    from: Option<(Timestamp, Made)>,
+    from: Option<TrialEndRecord>,
 ) -> Result<(), Error> {
+    let from = from.as_ref();
     sqlx::query!(
         "UPDATE entitlement.account SET commercial_from = $2, commercial_made_at = $3, commercial_made_by = $4
          WHERE account_id = $1",
         account_id.as_uuid(),
-        from.map(|(from, _)| Instant(from)) as _,
-        from.map(|(_, made)| Instant(made.at)) as _,
-        from.map(|(_, made)| behalf(made.by)),
+        from.map(|end| Instant(end.from)) as _,
+        from.map(|end| Instant(end.made_at)) as _,
+        from.map(|end| end.made_by.as_str()),
     )
     .execute(tx)
     .await?;

@@ -211,7 +211,10 @@ async fn all_apps(
                  WHERE l.app_id = a.app_id AND l.voided_at IS NULL AND l.valid_from <= $3
                  ORDER BY l.valid_from DESC LIMIT 1) AS team_id,
                 ARRAY(SELECT c.client_id FROM entitlement.credential c
-                      WHERE c.app_id = a.app_id ORDER BY c.created_at, c.credential_id) AS "client_ids!"
+                      WHERE c.app_id = a.app_id AND NOT EXISTS (
+                            SELECT FROM entitlement.credential_revocation r
+                            WHERE r.credential_id = c.credential_id AND r.voided_at IS NULL AND r.unknown_from <= $3)
+                      ORDER BY c.created_at, c.credential_id) AS "client_ids!"
          FROM entitlement.app a
          LEFT JOIN entitlement.app_hub p ON p.app_id = a.app_id AND p.to_at IS NULL
          LEFT JOIN entitlement.hub h ON h.hub_id = p.hub_id
@@ -247,7 +250,10 @@ async fn apps_of_account(
                  WHERE l.app_id = a.app_id AND l.voided_at IS NULL AND l.valid_from <= $4
                  ORDER BY l.valid_from DESC LIMIT 1) AS team_id,
                 ARRAY(SELECT c.client_id FROM entitlement.credential c
-                      WHERE c.app_id = a.app_id ORDER BY c.created_at, c.credential_id) AS "client_ids!"
+                      WHERE c.app_id = a.app_id AND NOT EXISTS (
+                            SELECT FROM entitlement.credential_revocation r
+                            WHERE r.credential_id = c.credential_id AND r.voided_at IS NULL AND r.unknown_from <= $4)
+                      ORDER BY c.created_at, c.credential_id) AS "client_ids!"
          FROM entitlement.app a
          LEFT JOIN entitlement.app_hub p ON p.app_id = a.app_id AND p.to_at IS NULL
          LEFT JOIN entitlement.hub h ON h.hub_id = p.hub_id

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Instant, Store, Tx, accounts::kind_of, credentials::revocation};
+use super::{Instant, Store, TrialEndRecord, Tx, accounts::kind_of, credentials::revocation};
 use crate::Error;
 
 /// Who made a link, when and by which act, as it is read back.
@@ -230,21 +230,45 @@ pub(crate) async fn contract_makings_in_tx(
     History::from_changes(changes).map_err(|conflict| Error::stored("contract", conflict))
 }
 
-/// Who made something, from the audit log: the last act of `method` on it.
+/// Who made something, from the audit log: the last act of one of `methods` on it.
 pub(crate) async fn making_in_tx(
     tx: &mut PgConnection,
     subject: &str,
-    method: &str,
+    methods: &[&str],
 ) -> Result<Option<MadeRecord>, Error> {
+    let methods: Vec<String> = methods.iter().map(|method| (*method).to_owned()).collect();
     let row = sqlx::query!(
-        "SELECT at, actor, method FROM entitlement.audit_log WHERE subject = $1 AND method = $2
+        "SELECT at, actor, method FROM entitlement.audit_log WHERE subject = $1 AND method = ANY($2)
          ORDER BY audit_id DESC LIMIT 1",
         subject,
-        method,
+        &methods,
     )
     .fetch_optional(tx)
     .await?;
     Ok(row.map(|row| MadeRecord { at: row.at.0, by: row.actor, through: row.method }))
+}
+
+/// The early end of a trial that was scheduled when one at `replaced` took its place, from the audit log.
+pub(crate) async fn trial_end_before_in_tx(
+    tx: &mut PgConnection,
+    account_id: AccountId,
+    replaced: Timestamp,
+) -> Result<Option<TrialEndRecord>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT at, actor, before->>'commercial_from' AS before_from,
+                after->>'commercial_from' AS after_from
+         FROM entitlement.audit_log
+         WHERE subject = $1 AND method IN ('EndTrial', 'ImportAccounts') ORDER BY audit_id DESC"#,
+        account_id.to_string(),
+    )
+    .fetch_all(tx)
+    .await?;
+    let instant = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    let mut lines = rows.iter();
+    let by = lines.find(|row| instant(&row.after_from) == Some(replaced));
+    let Some(from) = by.and_then(|row| instant(&row.before_from)) else { return Ok(None) };
+    let made = lines.find(|row| instant(&row.after_from) == Some(from));
+    Ok(made.map(|row| TrialEndRecord { from, made_at: row.at.0, made_by: row.actor.clone() }))
 }
 
 /// A change that takes effect after `now`, and the app that it is of where it is one of an app.

@@ -46,8 +46,8 @@ pub(crate) use pool::listener;
 pub use pool::{PoolConfig, SERVICE_ROLE, TENANT_ROLE, owner, pool};
 
 pub(crate) use accounts::{
-    AccountRecord, TeamRecord, account_in_tx, append_contract_in_tx, insert_account_in_tx, insert_team_in_tx,
-    kind_text, set_commercial_in_tx, set_trial_in_tx, team_in_tx, teams_of_account_in_tx,
+    AccountRecord, TeamRecord, TrialEndRecord, account_in_tx, append_contract_in_tx, insert_account_in_tx,
+    insert_team_in_tx, kind_text, set_commercial_in_tx, set_trial_in_tx, team_in_tx, teams_of_account_in_tx,
 };
 pub(crate) use adoption::{
     DueAdoption, adoption_begun_in_tx, first_team_in_tx, note_adoption_in_tx, renew_adoption_in_tx,
@@ -63,7 +63,8 @@ pub(crate) use directory::directory_in_tx;
 pub(crate) use history::{
     AuditRecord, ChangeKind, ChangeRef, CredentialLink, MadeRecord, ScheduledCursor, ScheduledRecord,
     TeamRow, app_of_credential_in_tx, contract_makings_in_tx, credential_link_in_tx, making_in_tx,
-    owner_makings_in_tx, scheduled_in_tx, team_rows_in_tx, void_assignments_in_tx, void_contract_in_tx,
+    owner_makings_in_tx, scheduled_in_tx, team_rows_in_tx, trial_end_before_in_tx, void_assignments_in_tx,
+    void_contract_in_tx,
 };
 pub(crate) use hubs::{
     HubRecord, Place, enter_hub_in_tx, hub_account_in_tx, insert_hub_in_tx, leave_hub_in_tx, place_in_tx,

@@ -9,7 +9,8 @@ use sqlx::PgConnection;
 use super::Instant;
 use crate::Error;
 
-/// A request id within its method, with the hash of the content it came with.
+/// A request id within its method, with the hash of the content it came with. Whose it is, the caller says: what a
+/// tenant calls its request takes nothing from another one, nor from the platform.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestKey {
     pub(crate) method: &'static str,
@@ -61,6 +62,11 @@ pub(crate) fn behalf(actor: Actor) -> String {
     }
 }
 
+/// Whose request ids those of the caller are: of its account; empty for callers of the platform.
+fn account_of_caller() -> String {
+    identity::current_account().map(|account_id| account_id.to_string()).unwrap_or_default()
+}
+
 /// Claims a request id. Where another transaction is about to use it, this waits for its end.
 pub(crate) async fn claim_in_tx(
     tx: &mut PgConnection,
@@ -70,9 +76,11 @@ pub(crate) async fn claim_in_tx(
     if key.request_id.is_empty() {
         return Ok(Claim::Ours);
     }
+    let account = account_of_caller();
     let inserted = sqlx::query!(
-        "INSERT INTO entitlement.idempotency (method, request_id, request_hash, created_at)
-         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        "INSERT INTO entitlement.idempotency (account, method, request_id, request_hash, created_at)
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        account,
         key.method,
         key.request_id,
         key.hash.as_slice(),
@@ -84,7 +92,9 @@ pub(crate) async fn claim_in_tx(
         return Ok(Claim::Ours);
     }
     let row = sqlx::query!(
-        "SELECT request_hash, response FROM entitlement.idempotency WHERE method = $1 AND request_id = $2",
+        "SELECT request_hash, response FROM entitlement.idempotency
+         WHERE account = $1 AND method = $2 AND request_id = $3",
+        account,
         key.method,
         key.request_id,
     )
@@ -108,7 +118,9 @@ pub(crate) async fn keep_answer_in_tx(
         return Ok(());
     }
     sqlx::query!(
-        "UPDATE entitlement.idempotency SET response = $3 WHERE method = $1 AND request_id = $2",
+        "UPDATE entitlement.idempotency SET response = $4
+         WHERE account = $1 AND method = $2 AND request_id = $3",
+        account_of_caller(),
         key.method,
         key.request_id,
         response,

@@ -3,7 +3,7 @@
 use drawdown_proto::entitlement::v1::{
     AuditRecord, CancelScheduledChangeRequest, ChangeKind, CorrectAssignmentRequest,
     CorrectAssignmentResponse, ExplainResolutionRequest, ExplainResolutionResponse, LinkKind,
-    ListAuditRequest, ListScheduledChangesRequest, ScheduledChange, UnresolvedReason,
+    ListAuditRequest, ListScheduledChangesRequest, PreparePurchaseRequest, ScheduledChange, UnresolvedReason,
     account_service_server::AccountService as _, hierarchy_service_server::HierarchyService as _,
     history_service_server::HistoryService as _, resolution,
 };
@@ -132,6 +132,29 @@ async fn an_explanation_gives_the_chain_with_its_dates_and_who_made_it() {
         let link = &explained.links[index];
         assert_eq!((link.end_made_at, link.end_made_by.as_str()), (wire(later), "operator"), "{link:?}");
     }
+}
+
+#[tokio::test]
+async fn d37_a_team_that_a_purchase_made_says_so() {
+    let world = World::new().await;
+    let account_id = world.account(Some("2026-01-01T00:00:00Z"), true).await;
+    let buyer_id = world.user("buyer@example.org").await;
+    let request = PreparePurchaseRequest {
+        account_id: account_id.clone(),
+        by_user_id: buyer_id.clone(),
+        ..PreparePurchaseRequest::default()
+    };
+    let made = ok(world.accounts.prepare_purchase(Request::new(request)).await);
+    let (team_id, noon) = (made.team.unwrap().team_id, world.now());
+    let app_id = world.app(&account_id).await;
+    let client_id = world.credential(&app_id, None).await.client_id;
+    let edge = world.assign(&app_id, &team_id, None).await;
+    let explained = world.explain(&client_id, edge).await;
+    let link = explained.links.iter().find(|link| link.kind() == LinkKind::Account).unwrap();
+    assert_eq!(
+        (link.made_through.as_str(), link.made_by.as_str(), link.made_at),
+        ("PreparePurchase", buyer_id.as_str(), wire(noon))
+    );
 }
 
 #[tokio::test]

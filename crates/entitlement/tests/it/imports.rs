@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use drawdown_entitlement::Imports;
 use drawdown_proto::entitlement::v1::{
     AccountImport, AppImport, AssignmentImport, ContractImport, ContractKind, CreateUserRequest,
-    CredentialImport, ImportAccountsRequest, ImportAccountsResponse, ListAppsRequest, ListAuditRequest,
-    ListProductAssignmentsRequest, ListRolesRequest, PersonImport, Role, TeamImport, VerifyCredentialRequest,
-    credential_service_server::CredentialService as _, hierarchy_service_server::HierarchyService as _,
-    history_service_server::HistoryService as _, import_service_server::ImportService as _,
-    member_service_server::MemberService as _,
+    CredentialImport, ExplainResolutionRequest, ImportAccountsRequest, ImportAccountsResponse, LinkKind,
+    ListAppsRequest, ListAuditRequest, ListProductAssignmentsRequest, ListRolesRequest, PersonImport, Role,
+    TeamImport, VerifyCredentialRequest, credential_service_server::CredentialService as _,
+    hierarchy_service_server::HierarchyService as _, history_service_server::HistoryService as _,
+    import_service_server::ImportService as _, member_service_server::MemberService as _,
 };
 use tonic::{Request, Response, Status};
 
@@ -233,6 +233,30 @@ async fn people_hubs_and_the_audit_log_come_along() {
     };
     let credentials = ok(world.credentials.list_credentials(Request::new(request)).await).credentials;
     assert_eq!(credentials.len(), 2);
+}
+
+#[tokio::test]
+async fn every_link_of_an_imported_chain_says_who_imported_it() {
+    let world = World::new().await;
+    ok(import(&world, vec![account("old")], |_| {}).await);
+    for instant in ["2025-06-15T00:00:00Z", "2025-10-01T00:00:00Z"] {
+        let request = ExplainResolutionRequest { client_id: "old-2".to_owned(), at: wire(at(instant)) };
+        let request = if instant < "2025-08" {
+            ExplainResolutionRequest { client_id: "old-1".to_owned(), ..request }
+        } else {
+            request
+        };
+        let links = ok(world.histories.explain_resolution(Request::new(request)).await).links;
+        assert!(links.len() >= 5, "{links:?}");
+        // the trial began by itself, and its end is the import's
+        for link in links {
+            let (by, through) = match link.kind() {
+                LinkKind::Trial => (link.end_made_by, "ImportAccounts".to_owned()),
+                _ => (link.made_by, link.made_through),
+            };
+            assert_eq!((by.as_str(), through.as_str()), ("operator", "ImportAccounts"), "{instant}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod imports;
 mod members;
 #[path = "../../../entitlement-core/tests/model/mod.rs"]
 mod model;
+mod operators;
 mod principals;
 mod purchases;
 mod random;

@@ -2,8 +2,8 @@
 
 use drawdown_entitlement_core::Rules;
 use drawdown_proto::entitlement::v1::{
-    Credential, ListCredentialsRequest, RevokeCredentialRequest, RotateCredentialRequest, UnresolvedReason,
-    VerifyCredentialRequest, credential_service_server::CredentialService as _,
+    Credential, ListAppsRequest, ListCredentialsRequest, RevokeCredentialRequest, RotateCredentialRequest,
+    UnresolvedReason, VerifyCredentialRequest, credential_service_server::CredentialService as _,
     hierarchy_service_server::HierarchyService as _,
 };
 use drawdown_types::{AppId, CredentialId};
@@ -76,6 +76,15 @@ async fn d51_a_revoked_secret_stops_at_once_and_its_client_id_at_the_next_edge()
     let listed = world.list_credentials(&chain.app_id).await;
     assert_eq!(listed[0], revoked);
     assert_eq!((&listed[1].credential_id, listed[1].revoked_at), (&other.credential_id, None));
+    for account_id in [String::new(), chain.account_id.clone()] {
+        let request = ListAppsRequest { account_id, ..ListAppsRequest::default() };
+        let apps = ok(world.hierarchy.list_apps(Request::new(request)).await).apps;
+        assert_eq!(
+            apps[0].client_ids,
+            std::slice::from_ref(&other.client_id),
+            "the revoked one is no client id of it any more"
+        );
+    }
 }
 
 #[tokio::test]

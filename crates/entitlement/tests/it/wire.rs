@@ -97,5 +97,5 @@ async fn migrating_again_changes_nothing_and_an_unmigrated_database_is_named() {
         .fetch_one(database.pool())
         .await
         .unwrap();
-    assert_eq!(applied, 5);
+    assert_eq!(applied, 6);
 }

@@ -14,7 +14,10 @@ use crate::{
     acts::Acts,
     grpc::encode,
     secret::Secret,
-    store::{self, AccountRecord, AuditEntry, HubRecord, Made, NewCredentialRow, Scope, TeamRecord, Tx},
+    store::{
+        self, AccountRecord, AuditEntry, HubRecord, Made, NewCredentialRow, Scope, TeamRecord,
+        TrialEndRecord, Tx,
+    },
 };
 
 /// An account that is being written.
@@ -88,7 +91,7 @@ impl Writing<'_> {
             store::append_contract_in_tx(tx, account_id, change.value, change.from, made).await?;
         }
         if let Some(from) = rows.commercial_from {
-            store::set_commercial_in_tx(tx, account_id, Some((from, made))).await?;
+            store::set_commercial_in_tx(tx, account_id, Some(TrialEndRecord::new(from, made))).await?;
         }
         if let Some(trial) = rows.trial {
             store::set_trial_in_tx(tx, account_id, trial).await?;
