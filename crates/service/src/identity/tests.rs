@@ -1,5 +1,7 @@
 //! The table against the contracts, and judgements by it.
 
+mod who;
+
 use std::collections::{BTreeSet, HashMap};
 
 use drawdown_types::TeamId;
