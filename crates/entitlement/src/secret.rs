@@ -2,7 +2,8 @@
 //!
 //! Doctrine: a secret has 256 random bits, so a fast hash is enough; the pepper keeps a stolen table
 //! useless. The hash covers the client id as well, so that hashes cannot be swapped between rows.
-//! Nothing in here prints, compares early or outlives its use: buffers are wiped when dropped.
+//! Nothing in here prints, compares early or outlives its use: buffers are wiped when dropped. The answer that shows a new secret is an
+//! ordinary message, and neither it nor the buffers of the transport are wiped.
 
 use std::fmt;
 

@@ -11,7 +11,7 @@ use figment::{
     value::{Dict, Value},
 };
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{ConfigError, ENV_PREFIX, Problem};
 
@@ -62,6 +62,7 @@ impl Sources {
             None => Dict::new(),
             Some(path) => {
                 let text = std::fs::read_to_string(path)
+                    .map(Zeroizing::new)
                     .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
                 parse(path, &text)?
             }
@@ -136,7 +137,7 @@ impl Sources {
 }
 
 impl Drop for Sources {
-    /// What was read on the way, such as by figment, is not reached from here.
+    /// What figment copied on the way is not reached from here.
     fn drop(&mut self) {
         wipe(&mut self.content);
         self.environment.values_mut().for_each(Zeroize::zeroize);
