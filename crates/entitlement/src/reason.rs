@@ -110,6 +110,8 @@ pub const TEAM_NOT_OF_ACCOUNT: &str = "TEAM_NOT_OF_ACCOUNT";
 pub const TRIAL_ACTIVE: &str = "TRIAL_ACTIVE";
 /// As many watch access at this instance as may.
 pub const WATCHERS_EXHAUSTED: &str = "WATCHERS_EXHAUSTED";
+/// As many stream questions to this instance as may.
+pub const STREAMS_EXHAUSTED: &str = "STREAMS_EXHAUSTED";
 /// There is no such principal.
 pub const PRINCIPAL_UNKNOWN: &str = "PRINCIPAL_UNKNOWN";
 /// The principal ended.

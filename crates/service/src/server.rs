@@ -47,7 +47,7 @@ use crate::{
     config::{Count, ListenAddress, Millis, Problem, Problems},
     identity::{Gate, IdentityConfig, IdentityOptions, Mode, Sources},
     json::{BindingError, Door, Limits, OwnPaths},
-    tls::{self, Broken, Listener, Tls, TlsConfig, TlsOptions},
+    tls::{self, Broken, Listener, Room, Tls, TlsConfig, TlsOptions},
 };
 
 /// HTTP/2 allows at most this much in flight.
@@ -72,6 +72,8 @@ pub struct ServerOptions {
     pub call_time_max_ms: Millis,
     /// Calls in hand at once; the rest is refused with OVERLOADED.
     pub calls_max: Count,
+    /// Connections at once; who connects beyond that is closed.
+    pub connections_max: Count,
     /// The largest message taken, in bytes.
     pub message_bytes_max: Count,
     /// Path and query of a call over HTTP, in bytes.
@@ -107,6 +109,8 @@ pub struct ServerConfig {
     pub call_time_max: Duration,
     /// Calls in hand at once.
     pub calls_max: usize,
+    /// Connections at once.
+    pub connections_max: usize,
     /// The largest message taken, in bytes: give it to `max_decoding_message_size` of each service.
     pub message_bytes_max: usize,
     /// Path and query of a call over HTTP, in bytes.
@@ -180,6 +184,7 @@ impl Default for ServerOptions {
             allow_plaintext: false,
             call_time_max_ms: Millis::from_millis(30_000),
             calls_max: Count::of(1024),
+            connections_max: Count::of(4_096),
             message_bytes_max: Count::of(16 << 20),
             http_target_bytes_max: Count::of(8 << 10),
             connection_streams_max: Count::of(1024),
@@ -224,6 +229,7 @@ impl ServerOptions {
             allow_plaintext: self.allow_plaintext,
             call_time_max: self.call_time_max_ms.duration(),
             calls_max: self.calls_max.get().min(tokio::sync::Semaphore::MAX_PERMITS),
+            connections_max: self.connections_max.get().min(tokio::sync::Semaphore::MAX_PERMITS),
             message_bytes_max: self.message_bytes_max.get(),
             http_target_bytes_max: self.http_target_bytes_max.get(),
             connection_streams_max: self.connection_streams_max.get_u32(),
@@ -255,10 +261,11 @@ impl Server {
         let (metrics, metrics_address) = listen(config.metrics_listen).await?;
         let tls = config.tls.as_ref().map(|tls| Tls::start(tls, context)).transpose()?;
         let is_tls = tls.is_some();
+        let meter = context.telemetry.meter();
         Ok(Self {
             config: config.clone(),
             context: context.clone(),
-            grpc: Listener::new(grpc, tls.as_ref()),
+            grpc: Listener::new(grpc, tls.as_ref(), Room::new(config.connections_max, &meter)),
             metrics,
             tls,
             addresses: Addresses { grpc: grpc_address, metrics: metrics_address, is_tls },

@@ -19,8 +19,8 @@ mod options;
 
 pub use drawdown_tls::{Broken, Clients, Files, Name};
 pub use keeper::Tls;
-pub(crate) use listener::reveal;
 pub use listener::{Connection, Io, Listener, Peer};
+pub(crate) use listener::{Room, reveal};
 pub use options::{ClientCertificates, PlaintextRefused, TlsConfig, TlsOptions, may_listen};
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct AccessOptions {
     pub watch_questions_max: Count,
     /// The most watchers.
     pub watchers_max: Count,
+    /// The most streams of questions at once.
+    pub check_streams_max: Count,
     /// How long the rounds of a watcher are apart at least, in ms.
     pub watch_pause_ms: Millis,
     /// How long a watcher hears nothing at most, in ms.
@@ -73,6 +75,8 @@ pub struct AccessLimits {
     pub watch_questions_max: usize,
     /// The most watchers.
     pub watchers_max: usize,
+    /// The most streams of questions at once.
+    pub check_streams_max: usize,
     /// How long the rounds of a watcher are apart at least.
     pub watch_pause: Duration,
     /// How long a watcher hears nothing at most.
@@ -103,6 +107,7 @@ impl Default for AccessOptions {
             questions_max: Count::of(1_000),
             watch_questions_max: Count::of(10_000),
             watchers_max: Count::of(64),
+            check_streams_max: Count::of(256),
             watch_pause_ms: Millis::from_millis(50),
             watch_heartbeat_ms: Millis::from_millis(1_000),
             feed_interval_ms: Millis::from_millis(500),
@@ -153,7 +158,8 @@ impl AccessOptions {
             limits: AccessLimits {
                 questions_max: self.questions_max.get(),
                 watch_questions_max: self.watch_questions_max.get(),
-                watchers_max: self.watchers_max.get(),
+                watchers_max: self.watchers_max.get().min(tokio::sync::Semaphore::MAX_PERMITS),
+                check_streams_max: self.check_streams_max.get().min(tokio::sync::Semaphore::MAX_PERMITS),
                 watch_pause: self.watch_pause_ms.duration(),
                 watch_heartbeat: self.watch_heartbeat_ms.duration(),
             },

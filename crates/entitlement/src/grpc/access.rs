@@ -30,6 +30,7 @@ pub struct Access {
     memory: Arc<Memory>,
     limits: AccessLimits,
     watchers: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -62,7 +63,8 @@ impl Access {
     #[must_use]
     pub fn new(memory: Arc<Memory>, limits: AccessLimits, stop: CancellationToken) -> Self {
         let watchers = Arc::new(Semaphore::new(limits.watchers_max));
-        Self { memory, limits, watchers, stop }
+        let streams = Arc::new(Semaphore::new(limits.check_streams_max));
+        Self { memory, limits, watchers, streams, stop }
     }
 
     fn answer_all(
@@ -115,8 +117,17 @@ impl AccessService for Access {
         request: Request<Streaming<StreamCheckAccessRequest>>,
     ) -> Result<Response<Self::StreamCheckAccessStream>, Status> {
         view(&self.memory)?;
+        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
+            let message = "as many stream questions to this instance as may";
+            return Err(Refusal::new(Code::ResourceExhausted, reason::STREAMS_EXHAUSTED, message)
+                .metadata("check_streams_max", self.limits.check_streams_max)
+                .retry_after(RETRY_AFTER_DEFAULT)
+                .into());
+        };
         let this = self.clone();
         let answers = request.into_inner().map(move |message| {
+            // it is the stream's until that ends
+            let _permit = &permit;
             let message = message?;
             let answers = this.answer_all(&message.questions, message.with_billed_to)?;
             Ok(StreamCheckAccessResponse { answers })

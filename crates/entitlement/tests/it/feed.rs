@@ -138,6 +138,10 @@ struct Running {
 
 impl Running {
     async fn start(database: &Database) -> Self {
+        Self::with(database, |_| {}).await
+    }
+
+    async fn with(database: &Database, change: impl FnOnce(&mut drawdown_entitlement::Options)) -> Self {
         let telemetry = Telemetry::detached("entitlement").unwrap();
         let stop = CancellationToken::new();
         let (context, mut bound) = context(&telemetry, &stop);
@@ -145,6 +149,7 @@ impl Running {
         // without the database's word a change would take a minute
         options.access.feed_interval_ms = drawdown_service::config::Millis::from_millis(60_000);
         options.ledger = ChannelOptions::to("http://127.0.0.1:1");
+        change(&mut options);
         let ended = tokio::spawn(drawdown_entitlement::run(options.validate().unwrap(), context));
         let address = bound.wait().await.unwrap().grpc;
         let channel = connect(&ChannelOptions::to(format!("http://{address}"))).unwrap();
@@ -256,5 +261,30 @@ async fn a_stream_answers_message_by_message_in_order_and_has_its_limit() {
     }
     let status = answers.message().await.unwrap_err();
     assert_eq!(drawdown_client::reason_of(&status).as_deref(), Some("BATCH_TOO_LARGE"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn streams_of_questions_are_bounded_and_a_place_is_free_when_one_ends() {
+    let database = Database::create_with("entitlement", drawdown_entitlement::migrate).await.unwrap();
+    let running = Running::with(&database, |options| {
+        options.access.check_streams_max = drawdown_service::config::Count::of(2);
+    })
+    .await;
+    // a stream is over when its caller says no more
+    let open = async || {
+        let (caller, questions) = tokio::sync::mpsc::channel::<StreamCheckAccessRequest>(1);
+        let questions = tokio_stream::wrappers::ReceiverStream::new(questions);
+        let mut streams = drawdown_client::entitlement::access_streams(&running.channel);
+        let answers = streams.stream_check_access(questions).await?;
+        Ok::<_, tonic::Status>((caller, answers))
+    };
+    let (first, _second) = (open().await.unwrap(), open().await.unwrap());
+    let refused = open().await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert_eq!(drawdown_client::reason_of(&refused).as_deref(), Some("STREAMS_EXHAUSTED"));
+    drop(first);
+    let again = async { while open().await.is_err() {} };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
     running.stop().await;
 }

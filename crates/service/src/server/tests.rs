@@ -141,6 +141,33 @@ fn reason_of(status: &Status) -> String {
 }
 
 #[tokio::test]
+async fn connections_without_tls_are_bounded_too() {
+    let running = Running::with(|options| options.connections_max = Count::of(2)).await;
+    running.call("x").await.unwrap();
+    let silent = TcpStream::connect(running.addresses.grpc).await.unwrap();
+    let mut rest = Vec::new();
+    let mut third = TcpStream::connect(running.addresses.grpc).await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(20), third.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "it stays open");
+    running.call("x").await.unwrap();
+    drop(silent);
+    let next = async {
+        loop {
+            let mut stream = TcpStream::connect(running.addresses.grpc).await.unwrap();
+            let (mut answer, ask) = ([0; 8], b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n");
+            let answered = async {
+                stream.write_all(ask).await?;
+                stream.read_exact(&mut answer).await
+            };
+            if answered.await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), next).await.unwrap();
+}
+
+#[tokio::test]
 async fn calls_are_answered_and_counted_by_method_and_code() {
     let running = Running::with(|_| {}).await;
     let answer = running.call("any").await.unwrap();

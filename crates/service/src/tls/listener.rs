@@ -1,6 +1,8 @@
 //! A port that gives connections, with or without TLS.
 //!
-//! Without TLS a connection is the socket itself: no task, no copy, no lock between it and what reads it.
+//! Without TLS a connection is the socket itself: no task, no copy, no lock between it and what reads it. There are so many of
+//! them at once; who connects beyond is closed, before a handshake and before a byte is read. So whoever opens connections
+//! takes no handles and no memory beyond that.
 
 use std::{
     io,
@@ -14,10 +16,11 @@ use std::{
 use drawdown_tls::{Name, server::TlsStream};
 use futures::Stream;
 use http::Extensions;
+use opentelemetry::metrics::{Counter, Meter};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
 
@@ -54,13 +57,40 @@ pub(crate) fn reveal(extensions: &mut Extensions) {
     }
 }
 
+/// How many connections there may be.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    places: Arc<Semaphore>,
+    refused: Counter<u64>,
+}
+
+impl Room {
+    pub(crate) fn new(connections_max: usize, meter: &Meter) -> Self {
+        let refused = meter
+            .u64_counter("rpc.server.connections.refused")
+            .with_description("connections that were closed because there were as many as may be")
+            .build();
+        refused.add(0, &[]);
+        Self { places: Arc::new(Semaphore::new(connections_max)), refused }
+    }
+
+    /// A place for as long as it is held; none, and counted, where all are taken.
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        if place.is_none() {
+            self.refused.add(1, &[]);
+        }
+        place
+    }
+}
+
 /// A port.
 #[derive(Debug)]
 pub struct Listener(Source);
 
 #[derive(Debug)]
 enum Source {
-    Plain(TcpListener),
+    Plain(TcpListener, Room),
     /// Connections whose handshake is over.
     Tls(mpsc::Receiver<Io>),
 }
@@ -70,6 +100,7 @@ enum Source {
 pub struct Io {
     transport: Transport,
     connection: Connection,
+    _place: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -81,13 +112,13 @@ enum Transport {
 // === impl Listener ===
 
 impl Listener {
-    pub(crate) fn new(listener: TcpListener, tls: Option<&Arc<Tls>>) -> Self {
+    pub(crate) fn new(listener: TcpListener, tls: Option<&Arc<Tls>>, room: Room) -> Self {
         Self(match tls {
-            None => Source::Plain(listener),
+            None => Source::Plain(listener, room),
             Some(tls) => {
                 // one place for each handshake: a finished one never waits with its permit for long
                 let (sender, receiver) = mpsc::channel(tls.config.handshakes_max);
-                tokio::spawn(accept(listener, Arc::clone(tls), sender));
+                tokio::spawn(accept(listener, Arc::clone(tls), room, sender));
                 Source::Tls(receiver)
             }
         })
@@ -95,13 +126,16 @@ impl Listener {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Io>>> {
         match &mut self.0 {
-            Source::Plain(listener) => {
-                let accepted = ready!(listener.poll_accept(cx));
-                Poll::Ready(Some(accepted.map(|(stream, remote)| {
+            Source::Plain(listener, room) => loop {
+                let (stream, remote) = match ready!(listener.poll_accept(cx)) {
+                    Ok(accepted) => accepted,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                };
+                if let Some(place) = room.take() {
                     prepare(&stream);
-                    Io::plain(stream, remote)
-                })))
-            }
+                    return Poll::Ready(Some(Ok(Io::plain(stream, remote, place))));
+                }
+            },
             Source::Tls(connections) => connections.poll_recv(cx).map(|io| io.map(Ok)),
         }
     }
@@ -116,7 +150,7 @@ impl Stream for Listener {
 }
 
 /// Accepts for as long as somebody takes the connections. Never waits for a handshake.
-async fn accept(listener: TcpListener, tls: Arc<Tls>, ready: mpsc::Sender<Io>) {
+async fn accept(listener: TcpListener, tls: Arc<Tls>, room: Room, ready: mpsc::Sender<Io>) {
     let permits = Arc::new(Semaphore::new(tls.config.handshakes_max));
     loop {
         let accepted = tokio::select! {
@@ -130,6 +164,7 @@ async fn accept(listener: TcpListener, tls: Arc<Tls>, ready: mpsc::Sender<Io>) {
                 continue;
             }
         };
+        let Some(place) = room.take() else { continue };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             tls.metrics.failed(Failure::TooMany);
             continue;
@@ -147,7 +182,7 @@ async fn accept(listener: TcpListener, tls: Arc<Tls>, ready: mpsc::Sender<Io>) {
                 Ok((stream, name)) => {
                     tls.metrics.shaken(began.elapsed());
                     // nobody takes it where the server has stopped meanwhile
-                    drop(ready.send(Io::tls(stream, remote, name)).await);
+                    drop(ready.send(Io::tls(stream, remote, name, place)).await);
                 }
                 Err(failure) => {
                     tracing::debug!(reason = failure.word(), %remote, "no connection");
@@ -176,15 +211,22 @@ async fn pause(error: &io::Error) {
 // === impl Io ===
 
 impl Io {
-    const fn plain(stream: TcpStream, remote: SocketAddr) -> Self {
+    const fn plain(stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) -> Self {
         Self {
+            _place: place,
             transport: Transport::Plain(stream),
             connection: Connection { remote, peer: None, is_tls: false },
         }
     }
 
-    fn tls(stream: TlsStream<TcpStream>, remote: SocketAddr, name: Option<Name>) -> Self {
+    fn tls(
+        stream: TlsStream<TcpStream>,
+        remote: SocketAddr,
+        name: Option<Name>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         Self {
+            _place: place,
             transport: Transport::Tls(Box::new(stream)),
             connection: Connection { remote, peer: name.map(|name| Peer { name }), is_tls: true },
         }

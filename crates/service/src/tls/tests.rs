@@ -81,22 +81,26 @@ impl Rig {
     }
 
     async fn with(change: impl FnOnce(&mut TlsOptions)) -> Self {
+        Self::of(|options| change(&mut options.tls)).await
+    }
+
+    async fn of(change: impl FnOnce(&mut ServerOptions)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new("ours").unwrap();
         let files = write(dir.path(), "server", &authority, &Profile::service("ledger"));
         std::fs::write(dir.path().join("bundle.pem"), authority.certificate_pem()).unwrap();
-        let mut options = TlsOptions {
+        let tls = TlsOptions {
             certificate: files.certificate.unwrap(),
             key: files.key.unwrap(),
             trust_bundle: dir.path().join("bundle.pem"),
             reload_interval_ms: Millis::from_millis(5),
             ..TlsOptions::default()
         };
+        let mut options = ServerOptions { tls, ..ServerOptions::default() };
         change(&mut options);
         let telemetry = Telemetry::detached("entitlement").unwrap();
         let shutdown = CancellationToken::new();
         let (context, mut bound) = Context::new(telemetry.clone(), Arc::new(SystemClock), shutdown.clone());
-        let options = ServerOptions { tls: options, ..ServerOptions::default() };
         let server = Server::bind(&options.validate().unwrap(), &context).await.unwrap();
         let server = server.add_service(ResolutionServiceServer::new(WhoCalls));
         let server = server.add_own(WHO, Router::new().route("/who", get(who_calls)));

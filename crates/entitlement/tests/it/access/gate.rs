@@ -31,6 +31,7 @@ pub(super) fn limits() -> AccessLimits {
         questions_max: 3,
         watch_questions_max: 10,
         watchers_max: 2,
+        check_streams_max: 2,
         watch_pause: Duration::from_millis(1),
         watch_heartbeat: Duration::from_millis(200),
     }

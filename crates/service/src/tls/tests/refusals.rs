@@ -167,6 +167,26 @@ async fn who_says_nothing_is_closed_and_holds_nobody_up() {
     assert_eq!(rig.call(metering).await.unwrap(), "metering");
 }
 
+/// Connections that nobody says anything by: those that may be are left alone, the next one is closed.
+#[tokio::test]
+async fn connections_are_bounded_and_a_place_is_free_when_one_ends() {
+    let rig = Rig::of(|options| options.connections_max = Count::of(2)).await;
+    let metering = rig.client(&rig.authority, &Profile::client("metering"));
+    let channel = rig.channel(connector(metering.clone(), "127.0.0.1")).await.unwrap();
+    assert_eq!(who(channel.clone()).await.unwrap(), "metering");
+    let silent = TcpStream::connect(rig.addresses.grpc).await.unwrap();
+    ended(TcpStream::connect(rig.addresses.grpc).await.unwrap()).await;
+    assert!(rig.call(metering.clone()).await.is_err(), "there is no place for another one");
+    assert_eq!(who(channel).await.unwrap(), "metering", "who is there goes on");
+    let refused = rig.telemetry.scrape().unwrap();
+    let refused =
+        refused.lines().find(|line| line.starts_with("drawdown_rpc_server_connections_refused_total"));
+    assert!(refused.is_some_and(|line| !line.ends_with(" 0")), "{refused:?}");
+    drop(silent);
+    let again = async { while rig.call(metering.clone()).await.is_err() {} };
+    tokio::time::timeout(LIMIT, again).await.unwrap();
+}
+
 /// Waits until the other side has closed.
 async fn ended(mut stream: TcpStream) {
     let mut rest = Vec::new();
