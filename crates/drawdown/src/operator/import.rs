@@ -15,7 +15,10 @@ use drawdown_proto::{
 use drawdown_types::{AmountError, MicroTokens, Timestamp};
 use serde::Deserialize;
 
-use super::{Session, lines::Lines};
+use super::{
+    Session,
+    lines::{Lines, Requests},
+};
 use crate::output::{Column, json_of, number, text, tokens};
 
 pub(super) const EXAMPLE: &str = "Example:
@@ -67,11 +70,12 @@ impl ImportLots {
         let lines = Lines::read(&self.file)?;
         let teams = lines.parse::<TeamLine>()?;
         let mut client = import(&session.ledger);
-        let answers = lines.send("teams", self.request_id, teams, async |teams, request_id| {
-            let reason = self.reason.clone();
-            let request = ImportTeamsRequest { teams, reason, validate_only: self.dry_run, request_id };
-            client.import_teams(request).await
-        });
+        let answers =
+            lines.send(("teams", Requests::Bounded), self.request_id, teams, async |teams, request_id| {
+                let reason = self.reason.clone();
+                let request = ImportTeamsRequest { teams, reason, validate_only: self.dry_run, request_id };
+                client.import_teams(request).await
+            });
         let teams = answers.await?.into_iter().flat_map(|answer: ImportTeamsResponse| answer.teams).collect();
         let all = ImportTeamsResponse { teams, written: !self.dry_run };
         session.output.table(&summary(&all)?, "teams", &TEAM)?;

@@ -15,7 +15,11 @@ use drawdown_proto::{
 use drawdown_types::Timestamp;
 use serde::Deserialize;
 
-use super::{Session, lines::Lines, wire};
+use super::{
+    Session,
+    lines::{Lines, Requests},
+    wire,
+};
 use crate::output::{Column, json_of, number, text};
 
 pub(super) const EXAMPLE: &str = "Example:
@@ -38,8 +42,9 @@ pub(super) const EXAMPLE: &str = "Example:
 Only name, created_at and contract are needed. Roles: primary_admin, secondary_admin, member. Without commercial_from the
 trial begins with the earliest credential and runs to its end. Client ids stay what they are; secrets do not move: who needs
 one rotates the credential. An account is refused, and nothing of its request written, where anything does not fit; every
-place is told. Requests are of up to 100 lines; the same file sent again goes on where it ended. Lots and debts come
-afterwards, with `drawdown lot import`.";
+place is told. An app's owner is of its account, of a line before it, or registered. Requests are of up to 100 lines; the same
+file sent again goes on where it ended. A dry run is one request with all lines: entitlement.import_rows_max bounds what it may
+hold. Lots and debts come afterwards, with `drawdown lot import`.";
 
 const ACCOUNT: [Column; 6] = [
     text("account", "account.account_id"),
@@ -71,7 +76,10 @@ impl ImportAccounts {
         let lines = Lines::read(&self.file)?;
         let accounts = lines.parse::<AccountLine>()?;
         let mut client = imports(&session.entitlement);
-        let answers = lines.send("accounts", self.request_id, accounts, async |accounts, request_id| {
+        // what belongs to lines far apart is seen by who has all of them
+        let requests = if self.dry_run { Requests::One } else { Requests::Bounded };
+        let list = ("accounts", requests);
+        let answers = lines.send(list, self.request_id, accounts, async |accounts, request_id| {
             let note = self.note.clone();
             let request = ImportAccountsRequest { accounts, note, validate_only: self.dry_run, request_id };
             client.import_accounts(request).await

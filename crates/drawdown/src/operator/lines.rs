@@ -1,5 +1,5 @@
 //! Files of JSON lines that an import reads: one line is what must be written together. They go out in requests of up to
-//! [`REQUEST_LINES_MAX`] lines, one after the other, and a refusal is told with the lines that it is about.
+//! [`REQUEST_LINES_MAX`] lines, one after the other, or all at once, and a refusal is told with the lines that it is about.
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,15 @@ use crate::failure::BadConfiguration;
 
 /// Lines of one request: as many as the services take by default.
 const REQUEST_LINES_MAX: usize = 100;
+
+/// How lines become requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Requests {
+    /// As many as it takes, of up to [`REQUEST_LINES_MAX`] lines.
+    Bounded,
+    /// One with all lines.
+    One,
+}
 
 /// A file that was read.
 pub(super) struct Lines {
@@ -57,7 +66,7 @@ impl Lines {
     /// is refused: what went before it is written. `list` is the field of the request in which the lines are.
     pub(super) async fn send<T, M: From<T>, A>(
         &self,
-        list: &str,
+        (list, requests): (&str, Requests),
         import_id: Option<String>,
         mut lines: Vec<Line<T>>,
         mut call: impl AsyncFnMut(Vec<M>, String) -> Result<Response<A>, Status>,
@@ -65,7 +74,11 @@ impl Lines {
         let import_id = import_id.unwrap_or_else(|| self.request_id());
         let mut answers = Vec::new();
         while !lines.is_empty() {
-            let rest = lines.split_off(lines.len().min(REQUEST_LINES_MAX));
+            let lines_max = match requests {
+                Requests::Bounded => REQUEST_LINES_MAX,
+                Requests::One => lines.len(),
+            };
+            let rest = lines.split_off(lines.len().min(lines_max));
             let request: Vec<_> = std::mem::replace(&mut lines, rest);
             let (numbers, messages): (Vec<_>, Vec<_>) =
                 request.into_iter().map(|line| (line.number, M::from(line.value))).unzip();
@@ -145,15 +158,31 @@ mod tests {
     async fn requests_are_bounded_and_have_ids_of_their_own() {
         let file = numbers(301);
         let read = file.parse::<usize>().unwrap();
-        let answers = file.send("teams", Some("mine".to_owned()), read, async |part: Vec<usize>, id| {
-            Ok(Response::new((part.len(), part.first().copied(), part.last().copied(), id)))
-        });
+        let answers = file.send(
+            ("teams", Requests::Bounded),
+            Some("mine".to_owned()),
+            read,
+            async |part: Vec<usize>, id| {
+                Ok(Response::new((part.len(), part.first().copied(), part.last().copied(), id)))
+            },
+        );
         let of = |count, first, last, id: &str| (count, Some(first), Some(last), id.to_owned());
         let expected = [of(100, 1, 149, "mine-0"), of(100, 151, 299, "mine-1"), of(1, 301, 301, "mine-2")];
         assert_eq!(answers.await.unwrap(), expected);
+        let whole = file.parse::<usize>().unwrap();
+        let answers = file.send(
+            ("teams", Requests::One),
+            Some("mine".to_owned()),
+            whole,
+            async |all: Vec<usize>, id| {
+                Ok(Response::new((all.len(), all.first().copied(), all.last().copied(), id)))
+            },
+        );
+        assert_eq!(answers.await.unwrap(), [of(201, 1, 301, "mine-0")]);
         let nothing = lines("\n");
         let read = nothing.parse::<usize>().unwrap();
-        let asked = nothing.send("teams", None, read, async |_: Vec<usize>, _| Ok(Response::new(())));
+        let asked = nothing
+            .send(("teams", Requests::Bounded), None, read, async |_: Vec<usize>, _| Ok(Response::new(())));
         assert_eq!(asked.await.unwrap().len(), 0);
     }
 
@@ -162,7 +191,7 @@ mod tests {
         let file = numbers(301);
         let read = file.parse::<usize>().unwrap();
         let mut requests = 0;
-        let sent = file.send("teams", None, read, async |_: Vec<usize>, id: String| {
+        let sent = file.send(("teams", Requests::Bounded), None, read, async |_: Vec<usize>, id: String| {
             requests += 1;
             if id.ends_with("-0") {
                 return Ok(Response::new(()));

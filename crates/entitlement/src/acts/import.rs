@@ -1,7 +1,8 @@
 //! Accounts of another platform, all of them in one transaction (D61).
 //!
 //! One import at a time: what is checked before the first row is written holds until the last one. A dry run writes all
-//! rows and takes them back, so it says what an import would.
+//! rows and takes them back. An account names nobody who comes after it, so a file says the same in one request as in several,
+//! and the dry run of a whole file in one says what its import would, as long as nothing else happens in between.
 
 mod rows;
 
@@ -92,12 +93,12 @@ impl ImportAccounts {
         let ids = self.accounts.iter().flat_map(client_ids);
         let ids: Vec<_> = ids.map(|(_, client_id)| client_id.to_owned()).collect();
         let taken = store::taken_client_ids_in_tx(tx, &ids).await?;
-        let imported = self.accounts.iter().flat_map(people_of);
-        let imported: HashSet<_> = imported.map(|person| person.email.to_lowercase()).collect();
+        let mut imported: HashSet<String> = HashSet::new();
         let mut unfit = Vec::new();
         let mut push = |field: String, problem: String| unfit.push(Unfit { field, problem });
         for (n, import) in self.accounts.iter().enumerate() {
             let at = format!("accounts[{n}]");
+            imported.extend(people_of(import).map(|person| person.email.to_lowercase()));
             if let Some(cell) = self.cells.get(n).filter(|cell| !acts.memory.hears(**cell)) {
                 push(format!("{at}.cell"), Refused::CellUnknown(*cell).to_string());
             }
@@ -110,8 +111,9 @@ impl ImportAccounts {
             for (m, app) in import.apps.iter().enumerate() {
                 let owner = app.owner_email.to_lowercase();
                 if !owner.is_empty() && !registered.contains_key(&owner) && !imported.contains(&owner) {
-                    let problem = "is nobody of this import, and nobody who is registered".to_owned();
-                    push(format!("{at}.apps[{m}].owner_email"), problem);
+                    let problem =
+                        "is nobody of this account or of one before it, and nobody who is registered";
+                    push(format!("{at}.apps[{m}].owner_email"), problem.to_owned());
                 }
             }
         }

@@ -281,6 +281,47 @@ async fn a_dry_run_tells_the_same_and_writes_nothing() {
     assert_eq!(ok(import(&world, vec![account("a"), account("b")], named).await), done, "a retry");
 }
 
+/// More accounts than a request that writes may hold.
+#[tokio::test]
+async fn a_whole_file_is_tried_at_once_and_says_what_its_requests_will() {
+    let world = World::new().await;
+    let small = |prefix: &str| {
+        let mut account = account(prefix);
+        account.apps.truncate(1);
+        account.apps[0].credentials.truncate(1);
+        (account.managers, account.hubs, account.contracts) = (Vec::new(), Vec::new(), Vec::new());
+        account.apps[0].hub.clear();
+        account
+    };
+    let dry = |request: &mut ImportAccountsRequest| request.validate_only = true;
+    // somebody of the first account owns an app of the last one
+    let mut file: Vec<_> = ["a", "b", "c", "d"].map(small).into();
+    file[3].teams[0].members.clear();
+    let told = ok(import(&world, file.clone(), dry).await);
+    assert_eq!(told.accounts.iter().map(|account| account.people_new).collect::<Vec<_>>(), [2, 0, 0, 0]);
+    // what is there twice is found, however far apart
+    let mut twice = file.clone();
+    twice[3].apps[0].credentials[0].client_id = "a-2".to_owned();
+    let (reason, fields) = refused(import(&world, twice, dry).await);
+    assert_eq!((reason.as_str(), fields.len()), ("IMPORT_REFUSED", 1), "{fields:?}");
+    // nobody of a later account is known to an earlier one: it may go out in an earlier request
+    let mut later = file.clone();
+    later[0].apps[0].owner_email = "zoe@example.org".to_owned();
+    later[3].teams[0].members.push(person("zoe@example.org", Role::Member));
+    for answer in
+        [import(&world, later.clone(), dry).await, import(&world, later[..3].to_vec(), |_| {}).await]
+    {
+        let told = refused(answer);
+        assert_eq!(told, ("IMPORT_REFUSED".to_owned(), vec!["accounts[0].apps[0].owner_email".to_owned()]));
+    }
+    let mut people = Vec::new();
+    for request in [file[..3].to_vec(), file[3..].to_vec()] {
+        let done = ok(import(&world, request, |_| {}).await);
+        people.extend(done.accounts.iter().map(|account| account.people_new));
+    }
+    assert_eq!(people, [2, 0, 0, 0]);
+}
+
 #[tokio::test]
 async fn what_does_not_fit_is_told_by_its_place_and_nothing_is_written() {
     let world = World::new().await;

@@ -18,7 +18,9 @@ pub(crate) fn check_size(request: &v1::ImportAccountsRequest, limits: &Limits) -
     if accounts == 0 {
         violations.push("accounts", "must hold at least 1");
     }
-    let (accounts_max, rows_max) = (limits.import_accounts_max, limits.import_rows_max);
+    let rows_max = limits.import_rows_max;
+    // a whole file is tried at once, whatever number of requests it is imported by: only its rows bound that
+    let accounts_max = if request.validate_only { rows_max } else { limits.import_accounts_max };
     if accounts > accounts_max {
         let problem = format!("holds {accounts}, at most {accounts_max} are allowed");
         violations.push_as(reason::BATCH_TOO_LARGE, "accounts", problem);
