@@ -33,15 +33,50 @@ const COMPOSE: &str = include_str!("../../deploy/compose.yaml");
 /// In the order in which they need each other.
 const SERVICES: [(&str, &str); 3] = [("entitlement", "7403"), ("ledger", "7402"), ("metering", "7401")];
 
-/// Everything that compose.yaml sets for the services.
-fn settings() -> Result<BTreeMap<String, String>> {
-    let (_, block) = COMPOSE.split_once("environment: &environment\n").context("no settings")?;
-    let lines = block.lines().map_while(|line| line.strip_prefix("    DRAWDOWN_"));
+/// What compose.yaml says of one container: the lines from its name to the next one's.
+fn container(name: &str) -> Result<Vec<&'static str>> {
+    let (_, services) = COMPOSE.split_once("\nservices:\n").context("no services")?;
+    let mut lines = services.lines().skip_while(|line| *line != format!("  {name}:"));
+    lines.next().with_context(|| format!("no container {name}"))?;
+    Ok(lines.take_while(|line| line.is_empty() || line.starts_with("    ")).collect())
+}
+
+/// Everything that compose.yaml sets for a container of ours.
+fn settings(container: &[&str]) -> Result<BTreeMap<String, String>> {
+    let lines = container.iter().filter_map(|line| line.strip_prefix("      DRAWDOWN_"));
     let setting = |line: &str| {
         let (name, value) = line.split_once(": ").with_context(|| format!("{line} is no setting"))?;
         Ok((format!("DRAWDOWN_{name}"), value.trim_matches('"').to_owned()))
     };
     lines.map(setting).collect()
+}
+
+/// A container gets the keys, passwords and settings that it needs, and none of another one.
+fn nobody_has_what_is_not_its_own() -> Result<()> {
+    for (service, _) in SERVICES {
+        let lines = container(service)?;
+        let own = format!("DRAWDOWN_{}__", service.to_uppercase());
+        let others: Vec<_> = settings(&lines)?.into_keys().filter(|name| !name.starts_with(&own)).collect();
+        ensure!(others.is_empty(), "{service} gets {others:?}");
+        let volumes: Vec<_> = lines.iter().filter(|line| line.contains("volumes:")).collect();
+        let expected = format!("    volumes: [\"certs-{service}:/certs:ro\"]");
+        ensure!(matches!(&volumes[..], [only] if ***only == expected), "{service} has {volumes:?}");
+        let secrets = lines.iter().filter(|line| line.contains("PASSWORD") || line.contains("PEPPER"));
+        let allowed = if service == "entitlement" { 2 } else { 1 };
+        ensure!(secrets.count() == allowed, "{service} has a secret of somebody else");
+    }
+    let users = COMPOSE.lines().filter(|line| line.trim_start().starts_with("- authority:")).count();
+    ensure!(
+        users == 1 && container("certs")?.contains(&"      - authority:/authority"),
+        "who has the authority?"
+    );
+    let (common, _) = COMPOSE.split_once("\nservices:\n").context("no services")?;
+    let shared = common.lines().filter(|line| !line.starts_with('#'));
+    ensure!(
+        shared.clone().all(|line| !line.contains("DRAWDOWN_") && !line.contains("volumes")),
+        "shared by all"
+    );
+    Ok(())
 }
 
 /// The arguments of the container that makes the certificates.
@@ -53,15 +88,21 @@ fn certs_arguments() -> Result<Vec<&'static str>> {
 
 /// Where things are here, instead of in containers.
 struct Here {
+    /// What is `/authority` there: all keys.
     certs: String,
+    /// What is `/places` there: a folder for each service, which is `/certs` in its container.
+    places: String,
     /// Free ports by those of compose.yaml.
     ports: BTreeMap<&'static str, u16>,
 }
 
 impl Here {
-    /// A value of compose.yaml with everything in it that is elsewhere here.
-    fn place(&self, value: &str) -> String {
-        let mut placed = value.replace("/certs", &self.certs);
+    /// A value of a container with everything in it that is elsewhere here.
+    fn place(&self, container: &str, value: &str) -> String {
+        let mut placed = match container {
+            "certs" => value.replace("/authority", &self.certs).replace("/places", &self.places),
+            service => value.replace("/certs", &format!("{}/{service}", self.places)),
+        };
         for (there, port) in &self.ports {
             placed = placed.replace(&format!(":{there}"), &format!(":{port}"));
         }
@@ -145,31 +186,32 @@ async fn everybody_is_known(here: &Here) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_compose_sets_starts_and_lets_nobody_in_without_a_right() -> Result<()> {
+    nobody_has_what_is_not_its_own()?;
     let sandbox =
         tokio::task::spawn_blocking(|| Sandbox::start(drawdown_sandbox::Options::from_env()?)).await??;
     let dir = TempDir::with_prefix("drawdown-composed-")?;
     let free = free_ports::<6>()?;
     let ports = ["7401", "7402", "7403", "7411", "7412", "7413"].into_iter().zip(free).collect();
-    let here = Here { certs: dir.path().join("certs").to_string_lossy().into_owned(), ports };
+    let folder = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let here = Here { certs: folder("authority"), places: folder("places"), ports };
     let mut made = Command::new(drawdown_binary()?);
-    made.args(certs_arguments()?.into_iter().map(|word| here.place(word)));
+    made.args(certs_arguments()?.into_iter().map(|word| here.place("certs", word)));
     ensure!(made.status()?.success(), "no certificates");
 
-    let mut variables = BTreeMap::new();
-    for (name, value) in settings()? {
-        let value = match name.as_str() {
-            "DRAWDOWN_LEDGER__DATABASE__URL" | "DRAWDOWN_ENTITLEMENT__DATABASE__URL" => {
-                sandbox.postgres_url().to_owned()
-            }
-            "DRAWDOWN_METERING__REDIS__URL" => sandbox.redis_url().to_owned(),
-            "DRAWDOWN_ENTITLEMENT__CREDENTIAL_PEPPER" => "5a".repeat(32),
-            _ => here.place(&value),
-        };
-        variables.insert(name, value);
-    }
-    let drawdown = |subcommand: &str, roles: bool| {
+    let drawdown = |name: &str, roles: bool| {
         let mut command = Command::new(drawdown_binary()?);
-        command.arg(subcommand).envs(&variables);
+        command.arg(name);
+        for (variable, value) in settings(&container(name)?)? {
+            let value = match variable.as_str() {
+                "DRAWDOWN_LEDGER__DATABASE__URL" | "DRAWDOWN_ENTITLEMENT__DATABASE__URL" => {
+                    sandbox.postgres_url().to_owned()
+                }
+                "DRAWDOWN_METERING__REDIS__URL" => sandbox.redis_url().to_owned(),
+                "DRAWDOWN_ENTITLEMENT__CREDENTIAL_PEPPER" => "5a".repeat(32),
+                _ => here.place(name, &value),
+            };
+            command.env(variable, value);
+        }
         if roles {
             // the users of compose.yaml are members of these
             command.env("DRAWDOWN_LEDGER__DATABASE__ROLE", "drawdown_ledger_service");

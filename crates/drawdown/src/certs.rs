@@ -1,6 +1,7 @@
 //! `drawdown certs`: certificates for one machine, made without any other tool.
 //!
-//! A set is a folder: `trust-bundle.pem`, `authority.key`, and for each name `NAME.pem` and `NAME.key`. Keys are for
+//! A set is a folder: `trust-bundle.pem`, `authority.key`, and for each name `NAME.pem` and `NAME.key`. Whoever is to see
+//! no key but its own gets a folder of its own (`--place`): its two files and the trust bundle. Keys are for
 //! their owner alone (0600). Each file is written beside its place and renamed, so that a service that runs reads the old or
 //! the new one, never half; between two renames a certificate does not fit its key, which services sit out.
 
@@ -64,6 +65,16 @@ struct DevArguments {
     /// One more caller with a certificate
     #[arg(long, value_name = "NAME")]
     client: Vec<String>,
+    /// Puts the certificate and the key of NAME, and the trust bundle, into a folder without any other key as well
+    #[arg(long, value_name = "NAME=DIR", value_parser = place)]
+    place: Vec<(String, PathBuf)>,
+}
+
+fn place(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, dir)) if !name.is_empty() && !dir.is_empty() => Ok((name.to_owned(), dir.into())),
+        _ => Err("is not NAME=DIR".to_owned()),
+    }
 }
 
 /// What is done with a set that is there.
@@ -81,6 +92,8 @@ pub(crate) struct SetFiles(PathBuf);
 /// Who gets a certificate.
 struct Plan {
     profiles: Vec<Profile>,
+    /// Folders of single names.
+    places: Vec<(String, SetFiles)>,
 }
 
 impl CertsCommand {
@@ -91,7 +104,8 @@ impl CertsCommand {
             (_, true) => Present::Overwrite,
             _ => Present::Refuse,
         };
-        let plan = Plan::new(&arguments.host, &arguments.client, arguments.days).map_err(BadConfiguration)?;
+        let plan = Plan::new(&arguments.host, &arguments.client, arguments.days);
+        let plan = plan.and_then(|plan| plan.with_places(arguments.place)).map_err(BadConfiguration)?;
         let files = SetFiles(arguments.out);
         plan.write(&files, present)?;
         output::print(&format!("{}: certificates of {} days\n", files.0.display(), arguments.days))
@@ -155,7 +169,21 @@ impl Plan {
         });
         let clients = std::iter::once(CLIENT).chain(clients.iter().map(String::as_str)).map(Profile::client);
         let profiles = services.chain(clients).map(|profile| Profile { days, ..profile }).collect();
-        Ok(Self { profiles })
+        Ok(Self { profiles, places: Vec::new() })
+    }
+
+    fn with_places(mut self, places: Vec<(String, PathBuf)>) -> Result<Self, Vec<Problem>> {
+        let is_known = |name: &str| self.profiles.iter().any(|profile| profile.common_name == name);
+        let unknown = places.iter().filter(|(name, _)| !is_known(name));
+        let problem = |(name, _): &(String, PathBuf)| {
+            Problem::new("--place", format!("{name:?} gets no certificate: a service, client, or a --client"))
+        };
+        let problems: Vec<_> = unknown.map(problem).collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        self.places = places.into_iter().map(|(name, dir)| (name, SetFiles(dir))).collect();
+        Ok(self)
     }
 
     fn write(&self, files: &SetFiles, present: Present) -> Result<()> {
@@ -168,19 +196,27 @@ impl Plan {
                 anyhow::bail!("{} is there already: --renew or --overwrite", there.display());
             }
         }
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .with_context(|| format!("can not make {}", dir.display()))?;
+        for dir in std::iter::once(dir).chain(self.places.iter().map(|(_, place)| &place.0)) {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .with_context(|| format!("can not make {}", dir.display()))?;
+        }
         let authority = authority(&dir.join(AUTHORITY_KEY), present)?;
-        replace(&files.trust_bundle(), authority.certificate_pem(), 0o644)?;
+        for files in std::iter::once(files).chain(self.places.iter().map(|(_, place)| place)) {
+            replace(&files.trust_bundle(), authority.certificate_pem(), 0o644)?;
+        }
         for profile in &self.profiles {
             let issued = authority
                 .issue(profile)
                 .with_context(|| format!("no certificate for {}", profile.common_name))?;
-            replace(&files.certificate(&profile.common_name), &issued.certificate_pem(), 0o644)?;
-            replace(&files.key(&profile.common_name), issued.key_pem(), 0o600)?;
+            let name = &profile.common_name;
+            let places = self.places.iter().filter(|(of, _)| of == name).map(|(_, place)| place);
+            for files in std::iter::once(files).chain(places) {
+                replace(&files.certificate(name), &issued.certificate_pem(), 0o644)?;
+                replace(&files.key(name), issued.key_pem(), 0o600)?;
+            }
         }
         Ok(())
     }
@@ -256,6 +292,33 @@ mod tests {
         let left: Vec<_> =
             std::fs::read_dir(&set.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2 + 2 * 5, "{left:?}");
+    }
+
+    #[test]
+    fn a_place_has_the_key_of_its_name_and_no_other_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (set, place) = (SetFiles(dir.path().join("set")), dir.path().join("ledger"));
+        let plan = |name: &str| {
+            let plan = Plan::new(&[], &[], 7).unwrap();
+            plan.with_places(vec![(name.to_owned(), place.clone())])
+        };
+        plan("ledger").unwrap().write(&set, Present::Refuse).unwrap();
+        let files = |dir: &Path| {
+            let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(files(&place), ["ledger.key", "ledger.pem", "trust-bundle.pem"]);
+        let read = files_of(&SetFiles(place.clone()), "ledger").read().unwrap();
+        read.server(Clients::Required, &[]).unwrap();
+        let mode = std::fs::metadata(place.join("ledger.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let of = |dir: &Path| std::fs::read_to_string(dir.join("ledger.key")).unwrap();
+        let first = of(&place);
+        plan("ledger").unwrap().write(&set, Present::Renew).unwrap();
+        assert!(of(&place) != first && of(&place) == of(&set.0), "it is renewed as the set is");
+        assert!(plan("nobody").is_err());
     }
 
     #[test]
