@@ -10,7 +10,7 @@ use drawdown_types::{Timestamp, UserId};
 
 use super::Role;
 
-/// Who acts. Until callers have identities, it is whom the request names.
+/// Who acts: the person whom the request names, who is the one that the caller acts for where it acts for one; else the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// The platform's operator.
