@@ -11,6 +11,13 @@ it up per team and UTC day in whole micro-tokens, and compares it with what the 
   - the rows that were posted in [FROM, TO) are the movements of its statement of that period, and lead from its opening to its closing balance;
   - its sums by day are those of the report of usage.
 
+An installation that is secured is named by https, with the trust bundle that its certificate is of (--ca) and an API key of a billing
+reader of the account: in a file (--api-key-file), or the variable DRAWDOWN_API_KEY, never an argument, which everybody
+on the machine can read. Where it asks its callers for certificates, --certificate and --key name the files of one.
+
+    reconcile.py https://ledger.example:7402 ACCOUNT FROM TO --store FILE --ca trust-bundle.pem --certificate client.pem \\
+        --key client.key --api-key-file reader.key
+
 Prints a line for each team and day, then the differences; the exit code is 1 where there are any. With --offline nothing is pulled: FILE is
 compared as it is.
 """
@@ -18,8 +25,11 @@ compared as it is.
 import argparse
 import collections
 import datetime
+import ipaddress
 import json
+import os
 import pathlib
+import ssl
 import sys
 import urllib.error
 import urllib.parse
@@ -42,14 +52,17 @@ STATEMENT_BOOKS = {
 class Ledger:
     """The reads of the ledger."""
 
-    def __init__(self, url, account):
-        self.url, self.account = url.rstrip("/"), account
+    def __init__(self, url, account, key="", context=None):
+        self.url, self.account, self.context = url.rstrip("/"), account, context
+        self.headers = {"grpc-timeout": "30S"}
+        if key:
+            self.headers["authorization"] = f"Bearer {key}"
 
     def get(self, path, **parameters):
         query = urllib.parse.urlencode(parameters, doseq=True)
-        request = urllib.request.Request(f"{self.url}{path}?{query}", headers={"grpc-timeout": "30S"})
+        request = urllib.request.Request(f"{self.url}{path}?{query}", headers=self.headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as refused:
             status = json.load(refused)
@@ -225,6 +238,31 @@ def compare(ledger, store, period):
     return found
 
 
+def is_loopback(host):
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def connection(arguments):
+    """The key, and how TLS is spoken, where it is."""
+    key = os.environ.get("DRAWDOWN_API_KEY", "")
+    if arguments.api_key_file:
+        key = pathlib.Path(arguments.api_key_file).read_text(encoding="ascii")
+    key = key.strip()
+    url = urllib.parse.urlsplit(arguments.ledger)
+    if url.scheme != "https":
+        if key and not is_loopback(url.hostname or ""):
+            raise SystemExit("a key goes by https only, beyond this machine")
+        return key, None
+    context = ssl.create_default_context(cafile=arguments.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if arguments.certificate:
+        context.load_cert_chain(arguments.certificate, arguments.key)
+    return key, context
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("ledger", help="its address, such as http://127.0.0.1:7402")
@@ -232,9 +270,13 @@ def main():
     parser.add_argument("begin", metavar="from", help="first instant of the period of the statements, RFC 3339")
     parser.add_argument("end", metavar="to", help="first instant after it")
     parser.add_argument("--store", required=True, help="where the rows are kept")
+    parser.add_argument("--ca", help="certificates in PEM of whom to trust; those of the machine by default")
+    parser.add_argument("--certificate", help="its own certificate in PEM, where the ledger asks for one")
+    parser.add_argument("--key", help="the key of that certificate")
+    parser.add_argument("--api-key-file", help="a file with the API key; DRAWDOWN_API_KEY holds it otherwise")
     parser.add_argument("--offline", action="store_true", help="pulls nothing")
     arguments = parser.parse_args()
-    ledger = Ledger(arguments.ledger, arguments.account)
+    ledger = Ledger(arguments.ledger, arguments.account, *connection(arguments))
     period = (micros(arguments.begin), micros(arguments.end))
     for _ in range(1 if arguments.offline else TRIES):
         if not arguments.offline:

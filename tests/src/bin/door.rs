@@ -13,7 +13,8 @@ use clap::Parser;
 use drawdown_tests::{
     door::{Call, Scene, alike, calls, curl},
     foreign::verify,
-    up::Up,
+    process::drawdown_binary,
+    up::{Up, text},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -74,6 +75,59 @@ async fn main() -> Result<()> {
     by_buf(&args.buf, &calls, dir.path())?;
     reconcile(&args, &up, &scene, dir.path())?;
     verify(&up)?;
+    up.stop().await?;
+    secured(&args, &scene, dir.path()).await
+}
+
+/// The same data behind TLS and with callers that have to be known: a reader of the account reconciles it, and nobody else.
+async fn secured(args: &Args, scene: &Scene, dir: &Path) -> Result<()> {
+    let certs = dir.join("certs");
+    let file = |name: &str| certs.join(name).to_string_lossy().into_owned();
+    let mut made = Command::new(drawdown_binary()?);
+    run(made.args(["certs", "dev", "--client", "operator", "--out"]).arg(&certs))?;
+    let on = ["METERING", "LEDGER", "ENTITLEMENT"].map(|of| format!("DRAWDOWN_{of}__SERVER__IDENTITY__MODE"));
+    let on: Vec<_> = on.iter().map(|variable| (variable.as_str(), "on")).collect();
+    let up = Up::start_secured(dir, &on).await?;
+    let files = ["--tls-certificate", &file("operator.pem"), "--tls-key", &file("operator.key")];
+    let key = |account: &str, path: &Path| -> Result<()> {
+        let reader =
+            ["principals", "create", "--name", "billing", "--role", "billing-reader", "--account", account];
+        let reader = up.json(&[&reader[..], &files].concat())?;
+        let made =
+            up.json(&[&["keys", "create", text(&reader, "/principal/principal_id")?], &files[..]].concat())?;
+        Ok(std::fs::write(path, text(&made, "/text")?)?)
+    };
+    let other = ["account", "create", "--name", "Other", "--contract", "flex"];
+    let other = up.json(&[&other[..], &files].concat())?;
+    let (mine, theirs) = (dir.join("mine.key"), dir.join("theirs.key"));
+    key(&scene.account, &mine)?;
+    key(text(&other, "/account/account_id")?, &theirs)?;
+    let addresses = up.addresses()?;
+    let ledger = text(&addresses, "/services/ledger/grpc")?;
+    let reconciled = |key: Option<&Path>, ca: bool| -> Result<(bool, String)> {
+        let mut command = Command::new(&args.python);
+        command.arg(args.scripts.join("reconcile.py")).arg(ledger).arg(&scene.account);
+        command.arg(&scene.period.0).arg(&scene.period.1).arg("--store").arg(dir.join("secured.jsonl"));
+        command.args(["--certificate", &file("client.pem"), "--key", &file("client.key")]);
+        command.args(ca.then(|| ["--ca".to_owned(), file("trust-bundle.pem")]).into_iter().flatten());
+        if let Some(key) = key {
+            command.arg("--api-key-file").arg(key);
+        }
+        let output = command.env_remove("DRAWDOWN_API_KEY").output().context("reconcile.py")?;
+        let said = String::from_utf8(output.stdout)? + &String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.success(), said))
+    };
+    for (key, ca, refusal) in [
+        (None, true, "ROLE_NEEDED"),
+        (Some(theirs.as_path()), true, "NOT_IN_SCOPE"),
+        (Some(mine.as_path()), false, "CERTIFICATE_VERIFY_FAILED"),
+    ] {
+        let (well, said) = reconciled(key, ca)?;
+        ensure!(!well && said.contains(refusal), "{refusal} was expected: {said}");
+    }
+    let (well, said) = reconciled(Some(&mine), true)?;
+    ensure!(well && said.contains(RECONCILED), "{said}");
+    println!("reconcile.py: by TLS and with a key of the account, and refused without");
     up.stop().await
 }
 
