@@ -14,7 +14,7 @@ use drawdown_service::{
 use drawdown_testkit::{ManualClock, RedisSpace};
 use drawdown_types::Timestamp;
 use redis::aio::MultiplexedConnection;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::Gate;
@@ -43,6 +43,29 @@ pub(crate) struct Running {
     pub(crate) telemetry: Telemetry,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
+    _process: Process,
+}
+
+/// Threads of an instance by itself: without them everything that it has spawned is gone as well, as with a process.
+struct Process(Option<Runtime>);
+
+impl Process {
+    fn start() -> Self {
+        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Self(Some(threads.unwrap()))
+    }
+
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.0.as_ref().unwrap().spawn(task)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(threads) = self.0.take() {
+            threads.shutdown_background();
+        }
+    }
 }
 
 /// What does not come in time fails its test.
@@ -131,11 +154,13 @@ impl Rig {
         let telemetry = Telemetry::detached("metering").unwrap();
         let stop = CancellationToken::new();
         let (context, mut bound) = Context::new(telemetry.clone(), self.clock.clone(), stop.clone());
-        let task = tokio::spawn(drawdown_metering::run(config, context));
+        let process = Process::start();
+        let task = process.spawn(drawdown_metering::run(config, context));
         let addresses = soon("start", bound.wait()).await;
         match addresses {
             Some(addresses) => {
-                Running { address: addresses.grpc, events: addresses.grpc, telemetry, stop, task }
+                let (address, events) = (addresses.grpc, addresses.grpc);
+                Running { address, events, telemetry, stop, task, _process: process }
             }
             None => panic!("the instance did not start: {:?}", task.await),
         }
@@ -178,8 +203,8 @@ impl Running {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
     }
 
-    /// Ends without a word, as a crash would. What it has spawned ends with the drain, which is not waited for.
+    /// Ends without a word, as a crash would, with everything that it has spawned.
     pub(crate) fn kill(self) {
-        self.task.abort();
+        drop(self);
     }
 }
