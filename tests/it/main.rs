@@ -8,6 +8,7 @@ mod composed;
 mod fixture;
 mod main_job;
 mod matrix;
+mod moved;
 mod moving;
 mod restored;
 mod secured;

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 
-use super::{close, new_producer, open, per_second};
+use super::{baseline, close, new_producer, open, per_second, servers};
 use crate::{
     figures::Figures,
     installation::{Installation, Service, Settings},
@@ -42,6 +42,8 @@ pub async fn run(length: Duration, largest: usize, most: usize) -> Result<Figure
     let settings = Settings { services, two_meterings: true, ..Settings::default() };
     let installation = Installation::start(&settings).await?;
     let mut figures = Figures::new("ingest-growth", installation.dir())?;
+    let (redis, postgres) = servers(&installation);
+    println!("{}", baseline::durability(&redis, &postgres).await?);
     let platform =
         set_up(installation.channels(), LoadSize { teams: 10, apps: 1000, meters: METERS }).await?;
     let base = platform.series;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{close, open, per_second};
+use super::{baseline, close, open, per_second, servers};
 use crate::{
     figures::Figures,
     installation::{Installation, Service, Settings},
@@ -47,6 +47,8 @@ pub async fn run(length: Duration) -> Result<Figures> {
     let settings = Settings { further_toml, ..Settings::default() };
     let mut installation = Installation::start(&settings).await?;
     let mut figures = Figures::new("ingest-soak", installation.dir())?;
+    let (redis, postgres) = servers(&installation);
+    println!("{}", baseline::durability(&redis, &postgres).await?);
     let size = LoadSize { teams: 10, apps: 1000, meters: 10 };
     let mut platform = set_up(installation.channels(), size).await?;
     let pid = installation.pid(Service::Metering)?;
@@ -68,10 +70,16 @@ pub async fn run(length: Duration) -> Result<Figures> {
     let seen = looking.await??;
     close(producer).await?;
     let charged = ledger_totals(installation.channels(), &platform).await?;
-    ensure!(charged.0 == run.events, "charged {}, appended {}", charged.0, run.events);
+    let quantity: u64 = platform.series.iter().map(|series| series.quantity).sum();
+    ensure!(
+        charged == (run.events, quantity),
+        "charged {charged:?}, appended {:?}: no figure is worth printing",
+        (run.events, quantity)
+    );
     println!("the ledger has charged all {} events, {} units", charged.0, charged.1);
     installation.stop().await?;
     let peak = seen.iter().map(|(_, mib)| *mib).fold(0.0, f64::max);
+    ensure!(peak <= bound_mib(), "metering took {peak:.0} MiB, its limits allow {:.0}", bound_mib());
     let warm = &seen[seen.len() * WARM_PERCENT / 100..];
     figures.add("applied_events_per_s", per_second(run.events, run.applied_after));
     figures.add("settled_events_per_s", per_second(run.events, run.settled_after));
