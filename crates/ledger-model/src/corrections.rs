@@ -142,6 +142,7 @@ impl Ledger {
             corrects: Some(charge),
             ..line
         });
+        hits.push("D11 a correction is an entry that points at another");
         hits.into_iter().for_each(|rule| self.hit(rule));
         back
     }

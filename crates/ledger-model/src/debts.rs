@@ -84,6 +84,10 @@ impl Ledger {
     pub(crate) fn end_transaction(&mut self, team: usize, at: i64) {
         let balance = i128::from(self.available(team, at)) - i128::from(self.owed(team));
         self.teams[team].posted = Some(at);
+        self.check_sums(team);
+        if self.available(team, at) > 0 && self.owed(team) > 0 {
+            self.hit("D52 tokens and debt at once");
+        }
         // D57: what a lot that leaves older debts has does not lift a team above what it owes.
         match (self.owed(team) > 0, self.teams[team].below_since) {
             (true, None) => {
@@ -103,6 +107,19 @@ impl Ledger {
         if balance < 0 {
             self.hit("D6 below zero");
         }
+    }
+
+    /// D52: what ever came in is left, held, used, forfeited, taken back or gone, but for what is owed.
+    fn check_sums(&mut self, team: usize) {
+        let Team { lots, past, charges, issued, moved_in, .. } = &self.teams[team];
+        let wide = |parts: &mut dyn Iterator<Item = i64>| parts.map(i128::from).sum::<i128>();
+        let left = wide(&mut lots.iter().map(|lot| lot.left));
+        let held = wide(&mut lots.iter().map(|lot| self.held(team, lot.id)));
+        let used = wide(&mut charges.iter().map(|charge| charge.amount));
+        let gone = wide(&mut past.values().flat_map(|past| [past.forfeited, past.void, past.moved]));
+        let came = i128::from(*issued) + i128::from(*moved_in);
+        assert_eq!(came, left + held + used - i128::from(self.owed(team)) + gone, "the sums of a team");
+        self.hit("D52 the sums of a team");
     }
 
     /// D40: everything that is due up to `to`, in order of time.

@@ -80,6 +80,7 @@ impl Ledger {
             debts.push(Debt { charge: charges.len(), window, owed: *owed });
             charges.push(Charge {
                 name: PRIOR,
+                app: None,
                 meter: String::new(),
                 key: None,
                 why: "prior",

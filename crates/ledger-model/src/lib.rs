@@ -213,6 +213,8 @@ pub struct Key {
 pub struct Charge {
     /// Batch and line.
     pub name: (usize, usize),
+    /// The app that used it, if one did.
+    pub app: Option<u64>,
     pub meter: String,
     /// None for usage that costs nothing by rule.
     pub key: Option<Key>,

@@ -1,6 +1,6 @@
 //! Batches (D9, D14, D25).
 
-use super::{Charge, Key, Ledger, Usage, date_of, rating::Stands};
+use super::{Charge, Key, Ledger, Team, Usage, date_of, rating::Stands};
 
 impl Ledger {
     /// Posts a batch for the teams that were loaded.
@@ -69,6 +69,13 @@ impl Ledger {
             self.unattributed.insert((batch, item.line, "overflow"));
             return false;
         };
+        let owes = |other: usize| {
+            let Team { charges, debts, .. } = &self.teams[other];
+            debts.iter().any(|debt| debt.owed > 0 && charges[debt.charge].app == Some(item.app))
+        };
+        if (0..self.teams.len()).any(|other| other != team && owes(other)) {
+            self.hit("D8 an app that left debt with another team");
+        }
         self.pay(team, &mut charge, hold, at);
         self.teams[team].charges.push(charge);
         self.pay_debts(team, at);
@@ -80,6 +87,7 @@ impl Ledger {
         let rate = self.rate(self.teams[team].kind, &item.meter, window);
         let mut charge = Charge {
             name: (batch, item.line),
+            app: Some(item.app),
             meter: item.meter.clone(),
             key: None,
             why: "priced",

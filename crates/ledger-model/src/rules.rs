@@ -1,5 +1,14 @@
 //! The rules and cases that random histories must come upon: none may be missed, and none that is hit may be missing
 //! here.
+//!
+//! Rules that no history can come upon, since they are about things that the model does not have:
+//!
+//! | rule | what it is about | where it is shown |
+//! |---|---|---|
+//! | D49 | apps without a team, and when they get one: entitlement knows it, and a job of the service adopts | `ledger/tests/it/adoption.rs`, `contracts.rs` |
+//! | D54 | statements, which are reads of journal and charges by month | `ledger-core/tests/rules/statement.rs`, `ledger/tests/it/statements.rs` |
+//! | D56 | teams that are closed or suspended, which no charge asks about | `entitlement/tests/it/terms.rs` |
+//! | D59 | budgets, which count what was charged and stop nothing | `ledger-core/tests/rules/budgets.rs`, `ledger/tests/it/budgets.rs` |
 
 /// Rules and cases of both runs, that of the core alone and that of the service.
 const BOTH: &[&str] = &[
@@ -27,9 +36,11 @@ const BOTH: &[&str] = &[
     "D7 a new lot pays all debt",
     "D7 an item paid in part",
     "D7 several items in one netting",
+    "D8 an app that left debt with another team",
     "D9 later than the limit",
     "D9 what came later pays no earlier window",
     "D10 an expiry ends at zero",
+    "D11 a correction is an entry that points at another",
     "D12 a version is refused",
     "D12 no price in force",
     "D13 a rational with a rest",
@@ -118,6 +129,8 @@ const BOTH: &[&str] = &[
     "D48 the clock goes on",
     "D48 the clock is cleared",
     "D48 the clock starts",
+    "D52 the sums of a team",
+    "D52 tokens and debt at once",
     "D53 what does not fit",
     "D55 a close waits for settlement",
     "D57 a lot leaves older debts",

@@ -231,3 +231,26 @@ async fn d61_the_guard_of_set_up_knows_what_is_settled() {
         "REQUEST_INVALID"
     );
 }
+
+#[tokio::test]
+async fn d8_the_debt_of_an_app_that_moved_stays_with_its_old_team() {
+    let world = World::new().await;
+    world.priced().await;
+    let (old, producer) = (world.buyer(), world.producer().await);
+    // The same app, with the same client id, in another team of the account from the next window on.
+    let new = Buyer { app: old.app, ..world.sibling(old) };
+    let moved = Line { client_id: calls(old, 1).client_id, ..calls(new, 6) };
+    world.settle(producer, vec![calls(old, 4)]).await;
+    world.settle(producer, vec![moved]).await;
+    let owed = async || [world.balance(old).await.balance_micros, world.balance(new).await.balance_micros];
+    assert_eq!(owed().await, [-2_000_000, -3_000_000]);
+    // What the new team buys pays what it owes itself, and nothing that the app left behind.
+    world.purchase(new, 100, None).await.unwrap();
+    assert_eq!(owed().await, [-2_000_000, 97_000_000]);
+    // Usage of before that comes late is the old team's too.
+    world.settle(producer, vec![calls_at(old, 2, "2026-03-10T11:59:00Z")]).await;
+    assert_eq!(owed().await, [-3_000_000, 97_000_000]);
+    world.purchase(old, 100, None).await.unwrap();
+    assert_eq!(owed().await, [97_000_000, 97_000_000]);
+    world.assert_clean().await;
+}
