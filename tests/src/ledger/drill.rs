@@ -208,6 +208,7 @@ async fn drill(
     }
     let part = Arc::into_inner(part).context("a task is left")?;
     println!("{}: {:?}", spread.name(), part.beside);
+    figures.add(&format!("{}_refused_count", spread.name()), part.beside.refused() as f64);
     let (mut fleet, tally) = (part.fleet, part.tally);
     for (team, micros) in fleet.teams.iter_mut().zip(issued) {
         team.issued += micros;
@@ -242,7 +243,6 @@ async fn judge(
     println!("{} invariants: {violations} violations", verdicts.len());
     figures.add("writers_count", f64::from(WRITERS));
     figures.add("deadlocks_count", deadlocks as f64);
-    figures.add("failed_calls_count", 0.0);
     figures.add("violations_count", violations as f64);
     figures.add("conservation_difference_micros", difference as f64);
     ensure!(deadlocks == 0, "{deadlocks} deadlocks");

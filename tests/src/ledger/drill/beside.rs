@@ -36,6 +36,13 @@ pub(super) struct BesideTally {
     refused: AtomicU64,
 }
 
+impl BesideTally {
+    /// Calls that were rightly refused: another writer was first.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
 fn id() -> String {
     AppId::generate().to_string()
 }
