@@ -28,13 +28,11 @@ pub enum HoldEnd {
     Captured,
     /// Nobody ended it in time.
     TimedOut,
-    /// The tokens were taken back with their lot (D44).
-    Void,
 }
 
 impl HoldEnd {
     /// Every end.
-    pub const ALL: [Self; 4] = [Self::Released, Self::Captured, Self::TimedOut, Self::Void];
+    pub const ALL: [Self; 3] = [Self::Released, Self::Captured, Self::TimedOut];
 
     /// As stored.
     #[must_use]
@@ -43,7 +41,6 @@ impl HoldEnd {
             Self::Released => "released",
             Self::Captured => "captured",
             Self::TimedOut => "timed_out",
-            Self::Void => "void",
         }
     }
 }

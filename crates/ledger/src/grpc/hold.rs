@@ -133,7 +133,7 @@ fn encode(hold: &Hold, now: Timestamp) -> v1::Hold {
     let ended = end_at(hold, now);
     let state = match ended.map(|(_, end)| end) {
         None => HoldState::Open,
-        Some(HoldEnd::Released | HoldEnd::Void) => HoldState::Released,
+        Some(HoldEnd::Released) => HoldState::Released,
         Some(HoldEnd::Captured) => HoldState::Captured,
         Some(HoldEnd::TimedOut) => HoldState::TimedOut,
     };

@@ -118,9 +118,7 @@ fn own<'a>(capture: &Capture, holds: &'a [Hold]) -> Result<&'a Hold, Captured> {
         return Err(Captured::OtherApp);
     }
     match hold.ended {
-        Some((at, end @ (HoldEnd::Released | HoldEnd::Captured | HoldEnd::Void))) => {
-            Err(Captured::HoldOver(at, end))
-        }
+        Some((at, end @ (HoldEnd::Released | HoldEnd::Captured))) => Err(Captured::HoldOver(at, end)),
         Some((_, HoldEnd::TimedOut)) | None => Ok(hold),
     }
 }
