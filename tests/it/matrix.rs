@@ -3,9 +3,10 @@
 //! rules. A call that is admitted reaches the real handler, which may answer whatever it likes but a refusal of the gate.
 //!
 //! That each rule admits exactly the roles it names, also by tokens, and what a request that names another person gets, is
-//! walked without handlers in `drawdown-service`.
+//! walked without handlers in `drawdown-service`; that it names the roles that were meant, is told there too.
 
-mod credentials;
+pub(crate) mod credentials;
+mod http;
 mod tenants;
 
 use std::{collections::BTreeMap, error::Error as _, path::Path};
@@ -473,6 +474,10 @@ async fn every_method_of_the_real_services_refuses_every_bad_credential() -> Res
 
     let bundle = TlsOptions { trust_bundle: certs.join("trust-bundle.pem"), ..TlsOptions::default() };
     let door = Door::open(&addresses, &bundle)?;
+    let by_http =
+        http::walk((&up, &addresses, &pool), &desk, (&mine, &other), certs.join("trust-bundle.pem"));
+    let by_http = by_http.await?;
+    ensure!(by_http > 100, "{by_http} calls over HTTP were to be refused");
     let mut matrix = Matrix { addresses, pool, door, walks: Vec::new() };
     matrix.bad_credentials(&certs, &mine, &bad)?;
     matrix.certificates(&certs, &mine)?;

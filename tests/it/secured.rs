@@ -1,9 +1,12 @@
-//! The whole system by mTLS only, at the most talkative log level, with a secret planted wherever one is given: usage
-//! flows from the producer into the ledger, nothing else gets in, and afterwards none of the secrets is anywhere.
+//! The whole system by mTLS only and with callers that have to be known, at the most talkative log level, with a secret
+//! planted wherever one is given, those that the system gives out itself among them: an API key, a token, the secret of a
+//! credential and the one that took its place. Usage flows from the producer into the ledger, nothing else gets in, and
+//! afterwards none of the secrets is anywhere.
 
 use std::{
     net::Ipv4Addr,
     path::Path,
+    process::Command,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -13,6 +16,7 @@ use drawdown_proto::entitlement::v1::VerifyCredentialRequest;
 use drawdown_sandbox::Sandbox;
 use drawdown_tests::{
     planted::Planted,
+    process::drawdown_binary,
     scrape,
     up::{Up, text},
 };
@@ -33,6 +37,18 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::matrix::credentials::{AUDIENCE, ISSUER, Issuer};
+
+/// What callers prove who they are by.
+struct Proofs {
+    /// Of an operator.
+    key: String,
+    /// Of the platform's operator, by an issuer outside.
+    token: String,
+    /// Nobody's.
+    wrong: String,
+}
 
 const SERVICES: [&str; 3] = ["metering", "ledger", "entitlement"];
 const RULES: &str = "[[rule]]\npath_prefix = \"/tiles\"\nclient_id = \"CLIENT\"\nmeter = \"tile\"\n";
@@ -116,6 +132,31 @@ fn enter(up: &Up, dir: &Path) -> Result<(String, String, String)> {
     Ok((client?.to_owned(), secret?.to_owned(), team.to_owned()))
 }
 
+/// The first operator's key, made by the certificate of an operator: who it is of, and its text.
+fn operator(up: &Up, certs: &Path) -> Result<(String, String)> {
+    let file = |name: &str| certs.join(name).to_string_lossy().into_owned();
+    let files = ["--tls-certificate", &file("operator.pem"), "--tls-key", &file("operator.key")];
+    let principal = ["principals", "create", "--name", "admin", "--role", "operator"];
+    let principal = up.json(&[&principal[..], &files].concat())?;
+    let principal = text(&principal, "/principal/principal_id")?;
+    let key = up.json(&[&["keys", "create", principal], &files[..]].concat())?;
+    Ok((principal.to_owned(), text(&key, "/text")?.to_owned()))
+}
+
+/// Another credential in the place of a client id's: its client id and its secret.
+fn rotate(up: &Up, client: &str) -> Result<(String, String)> {
+    let apps = up.json(&["app", "list"])?;
+    let apps = apps["apps"].as_array().context("no apps")?;
+    let of_app =
+        |app: &&Value| app["client_ids"].as_array().is_some_and(|ids| ids.iter().any(|id| id == client));
+    let app = text(apps.iter().find(of_app).context("no app of the client id")?, "/app_id")?;
+    let credentials = up.json(&["credential", "list", app])?;
+    let credential = text(&credentials, "/credentials/0/credential_id")?;
+    let rotated = up.json(&["credential", "rotate", credential])?;
+    let [client, secret] = ["/credential/client_id", "/client_secret"].map(|field| text(&rotated, field));
+    Ok((client?.to_owned(), secret?.to_owned()))
+}
+
 /// Replays three lines of a log through a producer, whose id is the answer.
 fn replay(up: &Up, dir: &Path, client: &str) -> Result<ProducerId> {
     let producer = up.json(&["producer", "create", "--name", "gateway"])?;
@@ -173,27 +214,33 @@ async fn only_by_mtls(addresses: &Value, tls: &TlsOptions) -> Result<()> {
 async fn talk(
     addresses: &Value,
     tls: &TlsOptions,
-    headers: &str,
+    proofs: &Proofs,
     (client, secret): (&str, &str),
 ) -> Result<()> {
     let endpoint = text(addresses, "/services/entitlement/grpc")?;
     let options = ChannelOptions { tls: tls.clone(), ..ChannelOptions::to(endpoint) };
     let channel = connect(&options)?;
-    for (client_id, client_secret, valid) in
-        [(client, secret, Some(true)), ("nobody", secret, Some(false)), ("not an id, at all", secret, None)]
-    {
+    let ask = async |proof: &str, client_id: &str| {
         let mut request = Request::new(VerifyCredentialRequest {
             client_id: client_id.to_owned(),
-            client_secret: client_secret.to_owned(),
+            client_secret: secret.to_owned(),
         });
-        for header in ["authorization", "x-api-key", "cookie"] {
-            request.metadata_mut().insert(header, format!("Bearer {headers}").parse()?);
+        for (header, value) in
+            [("authorization", proof), ("x-api-key", &proofs.wrong), ("cookie", &proofs.wrong)]
+        {
+            request.metadata_mut().insert(header, format!("Bearer {value}").parse()?);
         }
-        let answer = entitlement::hierarchy(&channel).verify_credential(request).await;
-        if let Some(valid) = valid {
-            ensure!(answer?.into_inner().valid == valid, "{client_id}");
+        anyhow::Ok(entitlement::hierarchy(&channel).verify_credential(request).await)
+    };
+    for proof in [&proofs.key, &proofs.token] {
+        for (client_id, valid) in [(client, true), ("nobody", false)] {
+            ensure!(ask(proof, client_id).await??.into_inner().valid == valid, "{client_id}");
         }
+        // whatever the service says of it
+        drop(ask(proof, "not an id, at all").await?);
     }
+    let refused = ask(&proofs.wrong, client).await?;
+    ensure!(refused.is_err_and(|status| status.code() == tonic::Code::Unauthenticated), "anybody is let in");
     let door = text(addresses, "/services/metering/grpc")?.replace("https://", "");
     let files = Files {
         trust_bundle: Some(tls.trust_bundle.clone()),
@@ -201,17 +248,19 @@ async fn talk(
         key: Some(tls.key.clone()),
     };
     let connector = Connector::new(files, "127.0.0.1".try_into()?, None, &[ALPN_HTTP1])?;
-    for body in ["{}", "not json at all"] {
+    for (proof, body, code) in
+        [(&proofs.key, "{}", "400"), (&proofs.token, "not json at all", "400"), (&proofs.wrong, "{}", "401")]
+    {
         let mut stream = connector.connect(TcpStream::connect(&door).await?).await?;
         let request = format!(
-            "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {headers}\r\ncookie: s={headers}\r\n\
+            "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {proof}\r\ncookie: s={proof}\r\n\
              content-type: application/cloudevents+json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
-        ensure!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        ensure!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{answer}");
     }
     Ok(())
 }
@@ -224,27 +273,55 @@ async fn usage_flows_by_mtls_only_and_no_secret_is_left_anywhere() -> Result<()>
     let traces = Traces::default();
     let collector = traces.serve().await?;
     let pepper = planted.secret("pepper", "c0ffee".repeat(11))?;
-    let up = Up::start_secured(
-        dir.path(),
-        &[
-            ("DRAWDOWN_SANDBOX_POSTGRES_URL", &postgres_url),
-            ("DRAWDOWN_SANDBOX_REDIS_URL", &redis_url),
-            ("DRAWDOWN_ENTITLEMENT__CREDENTIAL_PEPPER", &pepper),
-            ("DRAWDOWN_TELEMETRY__LOG_FILTER", "trace"),
-            ("DRAWDOWN_TELEMETRY__OTLP_ENDPOINT", &collector),
-        ],
-    )
-    .await?;
-    for name in [&SERVICES[..], &["client", "authority"]].concat() {
-        planted.key(&dir.path().join("certs").join(format!("{name}.key")))?;
+    let issuer = Issuer::new()?;
+    let certs = dir.path().join("certs");
+    let mut made = Command::new(drawdown_binary()?);
+    made.args(["certs", "dev", "--client", "operator", "--out"]).arg(&certs);
+    ensure!(made.status()?.success(), "no certificates");
+    let key_set = dir.path().join("jwks.json");
+    std::fs::write(&key_set, issuer.key_set())?;
+    let key_set = key_set.to_string_lossy();
+    let identity = SERVICES.into_iter().flat_map(|service| {
+        [
+            ("MODE", "on"),
+            ("TOKENS__JWKS_FILE", &key_set),
+            ("TOKENS__ISSUER", ISSUER),
+            ("TOKENS__AUDIENCE", AUDIENCE),
+        ]
+        .map(|(name, value)| {
+            (format!("DRAWDOWN_{}__SERVER__IDENTITY__{name}", service.to_uppercase()), value)
+        })
+    });
+    let identity: Vec<(String, &str)> = identity.collect();
+    let mut settings = vec![
+        ("DRAWDOWN_SANDBOX_POSTGRES_URL", postgres_url.as_str()),
+        ("DRAWDOWN_SANDBOX_REDIS_URL", &redis_url),
+        ("DRAWDOWN_ENTITLEMENT__CREDENTIAL_PEPPER", &pepper),
+        ("DRAWDOWN_TELEMETRY__LOG_FILTER", "trace"),
+        ("DRAWDOWN_TELEMETRY__OTLP_ENDPOINT", &collector),
+    ];
+    settings.extend(identity.iter().map(|(name, value)| (name.as_str(), *value)));
+    let mut up = Up::start_secured(dir.path(), &settings).await?;
+    for name in [&SERVICES[..], &["client", "operator", "authority"]].concat() {
+        planted.key(&certs.join(format!("{name}.key")))?;
     }
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", up.pid()))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
     ensure!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
 
+    let (principal, key) = operator(&up, &certs)?;
+    planted.secret("secret of an API key", key.split('_').nth(2).context("no secret in a key")?)?;
+    up.call_with(&key);
+    let token = issuer.good();
+    planted.secret("signature of a token", token.rsplit('.').next().context("no signature")?)?;
+    let wrong = planted.secret("a token in a header", "planted.token-in.a-header")?;
+    let proofs =
+        Proofs { key: planted.secret("API key", key)?, token: planted.secret("token", token)?, wrong };
+
     let (client, secret, team) = enter(&up, dir.path())?;
-    let secret = planted.secret("secret of a credential", secret)?;
-    let headers = planted.secret("a token in a header", "planted.token-in.a-header")?;
+    planted.secret("secret of a credential", secret)?;
+    let (rotated, secret) = rotate(&up, &client)?;
+    let secret = planted.secret("secret of the credential in its place", secret)?;
     let addresses = up.addresses()?;
     let tls = caller(&addresses)?;
     only_by_mtls(&addresses, &tls).await?;
@@ -253,13 +330,15 @@ async fn usage_flows_by_mtls_only_and_no_secret_is_left_anywhere() -> Result<()>
     let events =
         charges["charges"].as_array().into_iter().flatten().filter_map(|line| line["events"].as_i64());
     ensure!(events.sum::<i64>() == 3, "{charges}");
-    talk(&addresses, &tls, &headers, (&client, &secret)).await?;
+    talk(&addresses, &tls, &proofs, (&rotated, &secret)).await?;
 
     let mut search = planted.search(&[
         ("up.log", "drawdown.entitlement.v1.HierarchyService/VerifyCredential"),
         ("table entitlement.", &client),
+        ("table entitlement.audit_log", &format!("key {principal}/")),
         ("redis key", &producer.as_uuid().simple().to_string()),
         (".segment", &client),
+        ("page of entitlement", "drawdown_rpc_server_identity_total"),
         ("page of ledger", "drawdown_tls_handshake_duration_seconds_count"),
         ("traces", "drawdown.entitlement.v1.HierarchyService/VerifyCredential"),
     ])?;

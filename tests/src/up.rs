@@ -19,6 +19,7 @@ pub const UP_LIMIT: Duration = Duration::from_secs(60);
 pub struct Up {
     program: Program,
     addresses: PathBuf,
+    key: Option<String>,
 }
 
 impl Up {
@@ -57,10 +58,22 @@ impl Up {
         command.arg("--addresses-file").arg(&addresses).env_remove("DRAWDOWN_CONFIG");
         command.args(arguments).envs(settings.iter().copied());
         let program = Program::start("up", command, dir)?;
-        let up = Self { program, addresses };
+        let up = Self { program, addresses, key: None };
         let written = wait_until("addresses", UP_LIMIT, || async { Ok(up.addresses.is_file()) }).await;
         written.with_context(|| up.program.log_tail())?;
         Ok(up)
+    }
+
+    /// Calls with this API key from now on.
+    pub fn call_with(&mut self, key: impl Into<String>) {
+        self.key = Some(key.into());
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(drawdown_binary()?);
+        command.args(arguments).env("DRAWDOWN_ADDRESSES_FILE", &self.addresses);
+        command.env_remove("DRAWDOWN_API_KEY").envs(self.key.iter().map(|key| ("DRAWDOWN_API_KEY", key)));
+        Ok(command)
     }
 
     /// Its process.
@@ -74,9 +87,7 @@ impl Up {
     /// # Errors
     /// Where it cannot be started.
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(drawdown_binary()?);
-        command.args(arguments).env("DRAWDOWN_ADDRESSES_FILE", &self.addresses);
-        command.output().with_context(|| format!("{arguments:?}"))
+        self.command(arguments)?.output().with_context(|| format!("{arguments:?}"))
     }
 
     /// Starts a command of the operator that goes on, its output under `dir`.
@@ -84,9 +95,7 @@ impl Up {
     /// # Errors
     /// Where it cannot be started.
     pub fn follow(&self, name: &str, arguments: &[&str], dir: &Path) -> Result<Program> {
-        let mut command = Command::new(drawdown_binary()?);
-        command.args(arguments).env("DRAWDOWN_ADDRESSES_FILE", &self.addresses);
-        Program::start(name, command, dir)
+        Program::start(name, self.command(arguments)?, dir)
     }
 
     /// Runs a command of the operator that succeeds, and reads its answer.

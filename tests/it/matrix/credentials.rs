@@ -11,28 +11,28 @@ use ring::{
 use serde_json::{Value, json};
 
 /// What the services are set up to trust.
-pub(super) const ISSUER: &str = "https://issuer.example";
-pub(super) const AUDIENCE: &str = "drawdown";
+pub(crate) const ISSUER: &str = "https://issuer.example";
+pub(crate) const AUDIENCE: &str = "drawdown";
 
 /// An issuer of tokens with one Ed25519 key.
-pub(super) struct Issuer(Ed25519KeyPair);
+pub(crate) struct Issuer(Ed25519KeyPair);
 
 /// A header, and the reason for which it is refused.
 pub(super) type Bad = (&'static str, String, &'static str);
 
-pub(super) fn bearer(text: &str) -> String {
+pub(crate) fn bearer(text: &str) -> String {
     format!("Bearer {text}")
 }
 
 // === impl Issuer ===
 
 impl Issuer {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok().context("no key")?;
         Ok(Self(Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).ok().context("no key")?))
     }
 
-    pub(super) fn key_set(&self) -> String {
+    pub(crate) fn key_set(&self) -> String {
         let x = B64.encode(self.0.public_key().as_ref());
         let key =
             json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ed", "use": "sig", "alg": "EdDSA", "x": x });
@@ -53,7 +53,7 @@ impl Issuer {
     }
 
     /// A token of the platform's operator.
-    pub(super) fn good(&self) -> String {
+    pub(crate) fn good(&self) -> String {
         self.by_key("EdDSA", &claims(&json!({})))
     }
 

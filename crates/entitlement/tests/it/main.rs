@@ -7,6 +7,7 @@ mod access;
 mod adoption;
 mod asking;
 mod assignments;
+mod audited;
 mod cells;
 mod contention;
 mod credentials;
