@@ -6,6 +6,7 @@ mod callers;
 mod cells;
 mod composed;
 mod fixture;
+mod levels;
 mod main_job;
 mod matrix;
 mod moved;

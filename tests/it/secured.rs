@@ -132,6 +132,30 @@ fn enter(up: &Up, dir: &Path) -> Result<(String, String, String)> {
     Ok((client?.to_owned(), secret?.to_owned(), team.to_owned()))
 }
 
+/// Everything by TLS with identity on, which takes keys and the tokens of this issuer.
+async fn start(dir: &Path, issuer: &Issuer, settings: &[(&str, &str)]) -> Result<Up> {
+    let mut made = Command::new(drawdown_binary()?);
+    made.args(["certs", "dev", "--client", "operator", "--out"]).arg(dir.join("certs"));
+    ensure!(made.status()?.success(), "no certificates");
+    let key_set = dir.join("jwks.json");
+    std::fs::write(&key_set, issuer.key_set())?;
+    let key_set = key_set.to_string_lossy();
+    let identity = SERVICES.into_iter().flat_map(|service| {
+        [
+            ("MODE", "on"),
+            ("TOKENS__JWKS_FILE", &key_set),
+            ("TOKENS__ISSUER", ISSUER),
+            ("TOKENS__AUDIENCE", AUDIENCE),
+        ]
+        .map(|(name, value)| {
+            (format!("DRAWDOWN_{}__SERVER__IDENTITY__{name}", service.to_uppercase()), value)
+        })
+    });
+    let identity: Vec<(String, &str)> = identity.collect();
+    let identity = identity.iter().map(|(name, value)| (name.as_str(), *value));
+    Up::start_secured(dir, &settings.iter().copied().chain(identity).collect::<Vec<_>>()).await
+}
+
 /// The first operator's key, made by the certificate of an operator: who it is of, and its text.
 fn operator(up: &Up, certs: &Path) -> Result<(String, String)> {
     let file = |name: &str| certs.join(name).to_string_lossy().into_owned();
@@ -275,33 +299,18 @@ async fn usage_flows_by_mtls_only_and_no_secret_is_left_anywhere() -> Result<()>
     let pepper = planted.secret("pepper", "c0ffee".repeat(11))?;
     let issuer = Issuer::new()?;
     let certs = dir.path().join("certs");
-    let mut made = Command::new(drawdown_binary()?);
-    made.args(["certs", "dev", "--client", "operator", "--out"]).arg(&certs);
-    ensure!(made.status()?.success(), "no certificates");
-    let key_set = dir.path().join("jwks.json");
-    std::fs::write(&key_set, issuer.key_set())?;
-    let key_set = key_set.to_string_lossy();
-    let identity = SERVICES.into_iter().flat_map(|service| {
-        [
-            ("MODE", "on"),
-            ("TOKENS__JWKS_FILE", &key_set),
-            ("TOKENS__ISSUER", ISSUER),
-            ("TOKENS__AUDIENCE", AUDIENCE),
-        ]
-        .map(|(name, value)| {
-            (format!("DRAWDOWN_{}__SERVER__IDENTITY__{name}", service.to_uppercase()), value)
-        })
-    });
-    let identity: Vec<(String, &str)> = identity.collect();
-    let mut settings = vec![
-        ("DRAWDOWN_SANDBOX_POSTGRES_URL", postgres_url.as_str()),
-        ("DRAWDOWN_SANDBOX_REDIS_URL", &redis_url),
-        ("DRAWDOWN_ENTITLEMENT__CREDENTIAL_PEPPER", &pepper),
-        ("DRAWDOWN_TELEMETRY__LOG_FILTER", "trace"),
-        ("DRAWDOWN_TELEMETRY__OTLP_ENDPOINT", &collector),
-    ];
-    settings.extend(identity.iter().map(|(name, value)| (name.as_str(), *value)));
-    let mut up = Up::start_secured(dir.path(), &settings).await?;
+    let mut up = start(
+        dir.path(),
+        &issuer,
+        &[
+            ("DRAWDOWN_SANDBOX_POSTGRES_URL", &postgres_url),
+            ("DRAWDOWN_SANDBOX_REDIS_URL", &redis_url),
+            ("DRAWDOWN_ENTITLEMENT__CREDENTIAL_PEPPER", &pepper),
+            ("DRAWDOWN_TELEMETRY__LOG_FILTER", "trace"),
+            ("DRAWDOWN_TELEMETRY__OTLP_ENDPOINT", &collector),
+        ],
+    )
+    .await?;
     for name in [&SERVICES[..], &["client", "operator", "authority"]].concat() {
         planted.key(&certs.join(format!("{name}.key")))?;
     }
