@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use drawdown_ledger_core::roll_forward;
+use drawdown_ledger_core::{Plan, roll_forward};
 use drawdown_types::{TeamId, Timestamp};
 use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::{
     store::{
         due::{self, Which},
         teams,
-        write::{self, LotNote, PlanRows, TeamUsage},
+        write::{self, LotNote, Noted, PlanRows, TeamUsage},
     },
 };
 
@@ -159,22 +159,31 @@ impl Due {
         if teams.is_empty() {
             return Ok((0, 0));
         }
-        match self.roll(tx, &teams, now, until).await {
-            Ok(changed) => Ok((teams.len(), changed)),
-            Err(error) => Err(Failed { teams, error }),
+        match self.roll(&mut tx, &teams, now, until).await {
+            Ok(rolled) => {
+                if let Err(error) = tx.commit().await {
+                    return Err(Failed { teams, error: error.into() });
+                }
+                Ok((teams.len(), self.told(&rolled)))
+            }
+            Err(error) => {
+                // Before anything else looks at them: who is locked is left out. A connection that is gone has no locks.
+                let _taken_back = tx.rollback().await;
+                Err(Failed { teams, error })
+            }
         }
     }
 
-    /// Rolls locked teams forward, and gives how many of them something became of.
+    /// Rolls locked teams forward.
     async fn roll(
         &self,
-        mut tx: Transaction<'static, Postgres>,
+        tx: &mut Transaction<'static, Postgres>,
         ids: &[TeamId],
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<usize, Error> {
+    ) -> Result<Rolled, Error> {
         let ledger = &self.ledger;
-        let at = connection(&mut tx);
+        let at = connection(tx);
         let (mut stored, _) = teams::load_in_tx(at, ids, &[]).await?;
         let mut teams: Vec<_> = stored.iter().map(|stored| stored.team.clone()).collect();
         let plan = roll_forward(&mut teams, now, until, &ledger.settings);
@@ -200,14 +209,24 @@ impl Due {
             sub_batch: ledger.limits.sub_batch_lines,
         };
         write::write_in_tx(at, &rows).await?;
-        tx.commit().await?;
-        let (lots, expired) = closed(&plan);
-        ledger.metrics.lots_closed(lots, expired);
+        Ok(Rolled { plan, noted })
+    }
+
+    /// What was committed is counted and told; gives of how many teams something became.
+    fn told(&self, Rolled { plan, noted }: &Rolled) -> usize {
+        let (lots, expired) = closed(plan);
+        self.ledger.metrics.lots_closed(lots, expired);
         if !noted.notices.is_empty() {
-            ledger.fresh.notify_one();
+            self.ledger.fresh.notify_one();
         }
         let moved = plan.balances.iter().map(|balance| balance.team_id);
         let changed: HashSet<_> = moved.chain(noted.notices.iter().map(|notice| notice.team_id)).collect();
-        Ok(changed.len())
+        changed.len()
     }
+}
+
+/// What became of some teams.
+struct Rolled {
+    plan: Plan,
+    noted: Noted,
 }
