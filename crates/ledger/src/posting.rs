@@ -14,8 +14,10 @@
 //!
 //! What a statement needs is made while the one before it is under way (`settle`).
 //!
+//! So a post is six statements at most, five where all its teams are known, and one more for each further sub-batch.
 //! Where a line names a hold, the windows of the holds are read before 3, and the holds that changed are
-//! written after 5. A batch that is the first to name a team begins again and inserts its balance before it
+//! written after 5; where a meter keeps largest or distinct values, its periods are a statement of their own in 3 and in
+//! 5: two more for each of the two, so ten at most (`tests/it/sent.rs` counts them). A batch that is the first to name a team begins again and inserts its balance before it
 //! locks any. The catalogue is read (two more statements) only when its version moved. A line is never refused:
 //! usage has happened, so what can not be charged is kept as unattributed with its reason. A team whose
 //! rows the database refuses is found by bisection, once, and its lines are set apart as `poison`.

@@ -6,11 +6,13 @@
 
 mod database;
 mod servers;
+mod wire;
 
 pub use database::Database;
 pub use drawdown_sandbox::{Pooler, RedisCluster, RedisSentinels, RedisServer};
 pub use drawdown_types::ManualClock;
 pub use servers::{RedisSpace, pooler, postgres_url, redis, redis_cluster, redis_sentinels, redis_server};
+pub use wire::{Counted, Relay};
 
 /// Names the Postgres server of the tests; its user may create databases.
 pub const POSTGRES_URL_VARIABLE: &str = "DRAWDOWN_TEST_POSTGRES_URL";

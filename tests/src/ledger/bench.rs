@@ -13,13 +13,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use drawdown_proto::ledger::v1;
+use drawdown_testkit::Relay;
 use drawdown_types::SystemClock;
 
 use super::{
     baseline::Baselines,
     expected::{Expected, difference_micros},
     fleet::{Fleet, LotSize, enter_catalog, window_of},
-    wire::Relay,
     world::{Handlers, LedgerWorld},
     writer::{ShardWriter, post},
 };

@@ -11,7 +11,6 @@ pub mod expected;
 pub mod fleet;
 pub mod history;
 pub mod month;
-pub mod wire;
 pub mod world;
 pub mod writer;
 

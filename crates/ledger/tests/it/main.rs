@@ -43,6 +43,7 @@ mod requests;
 mod review;
 mod rights;
 mod rollups;
+mod sent;
 mod served;
 mod standings;
 mod statements;
