@@ -1,8 +1,8 @@
 //! What becomes of an account: suspended by the operator, out of its trial, under another contract.
 
 use drawdown_proto::entitlement::v1::{
-    Account, ChangeContractRequest, ContractKind, EndTrialRequest, GetAccountRequest, GetTeamRequest,
-    LiftSuspensionRequest, ListSuspensionsRequest, SuspendRequest, Suspension,
+    Account, ChangeContractRequest, ContractKind, ContractTerm, EndTrialRequest, GetAccountRequest,
+    GetTeamRequest, LiftSuspensionRequest, ListSuspensionsRequest, SuspendRequest, Suspension,
     account_service_server::AccountService as _, hierarchy_service_server::HierarchyService as _,
 };
 use drawdown_types::{AccountId, TeamId, Timestamp};
@@ -190,8 +190,22 @@ async fn d57_a_contract_changes_where_a_month_begins_and_not_before() {
     let earlier =
         world.accounts.change_contract(World::contract(&chain.account_id, Some("2026-03-01T00:00:00Z")));
     assert_eq!(refused(earlier.await), ("CONTRACT_OVERLAP".to_owned(), vec!["from".to_owned()]));
+    // All kinds are told at any time, the one to come too.
+    let told = async || {
+        let account = world.read_account(&chain.account_id).await;
+        let term = |term: &ContractTerm| (term.from, term.contract_kind());
+        account.contracts.iter().map(term).collect::<Vec<_>>()
+    };
+    let begun = |from, kind| (wire(at(from)), kind);
+    let kinds = [
+        (None, ContractKind::Flex),
+        begun("2026-01-01T00:00:00Z", ContractKind::Flex),
+        begun("2026-04-01T00:00:00Z", ContractKind::Enterprise),
+    ];
+    assert_eq!(told().await, kinds);
     world.clock.set(at("2026-04-01T00:00:00Z"));
     assert_eq!(world.read_account(&chain.account_id).await.contract_kind(), ContractKind::Enterprise);
+    assert_eq!(told().await, kinds);
 }
 
 #[tokio::test]
