@@ -61,8 +61,8 @@ pub(super) async fn period_of(
     corrections::shrink_in_tx(tx, account, key, end, standing.charge_id).await.map(Some)
 }
 
-/// The usage to charge instead, as a line of its own. Its window may begin no later than `latest`: a slip of the pen
-/// would be the newest settled window for decades, and no price or link could be set up before it (D61).
+/// The usage to charge instead, as a line of its own. Its window may begin no later than `latest` or the window of what is
+/// corrected: a slip of the pen would be the newest settled window for decades, and no price or link could be set up before it (D61).
 pub(super) fn line(
     instead: &Instead,
     payer: Payer,
@@ -78,6 +78,7 @@ pub(super) fn line(
         let why = format!("{window} is not the start of a window");
         return Err(refuse(Code::InvalidArgument, reason::REQUEST_INVALID, "instead.window_start", why));
     }
+    let latest = latest.max(found.window_start.0);
     if window > latest {
         let why = format!("{window} has not come yet: usage up to {latest} can be charged");
         return Err(refuse(Code::InvalidArgument, reason::REQUEST_INVALID, "instead.window_start", why));

@@ -9,6 +9,9 @@ use drawdown_proto::ledger::v1::InsteadUsage;
 use super::{Both, instant};
 use crate::world::proto;
 
+/// How far ahead usage may lie, by default.
+const AHEAD_MICROS: i64 = 86_400_000_000;
+
 impl Both {
     pub(super) async fn correct(&mut self, op: &Op) {
         let Op::Correct { team, charge, percent, again, same_window } = op else { return };
@@ -34,7 +37,10 @@ impl Both {
         let instead = usage.as_ref().map(|usage| self.instead(usage));
         self.batches += 1;
         let (now, settled) = (self.now, self.settled());
-        let taken = self.naive.correct(*team, place, quantity, usage.as_ref(), self.batches, now, settled);
+        // What has not come yet can not be charged, but where a batch has charged it already.
+        let comes = |usage: &naive::Usage| usage.window > window.max(now + AHEAD_MICROS);
+        let taken = !usage.as_ref().is_some_and(comes)
+            && self.naive.correct(*team, place, quantity, usage.as_ref(), self.batches, now, settled);
         // Usage from before an import is no charge.
         let prior = charges[..place].iter().filter(|charge| charge.name == naive::PRIOR).count();
         let charge_id = self.world.charges(self.teams[*team]).await.swap_remove(place - prior).charge_id;
