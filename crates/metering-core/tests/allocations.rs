@@ -81,12 +81,21 @@ mod tests {
         Position { sequence: *frame.sequences().end(), chain: chain_after }
     }
 
-    /// Allocations of a frame with few events and one with many, once everything has its place.
-    fn of_few_and_many(mut take: impl FnMut(u64)) -> [u64; 2] {
-        for events in [2_000, 100, 2_000] {
-            take(events);
-        }
-        [100, 2_000].map(|events| measure(|| take(events)).count_total)
+    /// Allocations of a frame with few events and of one with many, once everything has its place. Frames are made before:
+    /// they follow one another in a lane.
+    fn of_few_and_many(
+        make: fn(Lane, u64, u64) -> Vec<u8>,
+        lane: Lane,
+        mut take: impl FnMut(&[u8]),
+    ) -> [u64; 2] {
+        let mut first = 1;
+        let [warm @ .., few, many] = [2_000, 100, 2_000, 100, 2_000].map(|events| {
+            let body = make(lane, first, events);
+            first += events;
+            body
+        });
+        warm.iter().for_each(|body| take(body));
+        [few, many].map(|body| measure(|| take(&body)).count_total)
     }
 
     #[test]
@@ -98,17 +107,9 @@ mod tests {
             dictionary.define_one(SeriesNumber::new(number).unwrap(), key(number)).unwrap();
         }
         let (mut at, limits) = (Position::START, FrameLimits::default());
-        let mut bodies = Vec::new();
-        for events in [2_000, 100, 2_000, 100, 2_000] {
-            let first = 1 + bodies.iter().map(|(events, _)| *events).sum::<u64>();
-            bodies.push((events, columns(lane, first, events)));
-        }
-        let mut bodies = bodies.into_iter();
-        let counts = of_few_and_many(|events| {
-            let (of_body, body) = bodies.next().unwrap();
-            assert_eq!(of_body, events);
-            let frame = FrameView::parse(&body, &limits).unwrap();
-            at = count(&mut aggregator, (lane, at), (&frame, &body), &mut dictionary);
+        let counts = of_few_and_many(columns, lane, |body| {
+            let frame = FrameView::parse(body, &limits).unwrap();
+            at = count(&mut aggregator, (lane, at), (&frame, body), &mut dictionary);
         });
         assert_eq!(counts[0], counts[1], "a frame of 2,000 events allocates more often than one of 100");
         assert!(counts[1] < 10, "{counts:?}");
@@ -120,17 +121,9 @@ mod tests {
         let mut aggregator = aggregator(lane);
         let mut book = RowBook::new(SERIES);
         let (mut at, limits) = (Position::START, FrameLimits::default());
-        let mut bodies = Vec::new();
-        for events in [2_000, 100, 2_000, 100, 2_000] {
-            let first = 1 + bodies.iter().map(|(events, _)| *events).sum::<u64>();
-            bodies.push((events, rows(lane, first, events)));
-        }
-        let mut bodies = bodies.into_iter();
-        let counts = of_few_and_many(|events| {
-            let (of_body, body) = bodies.next().unwrap();
-            assert_eq!(of_body, events);
-            let RowFrame { view, series } = book.read(&body, &limits).unwrap();
-            at = count(&mut aggregator, (lane, at), (&view, &body), series);
+        let counts = of_few_and_many(rows, lane, |body| {
+            let RowFrame { view, series } = book.read(body, &limits).unwrap();
+            at = count(&mut aggregator, (lane, at), (&view, body), series);
         });
         assert_eq!(counts[0], counts[1], "a frame of 2,000 rows allocates more often than one of 100");
         assert!(counts[1] < 10, "{counts:?}");

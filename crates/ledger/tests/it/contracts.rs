@@ -93,8 +93,8 @@ async fn d45_d57_a_capture_is_charged_by_the_window_of_its_hold_and_after_the_ti
         holds.push(reserve(&world, buyer, 10_000_000, 0, HOUR_MS).await.unwrap());
     }
     let mut charged = Vec::new();
-    for now in ["2026-03-01T00:10:00Z", "2026-03-01T01:10:00Z"] {
-        world.clock.set(at(now));
+    for captured_at in ["2026-03-01T00:10:00Z", "2026-03-01T01:10:00Z"] {
+        world.clock.set(at(captured_at));
         for (buyer, hold) in [buyer, trying].into_iter().zip(&holds) {
             charged.push(capture(&world, buyer, hold, 1, false).await.unwrap().amount_micros);
         }

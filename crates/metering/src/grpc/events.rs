@@ -12,7 +12,6 @@ use std::{
 
 use bytes::Buf as _;
 use drawdown_metering_core::count_messages;
-use drawdown_proto::metering::v1 as wire;
 use drawdown_service::{Code, Refusal};
 use prost::Message;
 use tonic::{
@@ -20,9 +19,10 @@ use tonic::{
     body::Body,
     codec::{Codec, DecodeBuf, Decoder},
     codegen::{BoxFuture, Service, http},
-    server::{Grpc, NamedService, UnaryService},
+    server::{Grpc, NamedService},
 };
 use tonic_prost::ProstEncoder;
+use tower::service_fn;
 
 use super::{codec::unreadable, record::Record};
 use crate::reason;
@@ -117,30 +117,6 @@ impl NamedService for RecordServer {
     const NAME: &'static str = "drawdown.metering.v1.RecordService";
 }
 
-struct RecordUsage(Arc<Record>);
-
-impl UnaryService<wire::RecordUsageRequest> for RecordUsage {
-    type Response = wire::RecordUsageResponse;
-    type Future = BoxFuture<Response<Self::Response>, Status>;
-
-    fn call(&mut self, request: Request<wire::RecordUsageRequest>) -> Self::Future {
-        let record = Arc::clone(&self.0);
-        Box::pin(async move { record.record_usage(request.into_inner()).await.map(Response::new) })
-    }
-}
-
-struct RecordCloudEvents(Arc<Record>);
-
-impl UnaryService<wire::RecordCloudEventsRequest> for RecordCloudEvents {
-    type Response = wire::RecordCloudEventsResponse;
-    type Future = BoxFuture<Response<Self::Response>, Status>;
-
-    fn call(&mut self, request: Request<wire::RecordCloudEventsRequest>) -> Self::Future {
-        let record = Arc::clone(&self.0);
-        Box::pin(async move { record.record_cloud_events(request.into_inner()).await.map(Response::new) })
-    }
-}
-
 impl Service<http::Request<Body>> for RecordServer {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -155,12 +131,18 @@ impl Service<http::Request<Body>> for RecordServer {
         let events_max = record.events_max();
         match request.uri().path() {
             "/drawdown.metering.v1.RecordService/RecordUsage" => Box::pin(async move {
-                let codec = Counted::new(&OF_RECORD_USAGE, events_max);
-                Ok(server.grpc(codec).unary(RecordUsage(record), request).await)
+                let call = service_fn(|usage: Request<_>| {
+                    let record = Arc::clone(&record);
+                    async move { record.record_usage(usage.into_inner()).await.map(Response::new) }
+                });
+                Ok(server.grpc(Counted::new(&OF_RECORD_USAGE, events_max)).unary(call, request).await)
             }),
             "/drawdown.metering.v1.RecordService/RecordCloudEvents" => Box::pin(async move {
-                let codec = Counted::new(&OF_CLOUD_EVENTS, events_max);
-                Ok(server.grpc(codec).unary(RecordCloudEvents(record), request).await)
+                let call = service_fn(|events: Request<_>| {
+                    let record = Arc::clone(&record);
+                    async move { record.record_cloud_events(events.into_inner()).await.map(Response::new) }
+                });
+                Ok(server.grpc(Counted::new(&OF_CLOUD_EVENTS, events_max)).unary(call, request).await)
             }),
             _ => Box::pin(async { Ok(Status::unimplemented("there is no such method").into_http()) }),
         }
@@ -169,7 +151,10 @@ impl Service<http::Request<Body>> for RecordServer {
 
 #[cfg(test)]
 mod tests {
-    use drawdown_proto::io::cloudevents::v1::{CloudEvent, CloudEventBatch};
+    use drawdown_proto::{
+        io::cloudevents::v1::{CloudEvent, CloudEventBatch},
+        metering::v1 as wire,
+    };
 
     use super::*;
 

@@ -8,18 +8,16 @@ use std::{
 
 use drawdown_proto::metering::v1 as wire;
 use tonic::{
-    Request, Response, Status, Streaming,
+    Request, Response, Status,
     body::Body,
     codec::{CompressionEncoding, EnabledCompressionEncodings},
     codegen::{BoxFuture, Service, http},
-    server::{Grpc, NamedService, StreamingService, UnaryService},
+    server::{Grpc, NamedService},
 };
 use tonic_prost::ProstCodec;
+use tower::service_fn;
 
-use super::{
-    codec::{IngestCodec, Message},
-    ingest::{Answers, Ingest},
-};
+use super::{codec::IngestCodec, ingest::Ingest};
 
 /// The service behind its paths.
 #[derive(Clone)]
@@ -48,43 +46,6 @@ impl NamedService for IngestServer {
     const NAME: &'static str = "drawdown.metering.v1.IngestService";
 }
 
-struct OpenProducer(Arc<Ingest>);
-
-impl UnaryService<wire::OpenProducerRequest> for OpenProducer {
-    type Response = wire::OpenProducerResponse;
-    type Future = BoxFuture<Response<Self::Response>, Status>;
-
-    fn call(&mut self, request: Request<wire::OpenProducerRequest>) -> Self::Future {
-        let ingest = Arc::clone(&self.0);
-        Box::pin(async move { ingest.open_producer(request.into_inner()).await.map(Response::new) })
-    }
-}
-
-struct NameLost(Arc<Ingest>);
-
-impl UnaryService<wire::NameLostRequest> for NameLost {
-    type Response = wire::NameLostResponse;
-    type Future = BoxFuture<Response<Self::Response>, Status>;
-
-    fn call(&mut self, request: Request<wire::NameLostRequest>) -> Self::Future {
-        let ingest = Arc::clone(&self.0);
-        Box::pin(async move { ingest.name_lost(&request.into_inner()).await.map(Response::new) })
-    }
-}
-
-struct Stream(Arc<Ingest>);
-
-impl StreamingService<Message> for Stream {
-    type Response = wire::IngestResponse;
-    type ResponseStream = Answers;
-    type Future = BoxFuture<Response<Answers>, Status>;
-
-    fn call(&mut self, request: Request<Streaming<Message>>) -> Self::Future {
-        let ingest = Arc::clone(&self.0);
-        Box::pin(async move { ingest.ingest(request.into_inner()).map(Response::new) })
-    }
-}
-
 impl Service<http::Request<Body>> for IngestServer {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -98,14 +59,25 @@ impl Service<http::Request<Body>> for IngestServer {
         let (server, ingest) = (self.clone(), Arc::clone(&self.ingest));
         match request.uri().path() {
             "/drawdown.metering.v1.IngestService/OpenProducer" => Box::pin(async move {
-                Ok(server.grpc(ProstCodec::default()).unary(OpenProducer(ingest), request).await)
+                let call = service_fn(|opening: Request<_>| {
+                    let ingest = Arc::clone(&ingest);
+                    async move { ingest.open_producer(opening.into_inner()).await.map(Response::new) }
+                });
+                Ok(server.grpc(ProstCodec::default()).unary(call, request).await)
             }),
             "/drawdown.metering.v1.IngestService/NameLost" => Box::pin(async move {
-                Ok(server.grpc(ProstCodec::default()).unary(NameLost(ingest), request).await)
+                let call = service_fn(|claims: Request<wire::NameLostRequest>| {
+                    let ingest = Arc::clone(&ingest);
+                    async move { ingest.name_lost(claims.get_ref()).await.map(Response::new) }
+                });
+                Ok(server.grpc(ProstCodec::default()).unary(call, request).await)
             }),
-            "/drawdown.metering.v1.IngestService/Ingest" => {
-                Box::pin(async move { Ok(server.grpc(IngestCodec).streaming(Stream(ingest), request).await) })
-            }
+            "/drawdown.metering.v1.IngestService/Ingest" => Box::pin(async move {
+                let call = service_fn(|frames: Request<_>| {
+                    std::future::ready(ingest.ingest(frames.into_inner()).map(Response::new))
+                });
+                Ok(server.grpc(IngestCodec).streaming(call, request).await)
+            }),
             _ => Box::pin(async { Ok(Status::unimplemented("there is no such method").into_http()) }),
         }
     }
